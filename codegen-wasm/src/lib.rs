@@ -1,0 +1,137 @@
+//! WebAssembly with simd128 as a kernel IR target: a line is four registers.
+//!
+//! simd128 has no fused multiply-add, so the legalizer expands it. This crate names types and
+//! intrinsics; it holds no algorithm.
+
+use emit::Item;
+use kernels::{BinaryOp, CompareOp, Elem, Op, ReduceOp, Target, Ty, UnaryOp};
+use proc_macro2::{Ident, Literal, Span, TokenStream};
+use quote::quote;
+
+/// WebAssembly with the simd128 proposal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Simd128;
+
+impl Target for Simd128 {
+    fn level(&self) -> &'static str {
+        "simd128"
+    }
+
+    fn lanes(&self) -> usize {
+        4
+    }
+
+    /// Engines map values to 16 machine registers on x86-64; more spill.
+    fn registers(&self) -> usize {
+        16
+    }
+
+    fn features(&self) -> &'static str {
+        "simd128"
+    }
+
+    fn supports(&self, op: &Op) -> bool {
+        !matches!(op, Op::MulAdd(..) | Op::NegMulAdd(..))
+    }
+
+    fn vector_type(&self, _ty: Ty) -> TokenStream {
+        quote!(v128)
+    }
+
+    fn op(&self, op: &Op, _ty: Ty, regs: &[TokenStream], at: &TokenStream) -> TokenStream {
+        let call = |name: &str| {
+            let f = Ident::new(name, Span::call_site());
+            quote!(#f(#(#regs),*))
+        };
+        match op {
+            Op::Splat(x) => {
+                let magnitude = Literal::f32_unsuffixed(x.abs());
+                if *x < 0.0 { quote!(f32x4_splat(-#magnitude)) } else { quote!(f32x4_splat(#magnitude)) }
+            }
+            Op::SplatBits(x) => {
+                let x = Literal::i32_unsuffixed(*x);
+                quote!(i32x4_splat(#x))
+            }
+            Op::SplatInt(_) => quote!(i32x4_splat(#at as i32)),
+            Op::Iota(from) => {
+                let lanes = (0..4).map(|i| Literal::i32_unsuffixed(from + i));
+                quote!(i32x4(#(#lanes),*))
+            }
+            Op::Load(..) => quote!(v128_load(#at.cast())),
+            Op::Broadcast(..) => quote!(v128_load32_splat(#at.cast())),
+            Op::Unary(op, _) => match op {
+                UnaryOp::Sqrt => call("f32x4_sqrt"),
+                UnaryOp::RoundEven => call("f32x4_nearest"),
+                UnaryOp::ToInt => call("i32x4_trunc_sat_f32x4"),
+                UnaryOp::ToFloat => call("f32x4_convert_i32x4"),
+                UnaryOp::BitsToInt | UnaryOp::BitsToFloat => regs[0].clone(),
+            },
+            Op::Binary(op, ..) => match op {
+                BinaryOp::Add => call("f32x4_add"),
+                BinaryOp::Sub => call("f32x4_sub"),
+                BinaryOp::Mul => call("f32x4_mul"),
+                BinaryOp::Div => call("f32x4_div"),
+                // `pmin(b, a)` is `a < b ? a : b`: operands swapped to take b where either is NaN.
+                BinaryOp::Min | BinaryOp::Max => {
+                    let [a, b] = regs else { return TokenStream::new() };
+                    if *op == BinaryOp::Min { quote!(f32x4_pmin(#b, #a)) } else { quote!(f32x4_pmax(#b, #a)) }
+                }
+                BinaryOp::AddInt => call("i32x4_add"),
+                BinaryOp::And => call("v128_and"),
+                BinaryOp::Or => call("v128_or"),
+                BinaryOp::Xor => call("v128_xor"),
+            },
+            // Expanded by the legalizer: `supports` says no.
+            Op::MulAdd(..) | Op::NegMulAdd(..) => TokenStream::new(),
+            Op::ShiftLeft(_, by) => {
+                let [a] = regs else { return TokenStream::new() };
+                let by = Literal::u32_unsuffixed(*by);
+                quote!(i32x4_shl(#a, #by))
+            }
+            Op::Compare(op, ..) => match op {
+                CompareOp::Less => call("f32x4_lt"),
+                CompareOp::LessInt => call("i32x4_lt"),
+                CompareOp::Equal => call("f32x4_eq"),
+            },
+            Op::Select(..) => {
+                let [mask, yes, no] = regs else { return TokenStream::new() };
+                quote!(v128_bitselect(#yes, #no, #mask))
+            }
+            Op::Reduce(op, _) => match op {
+                ReduceOp::Add => call("reduce_add"),
+                ReduceOp::Max => call("reduce_max"),
+                ReduceOp::MinInt => call("reduce_min_int"),
+            },
+            Op::Copy(_) => regs[0].clone(),
+        }
+    }
+
+    fn store(&self, _elem: Elem, _ty: Ty, at: &TokenStream, value: &TokenStream) -> TokenStream {
+        quote!(v128_store(#at.cast(), #value);)
+    }
+
+    fn store_one(&self, _elem: Elem, _ty: Ty, at: &TokenStream, value: &TokenStream) -> TokenStream {
+        quote!(v128_store32_lane::<0>(#value, #at.cast());)
+    }
+
+    fn prelude(&self) -> Vec<Item> {
+        let tree = |name: &str, doc: &str, fold: &dyn Fn(TokenStream) -> TokenStream| {
+            let name = Ident::new(name, Span::call_site());
+            let (far, near) = (fold(quote!(i32x4_shuffle::<2, 3, 0, 1>(x, x))), fold(quote!(i32x4_shuffle::<1, 0, 3, 2>(x, x))));
+            Item::Function(emit::Function {
+                docs: vec![doc.to_string()],
+                attrs: vec![quote!(inline), quote!(target_feature(enable = "simd128"))],
+                head: quote!(pub fn #name),
+                params: vec![quote!(x: v128)],
+                returns: Some(quote!(v128)),
+                body: vec![emit::Stmt::Line(quote!(let x = #far;)), emit::Stmt::Line(near)],
+            })
+        };
+        vec![
+            Item::Line { docs: vec![], attrs: vec![], tokens: quote!(use core::arch::wasm32::*;) },
+            tree("reduce_add", "The sum of all lanes, in all lanes.", &|y| quote!(f32x4_add(x, #y))),
+            tree("reduce_max", "The largest lane, in all lanes.", &|y| quote!(f32x4_pmax(#y, x))),
+            tree("reduce_min_int", "The smallest integer, in all lanes.", &|y| quote!(i32x4_min(x, #y))),
+        ]
+    }
+}

@@ -1,0 +1,77 @@
+//! The section `tokenizer` of the weight file: tables that the runtime reads in place.
+//!
+//! There is an entry for every row of the embedding, since the model may answer with any of them; the
+//! rows behind the tokenizer's last token have no text. All numbers are u32, little endian:
+//!
+//! | what | count |
+//! |---|---|
+//! | `"TOK1"`, tokens (rows of the embedding), merges, added tokens, bytes of text, hash slots | 6 |
+//! | start of each token's text, and the end of the last | tokens + 1 |
+//! | hash slots: left, right, rank, result; an empty slot's left is `0xffff_ffff` | 4 each |
+//! | id of each single byte | 256 |
+//! | ids of the added tokens, rising | added tokens |
+//! | roles: end of text, begin of turn, end of turn, image; `0xffff_ffff` if there is none | 4 |
+//! | count of ending ids, then the ids | 1 + count |
+//! | texts: raw bytes, added tokens in UTF-8 | bytes of text |
+
+use models::Tokens;
+
+use super::{END_OF_TEXT, IM_END, IM_START, Merge, Vocabulary};
+use crate::error::{Error, grouped};
+
+/// An id that no token has.
+const NONE: u32 = u32::MAX;
+
+/// Longest search in the hash table; 19 in a vocabulary of Qwen2's size. The runtime refuses 4096.
+const LONGEST_SEARCH: usize = 1024;
+
+/// Sizes were checked while reading, so every count fits 32 bits.
+pub(super) fn build(vocabulary: &Vocabulary, tokens: &Tokens) -> Result<Vec<u8>, Error> {
+    let mut specials: Vec<u32> = vocabulary.specials.values().copied().collect();
+    specials.sort_unstable();
+    let slots = hash(&vocabulary.merges).map_err(|rank| {
+        let problem = "collides with too many others: no vocabulary made of text does that";
+        Error::input(vocabulary.merges_file, format!("the merge of rank {}", grouped(rank as u64)), problem)
+    })?;
+    let text_bytes: usize = vocabulary.tokens.iter().map(Vec::len).sum();
+
+    let mut out = Vec::with_capacity(64 + 4 * (vocabulary.tokens.len() + 4 * slots.len() + 512) + text_bytes);
+    out.extend_from_slice(b"TOK1");
+    let mut put = |n: u32| out.extend_from_slice(&n.to_le_bytes());
+    for count in [vocabulary.tokens.len(), vocabulary.merges.len(), specials.len(), text_bytes, slots.len()] {
+        put(count as u32);
+    }
+    let mut start = 0;
+    put(start);
+    for text in &vocabulary.tokens {
+        start += text.len() as u32;
+        put(start);
+    }
+    slots.iter().flatten().copied().for_each(&mut put);
+    vocabulary.byte_ids.iter().chain(&specials).copied().for_each(&mut put);
+    for role in [END_OF_TEXT, IM_START, IM_END] {
+        put(vocabulary.special(role).unwrap_or(NONE));
+    }
+    put(tokens.image.unwrap_or(NONE));
+    put(tokens.eos.len() as u32);
+    tokens.eos.iter().copied().for_each(&mut put);
+    vocabulary.tokens.iter().for_each(|text| out.extend_from_slice(text));
+    Ok(out)
+}
+
+/// Open addressing with linear probing, at most half full, filled by rank. Fails with the rank of a merge that
+/// would be found too slowly: ids can be chosen so that their slots collide.
+fn hash(merges: &[Merge]) -> Result<Vec<[u32; 4]>, usize> {
+    let mask = (2 * merges.len()).next_power_of_two().max(2) - 1;
+    let mut slots = vec![[NONE; 4]; mask + 1];
+    for (rank, &Merge { left, right, result }) in merges.iter().enumerate() {
+        let first = slot(left, right) as usize;
+        let free = (0..LONGEST_SEARCH).map(|step| (first + step) & mask).find(|&slot| slots[slot][0] == NONE);
+        slots[free.ok_or(rank)?] = [left, right, rank as u32, result];
+    }
+    Ok(slots)
+}
+
+fn slot(left: u32, right: u32) -> u32 {
+    left.wrapping_mul(0x9e37_79b1) ^ right.wrapping_mul(0x85eb_ca6b)
+}

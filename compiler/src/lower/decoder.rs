@@ -1,0 +1,353 @@
+//! The decoder, twice: for many positions (matrix products) and for one (matrix-vector products).
+
+use std::rc::Rc;
+
+use ir::{Axis, Graph, Node, Op, RegionKind, Shape, WeightId};
+use kernels::library::attention::{self, Attention};
+use kernels::library::gemm::Init;
+use kernels::library::linear::{self, Linear, Norm, Rows, TwoLayer, UNIT};
+use kernels::library::{Schedule, head, lines, pitch, rope};
+use kernels::{Kernel, LANES};
+use models::Description;
+
+use super::context::{Context, Draft, SlotId, Value, line_units};
+use super::pattern::{body, mismatch, whole_lines};
+use super::vision::{LINEAR_STRIP, QUERY_BLOCK};
+use super::{LowerError, Phase, Place, Tap, Units};
+use crate::pack::PackId;
+
+/// The decoder's part of a program.
+pub(super) struct Lowered {
+    pub prefill: Phase,
+    pub decode: Phase,
+    pub embed: Vec<Rc<Kernel>>,
+    pub embed_table: PackId,
+    pub rows: SlotId,
+    pub logits: SlotId,
+    pub token: SlotId,
+}
+
+/// Both phases under construction.
+struct Decoder<'c, 'a> {
+    cx: &'c mut Context<'a>,
+    prefill: Phase,
+    decode: Phase,
+    /// The residual stream of each phase.
+    x: [Value; 2],
+    context: usize,
+    chunk: usize,
+    tables: Option<(PackId, PackId)>,
+}
+
+/// Lowers the decoder graph.
+pub(super) fn lower(
+    cx: &mut Context<'_>,
+    description: &Description,
+    graph: &Graph,
+    table: WeightId,
+    context: usize,
+    chunk: usize,
+) -> Result<Lowered, LowerError> {
+    let hidden = whole_lines("decoder", "hidden_size", description.text.hidden)?;
+    let vocab = description.text.vocab;
+    let rows = cx.slot("rows", chunk * pitch(hidden), true);
+    let logits = cx.slot("logits", lines(vocab) * LANES, true);
+    let token = cx.slot("token", 1, true);
+    let x = Value { slot: rows, rows: 0, channels: hidden };
+    let mut d = Decoder {
+        cx,
+        prefill: Phase::default(),
+        decode: Phase::default(),
+        x: [x, Value { rows: 1, ..x }],
+        context,
+        chunk,
+        tables: None,
+    };
+    for (_, node) in graph.nodes() {
+        match &node.op {
+            Op::Input => {}
+            Op::Region { kind: RegionKind::DecoderAttention, body } => d.attention(node, body)?,
+            Op::Region { kind: RegionKind::Mlp, body } => d.mlp(node, body)?,
+            Op::Region { kind: RegionKind::Head, body } => d.head(node, body, logits)?,
+            Op::ArgMax => d.argmax(node, vocab, logits, token)?,
+            other => {
+                let reason = format!("no kernel for {} outside a region", other.name());
+                return Err(LowerError::unsupported(&node.name, reason));
+            }
+        }
+    }
+    let (prefill, decode) = (d.prefill, d.decode);
+    let embed_table = cx.packs.matrix("embedding", table, vocab, hidden, None);
+    let embed = cx.schedules.iter().map(|_| head::embed(hidden, vocab)).collect();
+    Ok(Lowered { prefill, decode, embed, embed_table, rows, logits, token })
+}
+
+/// A linear layer of a region: weight, bias, outputs, inputs.
+fn linear_of(cx: &mut Context<'_>, node: &Node) -> Result<(Place, Option<Place>, usize, usize), LowerError> {
+    let Op::Linear { weight, bias } = &node.op else {
+        return Err(LowerError::unsupported(&node.name, format!("expected Linear, found {}", node.op.name())));
+    };
+    let (out, depth) = (cx.weights.shape(*weight)[0], cx.weights.shape(*weight)[1]);
+    let matrix = cx.packs.matrix(&format!("{}.weight", node.name), *weight, out, depth, None);
+    let bias = bias.map(|b| Place::Weight(cx.packs.vector(&format!("{}.bias", node.name), b, out)));
+    Ok((Place::Weight(matrix), bias, out, depth))
+}
+
+fn rms(node: &Node) -> Result<(Norm, Option<WeightId>), LowerError> {
+    match &node.op {
+        Op::RmsNorm { gain, eps } => Ok((Norm::Rms { eps: *eps as f32, gain: gain.is_some() }, *gain)),
+        other => Err(LowerError::unsupported(&node.name, format!("expected RmsNorm, found {}", other.name()))),
+    }
+}
+
+impl Decoder<'_, '_> {
+    fn step(
+        &mut self,
+        decode: bool,
+        draft: Draft<'_>,
+        build: impl Fn(&Schedule) -> Rc<Kernel>,
+        scratch: usize,
+    ) -> Result<(), LowerError> {
+        let rows = if decode { 1 } else { self.chunk };
+        let most = vec![("rows", rows as i64), ("start", (self.context - rows) as i64), ("row", rows as i64 - 1)];
+        let step = self.cx.step(Draft { most, ..draft }, build, |_| scratch)?;
+        if decode { self.decode.steps.push(step) } else { self.prefill.steps.push(step) }
+        Ok(())
+    }
+
+    /// A new value in each phase.
+    fn values(&mut self, name: &str, channels: usize) -> [Value; 2] {
+        let many = self.cx.value(name, self.chunk, channels);
+        let one = self.cx.value(name, 1, channels);
+        [Value { rows: 0, ..many }, one]
+    }
+
+    /// A linear layer from `x` to `y` in both phases.
+    #[expect(clippy::too_many_arguments, reason = "the operands of a linear layer")]
+    fn linear(
+        &mut self,
+        name: &str,
+        norm: Option<Norm>,
+        (w, bias): (Place, Option<Place>),
+        (inputs, outputs): (usize, usize),
+        x: [Value; 2],
+        residual: Option<[Value; 2]>,
+        y: [Value; 2],
+    ) -> Result<(), LowerError> {
+        let init = match (bias.is_some(), residual.is_some()) {
+            (true, true) => Init::BiasResidual,
+            (true, false) => Init::Bias,
+            (false, true) => Init::Residual,
+            (false, false) => Init::Zero,
+        };
+        let l = Linear { norm, inputs, outputs, init, gelu: false, rows: Rows::UpTo(self.chunk), strip: LINEAR_STRIP };
+        for decode in [false, true] {
+            let i = usize::from(decode);
+            let mut bind = vec![("x", x[i].place()), ("w", w), ("y", y[i].place()), ("scratch", Place::Scratch)];
+            bind.extend(bias.map(|b| ("bias", b)));
+            bind.extend(residual.map(|r| ("residual", r[i].place())));
+            let rows = if decode { "1" } else { "rows" };
+            let draft = Draft {
+                name: name.to_string(),
+                shapes: format!("[{rows}, {inputs}] x [{inputs}, {outputs}]"),
+                units: if decode { line_units(outputs) } else { Units::Rows(UNIT) },
+                bind,
+                result: y[i].tap(),
+                macs: (inputs * outputs) as u64,
+                most: vec![],
+            };
+            if decode {
+                self.step(true, draft, |s| linear::vector(s, &l, false), pitch(inputs))?;
+            } else {
+                self.step(false, draft, |s| linear::linear(s, &l), LINEAR_STRIP * pitch(inputs))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Cosines and sines of all positions, `[context, head_dim / 2]`.
+    fn tables(&mut self, head_dim: usize, theta: f64) -> (PackId, PackId) {
+        if let Some(tables) = self.tables {
+            return tables;
+        }
+        let half = head_dim / 2;
+        // The reference multiplies position and frequency in f32, then takes the cosine.
+        let angle = |i: usize| {
+            let frequency = (1.0 / theta.powf((2 * (i % half)) as f64 / head_dim as f64)) as f32;
+            f64::from((i / half) as f32 * frequency)
+        };
+        let n = self.context * half;
+        let cos = self.cx.packs.table("rope.cos", (0..n).map(|i| angle(i).cos() as f32).collect());
+        let sin = self.cx.packs.table("rope.sin", (0..n).map(|i| angle(i).sin() as f32).collect());
+        *self.tables.insert((cos, sin))
+    }
+
+    fn attention(&mut self, node: &Node, graph: &Graph) -> Result<(), LowerError> {
+        let found = body(graph);
+        let [norm, qkv, turn, att, out, add] = found[..] else {
+            return Err(mismatch(node, "RmsNorm, Linear, Rope, Attention, Linear, Add", &found));
+        };
+        let (Op::Rope { heads: turned, head_dim: rotated, theta }, Op::Add) = (&turn.op, &add.op) else {
+            return Err(mismatch(node, "RmsNorm, Linear, Rope, Attention, Linear, Add", &found));
+        };
+        let Op::Attention { heads, kv_heads, head_dim, scale, causal: true, cache: Some(_) } = &att.op else {
+            return Err(mismatch(node, "causal attention with a cache", &found));
+        };
+        if !head_dim.is_multiple_of(2 * LANES) {
+            return Err(LowerError::unsupported(&node.name, format!("the head dimension is {head_dim}, must be a multiple of {}", 2 * LANES)));
+        }
+        if *turned != heads + kv_heads || rotated != head_dim || *scale != 1.0 {
+            return Err(mismatch(node, "all queries and keys turned, the scale folded", &found));
+        }
+        let a = Attention { heads: *heads, kv_heads: *kv_heads, head_dim: *head_dim, capacity: self.context, causal: true };
+        let (norm, _) = rms(norm)?;
+        let (w1, b1, wide, hidden) = linear_of(self.cx, qkv)?;
+        let (w2, b2, _, inner) = linear_of(self.cx, out)?;
+        let (cos, sin) = self.tables(a.head_dim, *theta);
+        let keys = self.cx.slot(format!("{}.keys", node.name), a.cache_floats(), true);
+        let values = self.cx.slot(format!("{}.values", node.name), a.cache_floats(), true);
+        let merged = self.values(&qkv.name, wide);
+        let mixed = self.values(&att.name, inner);
+        let y = self.values(&node.name, hidden);
+
+        self.linear(&qkv.name, Some(norm), (w1, b1), (hidden, wide), self.x, None, merged)?;
+        for decode in [false, true] {
+            let (i, rows) = (usize::from(decode), if decode { "1" } else { "rows" });
+            let cache = [("keys", Place::Slot(keys, 0)), ("values", Place::Slot(values, 0))];
+            let mut bind = vec![("qkv", merged[i].place()), ("cos", Place::Weight(cos)), ("sin", Place::Weight(sin))];
+            bind.extend(cache);
+            let draft = Draft {
+                name: turn.name.clone(),
+                shapes: format!("[{rows}, {wide}] turned, keys and values to the cache"),
+                units: if decode { Units::Fixed(1) } else { Units::Rows(1) },
+                bind,
+                result: merged[i].tap(),
+                macs: 0,
+                most: vec![],
+            };
+            self.step(decode, draft, |_| rope::rope(&a), 0)?;
+            let mut bind = vec![("qkv", merged[i].place()), ("y", mixed[i].place()), ("scratch", Place::Scratch)];
+            bind.extend(cache);
+            let kind = if decode { Rows::Fixed(1) } else { Rows::UpTo(self.chunk) };
+            let block = QUERY_BLOCK.min(kind.most());
+            let draft = Draft {
+                name: att.name.clone(),
+                shapes: format!("{} heads of [{rows}, {}] over the cache of {}", a.heads, a.head_dim, a.kv_heads),
+                units: if decode { Units::Fixed(a.heads) } else { Units::HeadRows { heads: a.heads, block } },
+                bind,
+                result: mixed[i].tap(),
+                macs: 0,
+                most: vec![],
+            };
+            self.step(decode, draft, |s| attention::attend(s, &a, kind, block), block * pitch(self.context))?;
+        }
+        self.linear(&node.name, None, (w2, b2), (inner, hidden), mixed, Some(self.x), y)?;
+        self.x = y;
+        Ok(())
+    }
+
+    fn mlp(&mut self, node: &Node, graph: &Graph) -> Result<(), LowerError> {
+        let found = body(graph);
+        let [norm, up, act, down, add] = found[..] else {
+            return Err(mismatch(node, "RmsNorm, Linear, SwiGlu, Linear, Add", &found));
+        };
+        let (Op::SwiGlu, Op::Add) = (&act.op, &add.op) else {
+            return Err(mismatch(node, "RmsNorm, Linear, SwiGlu, Linear, Add", &found));
+        };
+        let (norm, _) = rms(norm)?;
+        let (w1, b1, wide, channels) = linear_of(self.cx, up)?;
+        let (w2, b2, _, hidden) = linear_of(self.cx, down)?;
+        if b1.is_some() || b2.is_some() {
+            return Err(LowerError::unsupported(&node.name, "an MLP with biases"));
+        }
+        whole_lines(&node.name, "the hidden width", hidden)?;
+        let y = self.values(&node.name, channels);
+        let [x, one] = self.x;
+        let two = |s: &Schedule| TwoLayer::new(channels, hidden, linear::Activation::SwiGlu, LINEAR_STRIP, s.strip_bytes);
+        let most = self.cx.schedules.iter().map(|s| two(s).scratch(LINEAR_STRIP)).max().unwrap_or(0);
+        let draft = Draft {
+            name: node.name.clone(),
+            shapes: format!("[rows, {channels}] -> {wide} -> {hidden} -> {channels}"),
+            units: Units::Rows(UNIT),
+            bind: vec![("x", x.place()), ("w1", w1), ("w2", w2), ("y", y[0].place()), ("scratch", Place::Scratch)],
+            result: y[0].tap(),
+            macs: (channels * wide + hidden * channels) as u64,
+            most: vec![],
+        };
+        let scratch = LINEAR_STRIP * pitch(channels) + most;
+        self.step(false, draft, |s| linear::mlp(s, norm, &two(s), LINEAR_STRIP), scratch)?;
+
+        let between = self.cx.value(&act.name, 1, hidden);
+        let draft = Draft {
+            name: act.name.clone(),
+            shapes: format!("[1, {channels}] x [{channels}, {wide}], SwiGLU"),
+            units: line_units(hidden),
+            bind: vec![("x", one.place()), ("w", w1), ("y", between.place()), ("scratch", Place::Scratch)],
+            result: between.tap(),
+            macs: (channels * wide) as u64,
+            most: vec![],
+        };
+        let scratch = pitch(channels) + pitch(2 * hidden);
+        self.step(true, draft, |s| linear::gated_vector(s, norm, channels, hidden), scratch)?;
+        let l = Linear { norm: None, inputs: hidden, outputs: channels, init: Init::Residual, gelu: false, rows: Rows::Fixed(1), strip: 1 };
+        let draft = Draft {
+            name: node.name.clone(),
+            shapes: format!("[1, {hidden}] x [{hidden}, {channels}] + residual"),
+            units: line_units(channels),
+            bind: vec![("x", between.place()), ("w", w2), ("residual", one.place()), ("y", y[1].place())],
+            result: y[1].tap(),
+            macs: (hidden * channels) as u64,
+            most: vec![],
+        };
+        self.step(true, draft, |s| linear::vector(s, &l, false), 0)?;
+        self.x = y;
+        Ok(())
+    }
+
+    fn head(&mut self, node: &Node, graph: &Graph, logits: SlotId) -> Result<(), LowerError> {
+        let found = body(graph);
+        let [last, norm, linear_node] = found[..] else { return Err(mismatch(node, "LastRow, RmsNorm, Linear", &found)) };
+        if last.op != Op::LastRow || !matches!(last.shape, Shape::Rows { n: Axis::Fixed(1), .. }) {
+            return Err(mismatch(node, "LastRow, RmsNorm, Linear", &found));
+        }
+        let (kind, gain) = rms(norm)?;
+        let (w, bias, vocab, hidden) = linear_of(self.cx, linear_node)?;
+        if bias.is_some() {
+            return Err(LowerError::unsupported(&node.name, "a head with a bias"));
+        }
+        let gain = gain.map(|g| Place::Weight(self.cx.packs.vector(&format!("{}.gain", norm.name), g, hidden)));
+        let l = Linear { norm: Some(kind), inputs: hidden, outputs: vocab, init: Init::Zero, gelu: false, rows: Rows::Fixed(1), strip: 1 };
+        for decode in [false, true] {
+            let x = self.x[usize::from(decode)];
+            let mut bind = vec![("x", x.place()), ("w", w), ("y", Place::Slot(logits, 0)), ("scratch", Place::Scratch)];
+            bind.extend(gain.map(|g| ("gain", g)));
+            let draft = Draft {
+                name: node.name.clone(),
+                shapes: format!("[1, {hidden}] x [{hidden}, {vocab}]"),
+                units: line_units(vocab),
+                bind,
+                result: Tap { slot: logits, at: 0, rows: 1, channels: vocab, pitch: vocab },
+                macs: (hidden * vocab) as u64,
+                most: vec![],
+            };
+            self.step(decode, draft, |s| linear::vector(s, &l, !decode), pitch(hidden))?;
+        }
+        Ok(())
+    }
+
+    fn argmax(&mut self, node: &Node, vocab: usize, logits: SlotId, token: SlotId) -> Result<(), LowerError> {
+        for decode in [false, true] {
+            let draft = Draft {
+                name: node.name.clone(),
+                shapes: format!("of {vocab} logits"),
+                units: Units::Fixed(1),
+                bind: vec![("logits", Place::Slot(logits, 0)), ("token", Place::Slot(token, 0))],
+                result: Tap { slot: token, at: 0, rows: 1, channels: 1, pitch: 1 },
+                macs: 0,
+                most: vec![],
+            };
+            self.step(decode, draft, |_| head::argmax(vocab), 0)?;
+        }
+        Ok(())
+    }
+}

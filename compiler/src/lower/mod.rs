@@ -1,0 +1,177 @@
+//! From the fused graph to a program: a flat list of kernel calls over slots and packed weights.
+//!
+//! Lowering chooses, for each region, the kernels of the library and the strips they work on. All
+//! decisions that differ between instruction-set levels stay inside kernels; the list of steps,
+//! the slots and the packed weights are one for all levels of a target.
+
+mod context;
+mod decoder;
+mod error;
+mod pattern;
+mod vision;
+
+use std::rc::Rc;
+
+use ir::{Graph, WeightId, Weights};
+use kernels::{Kernel, Target};
+use models::Description;
+
+pub use context::SlotId;
+pub use error::LowerError;
+
+use crate::pack::{PackId, Packs};
+use context::Context;
+
+/// A lowered model.
+pub struct Program {
+    /// Image to rows.
+    pub vision: Phase,
+    /// Many positions.
+    pub prefill: Phase,
+    /// One position.
+    pub decode: Phase,
+    /// Row of a token, for each level: parameters table, y, id.
+    pub embed: Vec<Rc<Kernel>>,
+    /// The embedding's panels.
+    pub embed_table: PackId,
+    /// All slots; offsets are the memory plan's.
+    pub slots: Vec<Slot>,
+    /// Weights in file order.
+    pub packs: Packs,
+    /// The slots that the runtime touches.
+    pub io: Io,
+    /// Bytes of scratch of one thread: the largest of all steps and levels.
+    pub scratch_bytes: usize,
+    /// Positions of the cache.
+    pub context: usize,
+    /// Most rows of a prefill.
+    pub chunk: usize,
+}
+
+/// Slots at the border of the program.
+#[derive(Clone, Copy, Debug)]
+pub struct Io {
+    /// `[side + 2, side + 2, 3]` with a border of zeros.
+    pub image: SlotId,
+    /// `[tokens, hidden]`.
+    pub image_rows: SlotId,
+    /// `[chunk, hidden]`.
+    pub rows: SlotId,
+    /// `[vocab]`.
+    pub logits: SlotId,
+    /// One index.
+    pub token: SlotId,
+}
+
+/// A run through part of the model.
+#[derive(Default)]
+pub struct Phase {
+    /// Steps, in order.
+    pub steps: Vec<Step>,
+}
+
+/// A piece of the arena.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    /// What it holds, for the printed plan.
+    pub name: String,
+    /// Floats.
+    pub floats: usize,
+    /// Whether it lives across phases.
+    pub persistent: bool,
+}
+
+/// One kernel call by all threads, followed by a barrier.
+pub struct Step {
+    /// Dotted name, unique in its phase.
+    pub name: String,
+    /// Shapes in words: `[64, 64, 384] conv 7x7, 384 -> 1536 -> 384`.
+    pub shapes: String,
+    /// The kernel of each level; parameters are the same.
+    pub kernels: Vec<Rc<Kernel>>,
+    /// How the work is divided.
+    pub units: Units,
+    /// Pointer arguments in parameter order.
+    pub pointers: Vec<Place>,
+    /// The slot that holds the result, and its layout.
+    pub result: Tap,
+    /// Multiply-adds, of one row where the result's rows are dynamic.
+    pub macs: u64,
+}
+
+/// What is divided among threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Units {
+    /// A number of pieces known now.
+    Fixed(usize),
+    /// Groups of this many rows of the call.
+    Rows(usize),
+    /// For each of `heads`, blocks of `block` rows of the call.
+    HeadRows {
+        /// Heads.
+        heads: usize,
+        /// Rows of a block.
+        block: usize,
+    },
+}
+
+/// Where a pointer argument points.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Packed weights.
+    Weight(PackId),
+    /// A slot, from a number of floats on.
+    Slot(SlotId, usize),
+    /// The thread's scratch.
+    Scratch,
+}
+
+/// A result that can be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tap {
+    /// The slot.
+    pub slot: SlotId,
+    /// First float.
+    pub at: usize,
+    /// Rows; 0 for the rows of the call.
+    pub rows: usize,
+    /// Floats of a row.
+    pub channels: usize,
+    /// Floats between rows.
+    pub pitch: usize,
+}
+
+/// What lowering is told.
+pub struct Options {
+    /// Positions of the cache.
+    pub context: usize,
+}
+
+/// Lowers the fused graphs of a model for the levels of a target, best first.
+pub fn lower(
+    description: &Description,
+    vision: &Graph,
+    decoder: &Graph,
+    table: WeightId,
+    weights: &mut Weights,
+    targets: &[Box<dyn Target>],
+    options: &Options,
+) -> Result<Program, LowerError> {
+    let mut cx = Context::new(targets, weights);
+    let chunk = (description.vision.tokens() + 64).next_multiple_of(16).min(options.context);
+    let (image, image_rows, vision) = vision::lower(&mut cx, description, vision)?;
+    let text = decoder::lower(&mut cx, description, decoder, table, options.context, chunk)?;
+    Ok(Program {
+        vision,
+        prefill: text.prefill,
+        decode: text.decode,
+        embed: text.embed,
+        embed_table: text.embed_table,
+        io: Io { image, image_rows, rows: text.rows, logits: text.logits, token: text.token },
+        scratch_bytes: cx.scratch_floats * 4,
+        slots: cx.slots,
+        packs: cx.packs,
+        context: options.context,
+        chunk,
+    })
+}

@@ -1,0 +1,459 @@
+//! The vision tower and the projector.
+
+use ir::{Activation, ChannelOrder, Graph, Node, Op, RegionKind, WeightId};
+use kernels::library::attention::{self, Attention};
+use kernels::library::conv::{self, Map, Stem};
+use kernels::library::gemm::Init;
+use kernels::library::linear::{self, Linear, Norm, Rows, TwoLayer, UNIT};
+use kernels::library::{depthwise, lines, pitch, squeeze_excite};
+use models::Description;
+
+use super::context::{Context, Draft, SlotId, Value};
+use super::pattern::{body, map, mismatch, whole_lines};
+use super::{LowerError, Phase, Place, Units};
+
+/// Pixels of a strip: enough rows to reuse each weight, few enough for L2.
+const STRIP_PIXELS: usize = 128;
+
+/// Least strips of a map, so that several threads have work.
+const LEAST_STRIPS: usize = 4;
+
+/// Query rows of an attention block.
+pub(super) const QUERY_BLOCK: usize = 32;
+
+/// Rows of a strip of a linear layer.
+pub(super) const LINEAR_STRIP: usize = 128;
+
+/// Lowers the vision graph: image slot, slot of the rows, steps.
+pub(super) fn lower(
+    cx: &mut Context<'_>,
+    description: &Description,
+    graph: &Graph,
+) -> Result<(SlotId, SlotId, Phase), LowerError> {
+    let side = description.vision.side;
+    let image = cx.slot("image", (side + 2) * (side + 2) * 3, false);
+    let mut value = Value { slot: image, rows: side * side, channels: 3 };
+    let mut phase = Phase::default();
+    for (_, node) in graph.nodes() {
+        match &node.op {
+            Op::Input => {}
+            // Rows of pixels lie as the map does.
+            Op::Flatten => value.channels = node.shape.channels(),
+            Op::Conv2d { .. } => value = depthwise_node(cx, &mut phase, node, graph, value)?,
+            Op::Region { kind, body } => value = region(cx, &mut phase, node, *kind, body, value)?,
+            other => {
+                let reason = format!("no kernel for {} outside a region", other.name());
+                return Err(LowerError::unsupported(&node.name, reason));
+            }
+        }
+    }
+    Ok((image, value.slot, phase))
+}
+
+fn region(
+    cx: &mut Context<'_>,
+    phase: &mut Phase,
+    node: &Node,
+    kind: RegionKind,
+    graph: &Graph,
+    x: Value,
+) -> Result<Value, LowerError> {
+    match kind {
+        RegionKind::Stem => stem(cx, phase, node, graph, x),
+        RegionKind::PatchEmbed => patch_embed(cx, phase, node, graph, x),
+        RegionKind::ConvFfn => conv_ffn(cx, phase, node, graph, x),
+        RegionKind::Attention => attention(cx, phase, node, graph, x),
+        RegionKind::FinalConv => final_conv(cx, phase, node, graph, x),
+        RegionKind::Projector => projector(cx, phase, node, graph, x),
+        RegionKind::DecoderAttention | RegionKind::Mlp | RegionKind::Head => {
+            Err(LowerError::unsupported(&node.name, "a decoder region in the vision graph"))
+        }
+    }
+}
+
+/// Largest divisor of `height` whose strip of `width` stays within the pixels and leaves strips for
+/// several threads.
+fn strip_of(height: usize, width: usize, pixels: usize) -> usize {
+    let fits = |r: &usize| height.is_multiple_of(*r) && r * width <= pixels.max(width) && height / r >= LEAST_STRIPS.min(height);
+    (1..=height).rev().find(fits).unwrap_or(1)
+}
+
+/// A depthwise convolution: its map and packed weights.
+struct Depthwise {
+    map: Map,
+    weight: Place,
+    bias: Place,
+}
+
+fn depthwise_of(cx: &mut Context<'_>, node: &Node, height: usize, width: usize, channels: usize) -> Result<Depthwise, LowerError> {
+    let Op::Conv2d { weight, bias, stride, padding, groups, order } = &node.op else {
+        return Err(LowerError::unsupported(&node.name, format!("expected Conv2d, found {}", node.op.name())));
+    };
+    let shape = cx.weights.shape(*weight).to_vec();
+    let (out, kernel) = (shape[0], shape[2]);
+    let fits = *groups == channels && *padding == kernel / 2 && kernel % 2 == 1 && shape[3] == kernel && matches!(stride, 1 | 2);
+    let multiplier = out / channels;
+    if !fits || !(multiplier == 1 || (multiplier == 2 && *order == ChannelOrder::Planar)) {
+        let reason = format!(
+            "no kernel for a convolution of {channels} to {out} channels in {groups} groups with kernel {kernel}, stride {stride} and padding {padding}"
+        );
+        return Err(LowerError::unsupported(&node.name, reason));
+    }
+    let map = Map { row: depthwise::Shape { channels, multiplier, kernel, stride: *stride, width }, height };
+    let weight = cx.packs.depthwise(&format!("{}.weight", node.name), *weight, channels, multiplier, kernel);
+    let bias = bias.unwrap_or_else(|| cx.weights.fill(0.0, &[out]));
+    let bias = cx.packs.planes(&format!("{}.bias", node.name), bias, channels, multiplier);
+    Ok(Depthwise { map, weight: Place::Weight(weight), bias: Place::Weight(bias) })
+}
+
+fn depthwise_macs(map: &Map) -> u64 {
+    let row = &map.row;
+    (map.out_height() * row.out_width() * row.multiplier * row.channels * row.kernel * row.kernel) as u64
+}
+
+fn shape_text(h: usize, w: usize, c: usize) -> String {
+    format!("[{h}, {w}, {c}]")
+}
+
+fn depthwise_node(
+    cx: &mut Context<'_>,
+    phase: &mut Phase,
+    node: &Node,
+    graph: &Graph,
+    x: Value,
+) -> Result<Value, LowerError> {
+    let input = graph.nodes().find(|(_, n)| n.name == node.name).and_then(|(id, _)| graph.inputs(id).first().copied());
+    let Some(input) = input else { return Err(LowerError::unsupported(&node.name, "no input")) };
+    let (h, w, c) = map(&graph[input])?;
+    let d = depthwise_of(cx, node, h, w, c)?;
+    let (ho, wo, co) = map(node)?;
+    let y = cx.value(&node.name, ho * wo, co);
+    let draft = Draft {
+        name: node.name.clone(),
+        shapes: format!("{} conv {}x{} depthwise", shape_text(h, w, c), d.map.row.kernel, d.map.row.kernel),
+        units: Units::Fixed(ho),
+        bind: vec![("x", x.place()), ("w", d.weight), ("bias", d.bias), ("y", y.place())],
+        result: y.tap(),
+        macs: depthwise_macs(&d.map),
+        most: vec![],
+    };
+    phase.steps.push(cx.step(draft, |s| conv::depthwise_map(s, &d.map), |_| 0)?);
+    Ok(y)
+}
+
+fn pointwise(cx: &mut Context<'_>, node: &Node, gap: Option<usize>) -> Result<(Place, Place, usize, usize), LowerError> {
+    let (weight, bias) = match &node.op {
+        Op::Conv2d { weight, bias, stride: 1, padding: 0, groups: 1, .. } | Op::Linear { weight, bias } => (*weight, *bias),
+        other => return Err(LowerError::unsupported(&node.name, format!("expected a 1x1 Conv2d or Linear, found {}", other.name()))),
+    };
+    let shape = cx.weights.shape(weight).to_vec();
+    let (out, depth) = (shape[0], shape[1]);
+    if shape[2..].iter().any(|&n| n != 1) {
+        return Err(LowerError::unsupported(&node.name, format!("expected a kernel of 1x1, found {shape:?}")));
+    }
+    let matrix = cx.packs.matrix(&format!("{}.weight", node.name), weight, out, depth, gap);
+    let bias = cx.bias(&node.name, bias, out);
+    Ok((Place::Weight(matrix), Place::Weight(bias), out, depth))
+}
+
+fn stem(cx: &mut Context<'_>, phase: &mut Phase, node: &Node, graph: &Graph, x: Value) -> Result<Value, LowerError> {
+    let found = body(graph);
+    let [c0, g0, c1, g1, c2, g2] = found[..] else { return Err(mismatch(node, "three convolutions, each with GELU", &found)) };
+    for g in [g0, g1, g2] {
+        if g.op != Op::Activation(Activation::Gelu) {
+            return Err(mismatch(node, "GELU after each convolution", &found));
+        }
+    }
+    let Op::Conv2d { weight, bias, stride: 2, padding: 1, groups: 1, .. } = &c0.op else {
+        return Err(mismatch(node, "a 3x3 convolution with stride 2", &found));
+    };
+    let channels = cx.weights.shape(*weight)[0];
+    if cx.weights.shape(*weight) != [channels, 3, 3, 3] {
+        return Err(LowerError::unsupported(&c0.name, format!("weight is {:?}, must be [n, 3, 3, 3]", cx.weights.shape(*weight))));
+    }
+    let w0 = cx.packs.stem(&format!("{}.weight", c0.name), *weight, channels);
+    let b0 = cx.bias(&c0.name, *bias, channels);
+    let (h1, w1, _) = map(c0)?;
+    let side = x.rows.isqrt();
+    let d = depthwise_of(cx, c1, h1, w1, channels)?;
+    let (w2, b2, out, _) = pointwise(cx, c2, None)?;
+    if d.map.row.kernel != 3 || d.map.row.stride != 2 || d.map.row.multiplier != 1 || out != channels {
+        return Err(mismatch(node, "a depthwise 3x3 convolution with stride 2 and a 1x1 of the same width", &found));
+    }
+    let (ho, wo, _) = map(c2)?;
+    let sizes = Stem { side, channels, strip: strip_of(ho, wo, 2 * wo) };
+    let y = cx.value(&node.name, ho * wo, channels);
+    let draft = Draft {
+        name: node.name.clone(),
+        shapes: format!("{} conv 3x3, depthwise 3x3, 1x1 -> {}", shape_text(side, side, 3), shape_text(ho, wo, channels)),
+        units: Units::Fixed(ho / sizes.strip),
+        bind: vec![
+            ("image", x.place()),
+            ("w0", Place::Weight(w0)),
+            ("b0", Place::Weight(b0)),
+            ("w1", d.weight),
+            ("b1", d.bias),
+            ("w2", w2),
+            ("b2", b2),
+            ("y", y.place()),
+            ("scratch", Place::Scratch),
+        ],
+        result: y.tap(),
+        macs: (h1 * w1 * 27 * channels + ho * wo * (9 + channels) * channels) as u64,
+        most: vec![],
+    };
+    phase.steps.push(cx.step(draft, |s| conv::stem(s, &sizes), |_| sizes.scratch())?);
+    Ok(y)
+}
+
+fn patch_embed(cx: &mut Context<'_>, phase: &mut Phase, node: &Node, graph: &Graph, x: Value) -> Result<Value, LowerError> {
+    let found = body(graph);
+    let [c0, _, c1, _] = found[..] else { return Err(mismatch(node, "two convolutions, each with GELU", &found)) };
+    let (h, w, c) = map(&graph[graph.entry().ok_or_else(|| mismatch(node, "an input", &found))?])?;
+    let d = depthwise_of(cx, c0, h, w, c)?;
+    let gap = (d.map.row.multiplier == 2).then_some(c);
+    let (w1, b1, out, depth) = pointwise(cx, c1, gap)?;
+    let (ho, wo, _) = map(c1)?;
+    let middle = d.map.row.out_channels();
+    let strip = strip_of(ho, wo, STRIP_PIXELS);
+    let y = cx.value(&node.name, ho * wo, out);
+    let draft = Draft {
+        name: node.name.clone(),
+        shapes: format!("{} conv {}x{}, 1x1 -> {}", shape_text(h, w, c), d.map.row.kernel, d.map.row.kernel, shape_text(ho, wo, out)),
+        units: Units::Fixed(ho / strip),
+        bind: vec![
+            ("x", x.place()),
+            ("w0", d.weight),
+            ("b0", d.bias),
+            ("w1", w1),
+            ("b1", b1),
+            ("y", y.place()),
+            ("scratch", Place::Scratch),
+        ],
+        result: y.tap(),
+        macs: depthwise_macs(&d.map) + (ho * wo * depth * out) as u64,
+        most: vec![],
+    };
+    let scratch = strip * wo * pitch(middle);
+    phase.steps.push(cx.step(draft, |s| conv::patch_embed(s, &d.map, out, strip), |_| scratch)?);
+    Ok(y)
+}
+
+fn conv_ffn(cx: &mut Context<'_>, phase: &mut Phase, node: &Node, graph: &Graph, x: Value) -> Result<Value, LowerError> {
+    let found = body(graph);
+    let [c0, c1, _, c2, add] = found[..] else {
+        return Err(mismatch(node, "Conv2d, Conv2d, Activation, Conv2d, Add", &found));
+    };
+    if add.op != Op::Add {
+        return Err(mismatch(node, "the input added at the end", &found));
+    }
+    let (h, w, c) = map(c0)?;
+    let d = depthwise_of(cx, c0, h, w, c)?;
+    let (w1, b1, hidden, _) = pointwise(cx, c1, None)?;
+    let (w2, b2, _, _) = pointwise(cx, c2, None)?;
+    let strip = strip_of(h, w, STRIP_PIXELS);
+    let two = |s: &kernels::library::Schedule| TwoLayer::new(c, hidden, linear::Activation::Gelu, strip * w, s.strip_bytes);
+    let y = cx.value(&node.name, h * w, c);
+    let k = d.map.row.kernel;
+    let draft = Draft {
+        name: node.name.clone(),
+        shapes: format!("{} conv {k}x{k}, {c} -> {hidden} -> {c}", shape_text(h, w, c)),
+        units: Units::Fixed(h / strip),
+        bind: vec![
+            ("x", x.place()),
+            ("w0", d.weight),
+            ("b0", d.bias),
+            ("w1", w1),
+            ("b1", b1),
+            ("w2", w2),
+            ("b2", b2),
+            ("y", y.place()),
+            ("scratch", Place::Scratch),
+        ],
+        result: y.tap(),
+        macs: depthwise_macs(&d.map) + (h * w * 2 * c * hidden) as u64,
+        most: vec![],
+    };
+    let step = cx.step(
+        draft,
+        |s| conv::conv_ffn(s, &d.map, &two(s), strip),
+        |s| conv::conv_ffn_scratch(&d.map, &two(s), strip),
+    )?;
+    phase.steps.push(step);
+    Ok(y)
+}
+
+fn attention(cx: &mut Context<'_>, phase: &mut Phase, node: &Node, graph: &Graph, x: Value) -> Result<Value, LowerError> {
+    let found = body(graph);
+    let nodes: Vec<&Node> = found.iter().copied().filter(|n| n.op != Op::Flatten).collect();
+    let [norm, qkv, att, proj, add] = nodes[..] else {
+        return Err(mismatch(node, "LayerNorm, Linear, Attention, Linear, Add", &found));
+    };
+    let (Op::LayerNorm { affine: None, eps }, Op::Attention { heads, kv_heads, head_dim, causal: false, cache: None, .. }, Op::Add) =
+        (&norm.op, &att.op, &add.op)
+    else {
+        return Err(mismatch(node, "LayerNorm, Linear, Attention, Linear, Add", &found));
+    };
+    let c = whole_lines(&node.name, "the width", x.channels)?;
+    whole_lines(&node.name, "the head dimension", *head_dim)?;
+    let a = Attention { heads: *heads, kv_heads: *kv_heads, head_dim: *head_dim, capacity: x.rows, causal: false };
+    let (w1, b1, wide, _) = pointwise(cx, qkv, None)?;
+    let (w2, b2, _, _) = pointwise(cx, proj, None)?;
+    let merged = cx.value(&qkv.name, x.rows, wide);
+    let keys = cx.slot(format!("{}.keys", node.name), a.cache_floats(), false);
+    let values = cx.slot(format!("{}.values", node.name), a.cache_floats(), false);
+    let mixed = cx.value(&att.name, x.rows, a.heads * a.head_dim);
+    let y = cx.value(&node.name, x.rows, c);
+    let n = x.rows;
+    let rows = Units::Fixed(n.div_ceil(UNIT));
+
+    let first = Linear {
+        norm: Some(Norm::Layer { eps: *eps as f32 }),
+        inputs: c,
+        outputs: wide,
+        init: Init::Bias,
+        gelu: false,
+        rows: Rows::Fixed(n),
+        strip: LINEAR_STRIP,
+    };
+    let draft = Draft {
+        name: qkv.name.clone(),
+        shapes: format!("[{n}, {c}] x [{c}, {wide}] after LayerNorm"),
+        units: rows,
+        bind: vec![("x", x.place()), ("w", w1), ("bias", b1), ("y", merged.place()), ("scratch", Place::Scratch)],
+        result: merged.tap(),
+        macs: (n * c * wide) as u64,
+        most: vec![],
+    };
+    phase.steps.push(cx.step(draft, |s| linear::linear(s, &first), |_| LINEAR_STRIP * pitch(c))?);
+
+    let draft = Draft {
+        name: format!("{}.pack", node.name),
+        shapes: format!("{} heads of [{n}, {}]", a.kv_heads, a.head_dim),
+        units: Units::Fixed(a.kv_heads),
+        bind: vec![("qkv", merged.place()), ("keys", Place::Slot(keys, 0)), ("values", Place::Slot(values, 0))],
+        result: merged.tap(),
+        macs: 0,
+        most: vec![],
+    };
+    phase.steps.push(cx.step(draft, |_| attention::pack(&a, n), |_| 0)?);
+
+    let draft = Draft {
+        name: att.name.clone(),
+        shapes: format!("{} heads of [{n}, {}] x [{}, {n}]", a.heads, a.head_dim, a.head_dim),
+        units: Units::Fixed(a.heads * n.div_ceil(QUERY_BLOCK)),
+        bind: vec![
+            ("qkv", merged.place()),
+            ("keys", Place::Slot(keys, 0)),
+            ("values", Place::Slot(values, 0)),
+            ("y", mixed.place()),
+            ("scratch", Place::Scratch),
+        ],
+        result: mixed.tap(),
+        macs: (2 * a.heads * n * n * a.head_dim) as u64,
+        most: vec![],
+    };
+    let step = cx.step(
+        draft,
+        |s| attention::attend(s, &a, Rows::Fixed(n), QUERY_BLOCK),
+        |_| QUERY_BLOCK * pitch(a.capacity),
+    )?;
+    phase.steps.push(step);
+
+    let last = Linear { norm: None, inputs: a.heads * a.head_dim, outputs: c, init: Init::BiasResidual, ..first };
+    let draft = Draft {
+        name: node.name.clone(),
+        shapes: format!("[{n}, {}] x [{}, {c}] + residual", last.inputs, last.inputs),
+        units: rows,
+        bind: vec![("x", mixed.place()), ("w", w2), ("bias", b2), ("residual", x.place()), ("y", y.place())],
+        result: y.tap(),
+        macs: (n * c * last.inputs) as u64,
+        most: vec![],
+    };
+    phase.steps.push(cx.step(draft, |s| linear::linear(s, &last), |_| 0)?);
+    Ok(y)
+}
+
+fn final_conv(cx: &mut Context<'_>, phase: &mut Phase, node: &Node, graph: &Graph, x: Value) -> Result<Value, LowerError> {
+    let found = body(graph);
+    let [conv, se, gelu] = found[..] else { return Err(mismatch(node, "Conv2d, SqueezeExcite, Activation", &found)) };
+    let (Op::SqueezeExcite { reduce, expand }, Op::Activation(Activation::Gelu)) = (&se.op, &gelu.op) else {
+        return Err(mismatch(node, "Conv2d, SqueezeExcite, GELU", &found));
+    };
+    let (h, w, c) = map(&graph[graph.entry().ok_or_else(|| mismatch(node, "an input", &found))?])?;
+    whole_lines(&node.name, "the width", c)?;
+    let d = depthwise_of(cx, conv, h, w, c)?;
+    let (_, _, out) = map(conv)?;
+    let z = cx.value(&conv.name, h * w, out);
+    let draft = Draft {
+        name: conv.name.clone(),
+        shapes: format!("{} conv {}x{} depthwise -> {out}", shape_text(h, w, c), d.map.row.kernel, d.map.row.kernel),
+        units: Units::Fixed(d.map.out_height()),
+        bind: vec![("x", x.place()), ("w", d.weight), ("bias", d.bias), ("y", z.place())],
+        result: z.tap(),
+        macs: depthwise_macs(&d.map),
+        most: vec![],
+    };
+    phase.steps.push(cx.step(draft, |s| conv::depthwise_map(s, &d.map), |_| 0)?);
+
+    let reduced = cx.weights.shape(reduce.0)[0];
+    let sizes = squeeze_excite::Shapes { pixels: h * w, channels: out, reduced };
+    let mut matrix = |what: &str, (weight, bias): (WeightId, WeightId), rows: usize, cols: usize| {
+        let name = format!("{}.{what}", se.name);
+        let matrix = cx.packs.matrix(&format!("{name}.weight"), weight, rows, cols, None);
+        (Place::Weight(matrix), Place::Weight(cx.bias(&name, Some(bias), rows)))
+    };
+    let (w1, b1) = matrix("reduce", *reduce, reduced, out);
+    let (w2, b2) = matrix("expand", *expand, out, reduced);
+    let gate = cx.value(&format!("{}.gate", se.name), 1, out);
+    let draft = Draft {
+        name: format!("{}.gate", se.name),
+        shapes: format!("[{}, {out}] -> {reduced} -> {out}", h * w),
+        units: Units::Fixed(1),
+        bind: vec![("x", z.place()), ("w1", w1), ("b1", b1), ("w2", w2), ("b2", b2), ("gate", gate.place()), ("scratch", Place::Scratch)],
+        result: gate.tap(),
+        macs: (2 * out * reduced) as u64,
+        most: vec![],
+    };
+    phase.steps.push(cx.step(draft, |s| squeeze_excite::gate(s, &sizes), |_| pitch(out) + lines(reduced) * kernels::LANES)?);
+
+    let y = cx.value(&node.name, h * w, out);
+    let draft = Draft {
+        name: node.name.clone(),
+        shapes: format!("[{}, {out}] gated, GELU", h * w),
+        units: Units::Fixed((h * w).div_ceil(UNIT)),
+        bind: vec![("x", z.place()), ("gate", gate.place()), ("y", y.place())],
+        result: y.tap(),
+        macs: 0,
+        most: vec![],
+    };
+    phase.steps.push(cx.step(draft, |_| squeeze_excite::scale_gelu(&sizes, UNIT), |_| 0)?);
+    Ok(y)
+}
+
+fn projector(cx: &mut Context<'_>, phase: &mut Phase, node: &Node, graph: &Graph, x: Value) -> Result<Value, LowerError> {
+    let found = body(graph);
+    let [l1, gelu, l2] = found[..] else { return Err(mismatch(node, "Linear, GELU, Linear", &found)) };
+    if gelu.op != Op::Activation(Activation::Gelu) {
+        return Err(mismatch(node, "Linear, GELU, Linear", &found));
+    }
+    let mut x = x;
+    // A step is named after the node whose value it leaves.
+    for (linear_node, name, gelu) in [(l1, &gelu.name, true), (l2, &node.name, false)] {
+        let (w, b, out, depth) = pointwise(cx, linear_node, None)?;
+        let l = Linear { norm: None, inputs: depth, outputs: out, init: Init::Bias, gelu, rows: Rows::Fixed(x.rows), strip: LINEAR_STRIP };
+        let y = cx.value(name, x.rows, out);
+        let draft = Draft {
+            name: name.clone(),
+            shapes: format!("[{}, {depth}] x [{depth}, {out}]{}", x.rows, if gelu { ", GELU" } else { "" }),
+            units: Units::Fixed(x.rows.div_ceil(UNIT)),
+            bind: vec![("x", x.place()), ("w", w), ("bias", b), ("y", y.place())],
+            result: y.tap(),
+            macs: (x.rows * depth * out) as u64,
+            most: vec![],
+        };
+        phase.steps.push(cx.step(draft, |s| linear::linear(s, &l), |_| 0)?);
+        x = y;
+    }
+    Ok(x)
+}

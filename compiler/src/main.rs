@@ -1,0 +1,2 @@
+//! The `tvlmc` command.
+fn main() {}

@@ -1,0 +1,116 @@
+//! The way of a model through the compiler, up to the point where text is written.
+
+use std::path::Path;
+
+use ir::{Graph, Weights};
+use kernels::Target;
+use models::Description;
+
+use crate::error::Error;
+use crate::frontend::{Checkpoint, describe};
+use crate::lower::{self, Program};
+use crate::memory::{self, Memory};
+use crate::passes;
+
+/// Positions of the cache when the user does not say: enough for a picture and a conversation.
+const DEFAULT_CONTEXT: usize = 2048;
+
+/// What the user may choose.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options<'a> {
+    /// Positions of the cache; [`DEFAULT_CONTEXT`] or the model's own limit if that is smaller.
+    pub context: Option<usize>,
+    /// Where to write the graphs after each pass.
+    pub dump: Option<&'a Path>,
+}
+
+/// A model ready to be emitted.
+pub struct Prepared {
+    /// What the model is.
+    pub description: Description,
+    /// Sentences for the user about how the checkpoint was read.
+    pub notes: Vec<String>,
+    /// Image to rows, fused.
+    pub vision: Graph,
+    /// Rows to token, fused.
+    pub decoder: Graph,
+    /// Constants of both graphs.
+    pub weights: Weights,
+    /// Levels of the target, best first.
+    pub targets: Vec<Box<dyn Target>>,
+    /// Steps, slots and packed weights.
+    pub program: Program,
+    /// Offsets of the slots.
+    pub memory: Memory,
+}
+
+/// Reads, optimizes and lowers a model for x86-64.
+///
+/// # Errors
+/// Whatever is wrong with the checkpoint's description, or wanted of it and not supported. No
+/// weights are read.
+pub fn prepare(checkpoint: &Checkpoint, options: &Options<'_>) -> Result<Prepared, Error> {
+    let described = describe(checkpoint)?;
+    let description = described.description;
+    let refused = |what: &str, e: &dyn std::fmt::Display| Error::input("config.json", what, e.to_string());
+    let limit = description.text.max_positions;
+    let context = options.context.unwrap_or(DEFAULT_CONTEXT.min(limit));
+    if context > limit || context < description.vision.tokens() + 16 {
+        return Err(Error::Usage(format!(
+            "a context of {context} positions: this model takes {} (one image and a short question) to {limit}",
+            description.vision.tokens() + 16
+        )));
+    }
+    let mut weights = Weights::new();
+    let vision = models::vision(&description, &mut weights).map_err(|e| refused("the vision tower", &e))?;
+    let decoder = models::decoder(&description, &mut weights).map_err(|e| refused("the decoder", &e))?;
+    let table = models::embedding(&description, &mut weights);
+    let vision = passes::run_all(vision, &mut weights, options.dump).map_err(|e| pass_error(&e))?;
+    let decoder = passes::run_all(decoder, &mut weights, options.dump).map_err(|e| pass_error(&e))?;
+    let targets: Vec<Box<dyn Target>> =
+        codegen_avx2::Level::ALL.into_iter().map(|l| Box::new(l) as Box<dyn Target>).collect();
+    let lowered = lower::lower(
+        &description,
+        &vision,
+        &decoder,
+        table,
+        &mut weights,
+        &targets,
+        &lower::Options { context },
+    );
+    let program = lowered.map_err(|e| match e {
+        lower::LowerError::Unsupported { .. } => refused("the model", &e),
+        e => Error::Bug(e.to_string()),
+    })?;
+    let memory = memory::plan(&program);
+    Ok(Prepared { description, notes: described.notes, vision, decoder, weights, targets, program, memory })
+}
+
+fn pass_error(e: &passes::PassError) -> Error {
+    match e {
+        passes::PassError::Refused { node, reason } => Error::input("config.json", node.clone(), reason.clone()),
+        passes::PassError::Dump { path, error } => {
+            Error::Environment(format!("cannot write {}: {error}", path.display()))
+        }
+        e => Error::Bug(e.to_string()),
+    }
+}
+
+impl Prepared {
+    /// All packed weights in memory: for tests and small models.
+    ///
+    /// # Errors
+    /// A tensor that cannot be read.
+    pub fn packed(&self, checkpoint: &Checkpoint) -> Result<Vec<f32>, Error> {
+        let mut floats = Vec::with_capacity(self.program.packs.total());
+        let mut keep = |piece: &[f32]| {
+            floats.extend_from_slice(piece);
+            Ok::<(), ir::SourceError>(())
+        };
+        self.program
+            .packs
+            .write(&self.weights, checkpoint, &mut keep, &|_| {})
+            .map_err(|e| Error::input("weights", "", e.to_string()))?;
+        Ok(floats)
+    }
+}

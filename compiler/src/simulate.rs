@@ -1,0 +1,97 @@
+//! Runs a lowered program by the kernel interpreter: what the emitted code computes, without it.
+
+use kernels::{Fault, Memory as Buffers, ParamKind, Place as At, Target, interpret, legalize};
+
+use crate::lower::{Phase, Place, Program, Step};
+use crate::memory::Memory;
+
+/// A program with its memory.
+pub struct Simulation<'a> {
+    program: &'a Program,
+    memory: &'a Memory,
+    level: usize,
+    target: &'a dyn Target,
+    buffers: Buffers,
+}
+
+const ARENA: usize = 0;
+const WEIGHTS: usize = 1;
+const SCRATCH: usize = 2;
+
+impl<'a> Simulation<'a> {
+    /// The program at one level; `weights` are the packed floats.
+    pub fn new(program: &'a Program, memory: &'a Memory, level: usize, target: &'a dyn Target, weights: &[f32]) -> Self {
+        let mut buffers = Buffers::default();
+        buffers.zeros(memory.total / 4);
+        buffers.floats(weights);
+        buffers.zeros(program.scratch_bytes / 4);
+        Simulation { program, memory, level, target, buffers }
+    }
+
+    /// Element of the arena where a slot begins.
+    fn slot(&self, slot: crate::lower::SlotId) -> usize {
+        self.memory.offsets[slot.0] / 4
+    }
+
+    /// Writes floats to a slot.
+    pub fn set(&mut self, slot: crate::lower::SlotId, at: usize, values: &[f32]) {
+        let start = self.slot(slot) + at;
+        for (to, value) in self.buffers.buffers[ARENA][start..].iter_mut().zip(values) {
+            *to = value.to_bits();
+        }
+    }
+
+    /// Reads floats of a slot.
+    pub fn get(&self, slot: crate::lower::SlotId, at: usize, n: usize) -> Vec<f32> {
+        self.buffers.read(At { buffer: ARENA, at: self.slot(slot) + at }, n)
+    }
+
+    /// Writes a token's row.
+    pub fn embed(&mut self, id: u32, row: usize, pitch: usize) -> Result<(), Fault> {
+        let kernel = legalize(&self.program.embed[self.level], self.target);
+        let table = At { buffer: WEIGHTS, at: self.program.packs.offset(self.program.embed_table) / 4 };
+        let to = At { buffer: ARENA, at: self.slot(self.program.io.rows) + row * pitch };
+        interpret(&kernel, &mut self.buffers, &[table, to], &[i64::from(id)])
+    }
+
+    /// Runs a phase with the work divided among `threads`; `seen` is called after each step.
+    pub fn run(
+        &mut self,
+        phase: &Phase,
+        (start, rows): (usize, usize),
+        threads: usize,
+        mut seen: impl FnMut(&Step, &Self),
+    ) -> Result<(), Fault> {
+        for step in &phase.steps {
+            let kernel = legalize(&step.kernels[self.level], self.target);
+            let places: Vec<At> = step.pointers.iter().map(|p| self.place(*p)).collect();
+            let units = step.units.count(rows);
+            for thread in 0..threads {
+                let (first, last) = (units * thread / threads, units * (thread + 1) / threads);
+                let sizes: Vec<i64> = kernel
+                    .params
+                    .iter()
+                    .filter(|p| matches!(p.kind, ParamKind::Size(_)))
+                    .map(|p| match p.name.as_str() {
+                        "first" => first as i64,
+                        "last" => last as i64,
+                        "start" => start as i64,
+                        "row" => rows as i64 - 1,
+                        _ => rows as i64,
+                    })
+                    .collect();
+                interpret(&kernel, &mut self.buffers, &places, &sizes)?;
+            }
+            seen(step, self);
+        }
+        Ok(())
+    }
+
+    fn place(&self, place: Place) -> At {
+        match place {
+            Place::Weight(pack) => At { buffer: WEIGHTS, at: self.program.packs.offset(pack) / 4 },
+            Place::Slot(slot, at) => At { buffer: ARENA, at: self.slot(slot) + at },
+            Place::Scratch => At { buffer: SCRATCH, at: 0 },
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The lowered program, run by the kernel interpreter, against the graph evaluator, step by step,
+//! and against the reference's tokens.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use ir::{Evaluator, Value};
+use tvlmc::frontend::{Checkpoint, OpenOptions};
+use tvlmc::lower::{Phase, Tap};
+use tvlmc::pipeline::{Options, Prepared, prepare};
+use tvlmc::simulate::Simulation;
+
+fn nano(layout: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/nano").join(layout)
+}
+
+fn reference(layout: &str) -> Vec<u8> {
+    std::fs::read(nano(layout).join("reference/image.safetensors")).expect("the reference is in the project")
+}
+
+fn floats(file: &[u8], name: &str) -> Vec<f32> {
+    let file = safetensors::SafeTensors::deserialize(file).expect("a reference");
+    let bytes = file.tensor(name).expect("a tensor").data().to_vec();
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+}
+
+fn ints(file: &[u8], name: &str) -> Vec<i64> {
+    let file = safetensors::SafeTensors::deserialize(file).expect("a reference");
+    let bytes = file.tensor(name).expect("a tensor").data().to_vec();
+    bytes.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().expect("eight"))).collect()
+}
+
+/// Largest difference relative to the largest element.
+fn relative(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    let largest = b.iter().fold(1e-20f32, |m, x| m.max(x.abs()));
+    a.iter().zip(b).fold(0f32, |m, (x, y)| if x.is_nan() { f32::INFINITY } else { m.max((x - y).abs()) }) / largest
+}
+
+/// Pixels `[1, 3, side, side]` in 0..=1 to values 0..=255, `[side, side, 3]`.
+fn pixels(file: &[u8], side: usize) -> Vec<f32> {
+    let planes = floats(file, "pixel_values");
+    (0..side * side * 3).map(|i| (planes[i % 3 * side * side + i / 3] * 255.0).round()).collect()
+}
+
+fn with_border(image: &[f32], side: usize) -> Vec<f32> {
+    let row = (side + 2) * 3;
+    let mut out = vec![0.0; (side + 2) * row];
+    for y in 0..side {
+        out[(y + 1) * row + 3..][..side * 3].copy_from_slice(&image[y * side * 3..][..side * 3]);
+    }
+    out
+}
+
+/// The rows of a result without the padding between them.
+fn tapped(sim: &Simulation<'_>, tap: &Tap, rows: usize) -> Vec<f32> {
+    let rows = if tap.rows == 0 { rows } else { tap.rows };
+    (0..rows).flat_map(|r| sim.get(tap.slot, tap.at + r * tap.pitch, tap.channels)).collect()
+}
+
+/// Runs a phase; compares each step whose name is a node's with the node's value.
+fn run_and_compare(
+    sim: &mut Simulation<'_>,
+    phase: &Phase,
+    at: (usize, usize),
+    threads: usize,
+    expected: &BTreeMap<String, Vec<f32>>,
+    tolerance: f32,
+) {
+    let mut compared = 0;
+    sim.run(phase, at, threads, |step, sim| {
+        if let Some(value) = expected.get(&step.name) {
+            let got = tapped(sim, &step.result, at.1);
+            // The token is an index; the evaluator gives it as a float.
+            if step.name != "argmax" {
+                let error = relative(&got, value);
+                println!("{:32} {:40} {error:.1e}", step.name, step.shapes);
+                assert!(error < tolerance, "{}: {error}", step.name);
+                compared += 1;
+            }
+        }
+    })
+    .unwrap_or_else(|e| panic!("{e}"));
+    assert!(compared >= 2, "only {compared} steps had a node to compare with");
+}
+
+fn values(prepared: &Prepared, checkpoint: &Checkpoint, vision: bool, input: &Value) -> BTreeMap<String, Vec<f32>> {
+    let graph = if vision { &prepared.vision } else { &prepared.decoder };
+    let mut out = BTreeMap::new();
+    Evaluator::new(graph, &prepared.weights, checkpoint)
+        .watch(input, &mut |node, value| {
+            out.insert(node.name.clone(), value.data.clone());
+        })
+        .expect("the evaluator runs");
+    out
+}
+
+fn check(layout: &str, level: usize, threads: usize) {
+    let checkpoint = Checkpoint::open(&nano(layout), &OpenOptions::default()).expect("a checkpoint");
+    let prepared = prepare(&checkpoint, &Options::default()).unwrap_or_else(|e| panic!("{e}"));
+    let packed = prepared.packed(&checkpoint).expect("weights");
+    let target = prepared.targets[level].as_ref();
+    let mut sim = Simulation::new(&prepared.program, &prepared.memory, level, target, &packed);
+    let file = reference(layout);
+    let side = prepared.description.vision.side;
+    let image = pixels(&file, side);
+
+    // Vision.
+    sim.set(prepared.program.io.image, 0, &with_border(&image, side));
+    let expected = values(&prepared, &checkpoint, true, &Value::map(side, side, 3, image));
+    run_and_compare(&mut sim, &prepared.program.vision, (0, 0), threads, &expected, 1e-4);
+    let (tokens, hidden) = (prepared.description.vision.tokens(), prepared.description.text.hidden);
+    let pitch = kernels::library::pitch(hidden);
+    let rows: Vec<f32> =
+        (0..tokens).flat_map(|r| sim.get(prepared.program.io.image_rows, r * pitch, hidden)).collect();
+    let error = relative(&rows, &floats(&file, "projector"));
+    println!("{layout}: projector {error:.1e}");
+    assert!(error < 1e-3);
+
+    // Prompt: text rows by the embedding, image rows as encoded.
+    let span = ints(&file, "image_span");
+    let ids = ints(&file, "input_ids");
+    let mut sequence: Vec<Option<u32>> = Vec::new();
+    let image_id = ids[span[0] as usize];
+    for id in ids {
+        if id == image_id {
+            let n = if id < 0 { span[1] } else { 1 };
+            sequence.extend((0..n).map(|_| None));
+        } else {
+            sequence.push(Some(id as u32));
+        }
+    }
+    let mut next_row = 0;
+    for (row, id) in sequence.iter().enumerate() {
+        match id {
+            Some(id) => sim.embed(*id, row, pitch).expect("a row"),
+            None => {
+                sim.set(prepared.program.io.rows, row * pitch, &rows[next_row * hidden..][..hidden]);
+                next_row += 1;
+            }
+        }
+    }
+    let n = sequence.len();
+    let input: Vec<f32> = (0..n).flat_map(|r| sim.get(prepared.program.io.rows, r * pitch, hidden)).collect();
+    assert!(relative(&input, &floats(&file, "inputs_embeds")) < 1e-3);
+    let expected = values(&prepared, &checkpoint, false, &Value::rows(hidden, input));
+    run_and_compare(&mut sim, &prepared.program.prefill, (0, n), threads, &expected, 1e-4);
+    let vocab = prepared.description.text.vocab;
+    let logits = sim.get(prepared.program.io.logits, 0, vocab);
+    let worst = logits.iter().zip(floats(&file, "logits.first")).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+    println!("{layout}: first logits {worst:.1e}");
+    assert!(worst < 1e-2);
+
+    // Greedy tokens.
+    let wanted = ints(&file, "tokens");
+    let mut made = Vec::new();
+    let mut position = n;
+    loop {
+        let token = sim.get(prepared.program.io.token, 0, 1)[0].to_bits();
+        made.push(i64::from(token));
+        if made.len() == wanted.len() {
+            break;
+        }
+        sim.embed(token, 0, pitch).expect("a row");
+        sim.run(&prepared.program.decode, (position, 1), threads, |_, _| {}).unwrap_or_else(|e| panic!("{e}"));
+        position += 1;
+    }
+    assert_eq!(made, wanted, "{layout}: greedy tokens");
+}
+
+#[test]
+fn hf_on_avx512_with_one_thread() {
+    check("hf", 0, 1);
+}
+
+#[test]
+fn llava_on_avx2_with_three_threads() {
+    check("llava", 1, 3);
+}

@@ -1,0 +1,273 @@
+//! The kernel IR itself.
+
+use std::rc::Rc;
+
+use crate::int::{Int, Var};
+
+/// A virtual vector register: a line before legalization, a machine register after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Reg(pub u32);
+
+/// A pointer parameter, by its place among the pointer parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ptr(pub u32);
+
+/// What a register holds in each lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ty {
+    /// A 32-bit float.
+    F32,
+    /// A 32-bit integer.
+    I32,
+    /// A truth value, the result of a comparison.
+    Mask,
+}
+
+/// What a pointer points at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Elem {
+    /// 32-bit floats.
+    F32,
+    /// 32-bit unsigned integers.
+    U32,
+}
+
+impl Elem {
+    /// Bytes of one element.
+    pub fn bytes(self) -> usize {
+        match self {
+            Elem::F32 | Elem::U32 => 4,
+        }
+    }
+}
+
+/// How a kernel uses a pointer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// Only read.
+    Read,
+    /// Written, and perhaps read.
+    Write,
+}
+
+/// A parameter of a kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Param {
+    /// Its name in the printed function.
+    pub name: String,
+    /// Pointer or size.
+    pub kind: ParamKind,
+}
+
+/// The kinds of parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ParamKind {
+    /// A pointer to elements.
+    Ptr(Ptr, Elem, Access),
+    /// A size or position.
+    Size(Var),
+}
+
+/// Operations on one operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UnaryOp {
+    /// Square root, correctly rounded.
+    Sqrt,
+    /// To the nearest integer, ties to even, still a float.
+    RoundEven,
+    /// Float to integer, toward zero; in range by construction.
+    ToInt,
+    /// Integer to float.
+    ToFloat,
+    /// The same bits as an integer.
+    BitsToInt,
+    /// The same bits as a float.
+    BitsToFloat,
+}
+
+/// Operations on two operands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BinaryOp {
+    /// Float sum.
+    Add,
+    /// Float difference.
+    Sub,
+    /// Float product.
+    Mul,
+    /// Float quotient.
+    Div,
+    /// Smaller float; the second operand if either is NaN.
+    Min,
+    /// Larger float; the second operand if either is NaN.
+    Max,
+    /// Integer sum, wrapping.
+    AddInt,
+    /// Bits of both.
+    And,
+    /// Bits of either.
+    Or,
+    /// Bits of one of the two.
+    Xor,
+}
+
+/// Comparisons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CompareOp {
+    /// Floats, `a < b`.
+    Less,
+    /// Signed integers, `a < b`.
+    LessInt,
+    /// Floats, `a == b`.
+    Equal,
+}
+
+/// Reductions over the lanes of a line, in a fixed tree: lane i with i+8, then i+4, i+2, i+1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReduceOp {
+    /// Sum.
+    Add,
+    /// Largest.
+    Max,
+    /// Smallest integer, as unsigned.
+    MinInt,
+}
+
+/// A vector operation. Its result is a register.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    /// The same float in all lanes.
+    Splat(f32),
+    /// The same integer in all lanes.
+    SplatBits(i32),
+    /// The value of an integer expression in all lanes.
+    SplatInt(Int),
+    /// 0, 1, .. 15, plus the offset (a register's part of the line).
+    Iota(i32),
+    /// Consecutive elements.
+    Load(Ptr, Int),
+    /// One element in all lanes.
+    Broadcast(Ptr, Int),
+    /// One operand.
+    Unary(UnaryOp, Reg),
+    /// Two operands.
+    Binary(BinaryOp, Reg, Reg),
+    /// `a * b + c`, rounded once.
+    MulAdd(Reg, Reg, Reg),
+    /// `c - a * b`, rounded once.
+    NegMulAdd(Reg, Reg, Reg),
+    /// Integer shift to the left by a constant.
+    ShiftLeft(Reg, u32),
+    /// A comparison.
+    Compare(CompareOp, Reg, Reg),
+    /// `mask ? yes : no`.
+    Select(Reg, Reg, Reg),
+    /// The reduction in all lanes.
+    Reduce(ReduceOp, Reg),
+    /// Another register's value.
+    Copy(Reg),
+}
+
+/// Name and type of a register.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegInfo {
+    /// Name in the printed source; unique in the kernel.
+    pub name: String,
+    /// What it holds.
+    pub ty: Ty,
+}
+
+/// An argument of a call.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Arg {
+    /// A pointer moved by a number of elements.
+    Ptr(Ptr, Int),
+    /// A size.
+    Size(Int),
+}
+
+/// A statement.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Stmt {
+    /// A comment that travels to the printed source.
+    Note(String),
+    /// An empty line in the printed source.
+    Blank,
+    /// A new register.
+    Let(Reg, Op),
+    /// A new register that is assigned again later.
+    LetMut(Reg, Op),
+    /// A new value for a `LetMut` register.
+    Set(Reg, Op),
+    /// All lanes to consecutive elements.
+    Store(Ptr, Int, Reg),
+    /// The first lane to one element.
+    StoreOne(Ptr, Int, Reg),
+    /// One element copied, bits unchanged: destination, source.
+    CopyOne((Ptr, Int), (Ptr, Int)),
+    /// A named integer.
+    LetInt(Var, Int),
+    /// `for var in from..to`.
+    Loop(Var, Int, Int, Vec<Stmt>),
+    /// `if a < b { then } else { otherwise }`.
+    IfLess(Int, Int, Vec<Stmt>, Vec<Stmt>),
+    /// Another kernel, with arguments in the order of its parameters.
+    Call(Rc<Kernel>, Vec<Arg>),
+}
+
+/// A kernel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Kernel {
+    /// Function name without the level's suffix: `{op}[_{epilogue}]_{dtypes}_{tile}`.
+    pub name: String,
+    /// Documentation lines of the printed function: formula, shapes, tile.
+    pub docs: Vec<String>,
+    /// Parameters, in order.
+    pub params: Vec<Param>,
+    /// Registers.
+    pub regs: Vec<RegInfo>,
+    /// Names of the integer variables.
+    pub vars: Vec<String>,
+    /// Statements.
+    pub body: Vec<Stmt>,
+    /// Lanes of a register; 16 until legalized.
+    pub lanes: usize,
+}
+
+impl Kernel {
+    /// The pointer parameters: name, element, access.
+    pub fn pointers(&self) -> impl Iterator<Item = (&str, Elem, Access)> {
+        self.params.iter().filter_map(|p| match p.kind {
+            ParamKind::Ptr(_, elem, access) => Some((p.name.as_str(), elem, access)),
+            ParamKind::Size(_) => None,
+        })
+    }
+
+    /// Every kernel this one calls, callees before callers, this one last, each name once.
+    pub fn with_callees(self: &Rc<Self>) -> Vec<Rc<Kernel>> {
+        fn visit(kernel: &Rc<Kernel>, out: &mut Vec<Rc<Kernel>>) {
+            if out.iter().any(|k| k.name == kernel.name) {
+                return;
+            }
+            each_call(&kernel.body, &mut |callee| visit(callee, out));
+            out.push(kernel.clone());
+        }
+        let mut out = Vec::new();
+        visit(self, &mut out);
+        out
+    }
+}
+
+fn each_call(body: &[Stmt], f: &mut impl FnMut(&Rc<Kernel>)) {
+    for stmt in body {
+        match stmt {
+            Stmt::Call(callee, _) => f(callee),
+            Stmt::Loop(_, _, _, body) => each_call(body, f),
+            Stmt::IfLess(_, _, then, otherwise) => {
+                each_call(then, f);
+                each_call(otherwise, f);
+            }
+            Stmt::Note(_) | Stmt::Blank | Stmt::Let(..) | Stmt::LetMut(..) | Stmt::Set(..) | Stmt::Store(..)
+            | Stmt::StoreOne(..) | Stmt::CopyOne(..) | Stmt::LetInt(..) => {}
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Splits lines into a target's registers and expands what the target has no instruction for.
+
+use std::rc::Rc;
+
+use crate::int::Int;
+use crate::ir::{BinaryOp, CompareOp, Kernel, Op, ReduceOp, Reg, RegInfo, Stmt, Ty};
+use crate::target::Target;
+use crate::LANES;
+
+/// The kernel, and every kernel it calls, on registers of the target.
+///
+/// A value that is the same in all lanes (a splat, a broadcast, a reduction) takes one register;
+/// everything else takes one per part of the line.
+pub fn legalize(kernel: &Kernel, target: &dyn Target) -> Rc<Kernel> {
+    let mut l = Legalizer { target, parts: LANES / target.lanes(), source: kernel, regs: Vec::new(), map: Vec::new() };
+    l.map = vec![Vec::new(); kernel.regs.len()];
+    let body = l.block(&kernel.body);
+    Rc::new(Kernel {
+        name: kernel.name.clone(),
+        docs: kernel.docs.clone(),
+        params: kernel.params.clone(),
+        regs: l.regs,
+        vars: kernel.vars.clone(),
+        body,
+        lanes: target.lanes(),
+    })
+}
+
+struct Legalizer<'a> {
+    target: &'a dyn Target,
+    parts: usize,
+    source: &'a Kernel,
+    regs: Vec<RegInfo>,
+    /// Registers of each line: one if uniform, else one per part.
+    map: Vec<Vec<Reg>>,
+}
+
+impl Legalizer<'_> {
+    fn block(&mut self, body: &[Stmt]) -> Vec<Stmt> {
+        let mut out = Vec::new();
+        for stmt in body {
+            self.stmt(stmt, &mut out);
+        }
+        out
+    }
+
+    fn stmt(&mut self, stmt: &Stmt, out: &mut Vec<Stmt>) {
+        let lanes = self.target.lanes();
+        match stmt {
+            Stmt::Note(_) | Stmt::Blank | Stmt::CopyOne(..) | Stmt::LetInt(..) => out.push(stmt.clone()),
+            Stmt::Let(reg, op) => self.bind(*reg, op, out),
+            Stmt::LetMut(reg, op) => {
+                let parts = self.fresh(*reg, self.parts);
+                for (part, &dst) in parts.iter().enumerate() {
+                    let op = self.part(op, part);
+                    self.emit(dst, op, Stmt::LetMut, out);
+                }
+                self.map[reg.0 as usize] = parts;
+            }
+            Stmt::Set(reg, op) => {
+                let parts = self.map[reg.0 as usize].clone();
+                for (part, &dst) in parts.iter().enumerate() {
+                    let op = self.part(op, part);
+                    self.emit(dst, op, Stmt::Set, out);
+                }
+            }
+            Stmt::Store(ptr, at, reg) => {
+                for part in 0..self.parts {
+                    out.push(Stmt::Store(*ptr, at.clone() + part * lanes, self.of(*reg, part)));
+                }
+            }
+            Stmt::StoreOne(ptr, at, reg) => out.push(Stmt::StoreOne(*ptr, at.clone(), self.of(*reg, 0))),
+            Stmt::Loop(var, from, to, body) => {
+                let body = self.block(body);
+                out.push(Stmt::Loop(*var, from.clone(), to.clone(), body));
+            }
+            Stmt::IfLess(a, b, then, otherwise) => {
+                let (then, otherwise) = (self.block(then), self.block(otherwise));
+                out.push(Stmt::IfLess(a.clone(), b.clone(), then, otherwise));
+            }
+            Stmt::Call(callee, args) => out.push(Stmt::Call(legalize(callee, self.target), args.clone())),
+        }
+    }
+
+    fn bind(&mut self, reg: Reg, op: &Op, out: &mut Vec<Stmt>) {
+        if let Op::Reduce(reduce, a) = op {
+            let sum = self.tree(*reduce, *a, out);
+            let dst = self.fresh(reg, 1);
+            out.push(Stmt::Let(dst[0], Op::Reduce(*reduce, sum)));
+            self.map[reg.0 as usize] = dst;
+            return;
+        }
+        let parts = self.fresh(reg, if self.uniform(op) { 1 } else { self.parts });
+        for (part, &dst) in parts.iter().enumerate() {
+            let op = self.part(op, part);
+            self.emit(dst, op, Stmt::Let, out);
+        }
+        self.map[reg.0 as usize] = parts;
+    }
+
+    /// The parts of a line combined into one register, in the order of the reduction tree.
+    fn tree(&mut self, reduce: ReduceOp, a: Reg, out: &mut Vec<Stmt>) -> Reg {
+        let name = self.source.regs[a.0 as usize].name.clone();
+        let ty = self.source.regs[a.0 as usize].ty;
+        let mut parts: Vec<Reg> = (0..self.parts).map(|p| self.of(a, p)).collect();
+        while parts.len() > 1 {
+            let half = parts.len() / 2;
+            parts = (0..half)
+                .map(|i| {
+                    let (x, y) = (parts[i], parts[i + half]);
+                    match reduce {
+                        ReduceOp::Add => self.temp(&name, ty, Op::Binary(BinaryOp::Add, x, y), out),
+                        ReduceOp::Max => self.temp(&name, ty, Op::Binary(BinaryOp::Max, x, y), out),
+                        ReduceOp::MinInt => {
+                            let less = self.temp(&name, Ty::Mask, Op::Compare(CompareOp::LessInt, x, y), out);
+                            self.temp(&name, ty, Op::Select(less, x, y), out)
+                        }
+                    }
+                })
+                .collect();
+        }
+        parts[0]
+    }
+
+    /// Pushes `wrap(dst, op)`, expanded first where the target lacks the operation.
+    fn emit(&mut self, dst: Reg, op: Op, wrap: fn(Reg, Op) -> Stmt, out: &mut Vec<Stmt>) {
+        if self.target.supports(&op) {
+            return out.push(wrap(dst, op));
+        }
+        let name = self.regs[dst.0 as usize].name.clone();
+        match op {
+            Op::MulAdd(a, b, c) => {
+                let product = self.temp(&name, Ty::F32, Op::Binary(BinaryOp::Mul, a, b), out);
+                out.push(wrap(dst, Op::Binary(BinaryOp::Add, product, c)));
+            }
+            Op::NegMulAdd(a, b, c) => {
+                let product = self.temp(&name, Ty::F32, Op::Binary(BinaryOp::Mul, a, b), out);
+                out.push(wrap(dst, Op::Binary(BinaryOp::Sub, c, product)));
+            }
+            // Every target has the rest; the verifier of the printed source would tell.
+            op => out.push(wrap(dst, op)),
+        }
+    }
+
+    fn temp(&mut self, near: &str, ty: Ty, op: Op, out: &mut Vec<Stmt>) -> Reg {
+        let reg = Reg(self.regs.len() as u32);
+        self.regs.push(RegInfo { name: format!("{near}_t{}", reg.0), ty });
+        out.push(Stmt::Let(reg, op));
+        reg
+    }
+
+    fn fresh(&mut self, reg: Reg, parts: usize) -> Vec<Reg> {
+        let RegInfo { name, ty } = &self.source.regs[reg.0 as usize];
+        (0..parts)
+            .map(|part| {
+                let name = if parts == 1 { name.clone() } else { format!("{name}_p{part}") };
+                self.regs.push(RegInfo { name, ty: *ty });
+                Reg(self.regs.len() as u32 - 1)
+            })
+            .collect()
+    }
+
+    fn of(&self, reg: Reg, part: usize) -> Reg {
+        let parts = &self.map[reg.0 as usize];
+        if parts.len() == 1 { parts[0] } else { parts[part] }
+    }
+
+    /// Whether an operation gives the same value in all lanes.
+    fn uniform(&self, op: &Op) -> bool {
+        if self.parts == 1 {
+            return true;
+        }
+        let all = |regs: &[Reg]| regs.iter().all(|r| self.map[r.0 as usize].len() == 1);
+        match op {
+            Op::Splat(_) | Op::SplatBits(_) | Op::SplatInt(_) | Op::Broadcast(..) | Op::Reduce(..) => true,
+            Op::Iota(_) | Op::Load(..) => false,
+            Op::Unary(_, a) | Op::ShiftLeft(a, _) | Op::Copy(a) => all(&[*a]),
+            Op::Binary(_, a, b) | Op::Compare(_, a, b) => all(&[*a, *b]),
+            Op::MulAdd(a, b, c) | Op::NegMulAdd(a, b, c) | Op::Select(a, b, c) => all(&[*a, *b, *c]),
+        }
+    }
+
+    fn part(&self, op: &Op, part: usize) -> Op {
+        let of = |r: &Reg| self.of(*r, part);
+        match op {
+            Op::Splat(_) | Op::SplatBits(_) | Op::SplatInt(_) | Op::Broadcast(..) => op.clone(),
+            Op::Iota(from) => Op::Iota(from + (part * self.target.lanes()) as i32),
+            Op::Load(ptr, at) => Op::Load(*ptr, at.clone() + Int::from(part * self.target.lanes())),
+            Op::Unary(op, a) => Op::Unary(*op, of(a)),
+            Op::Binary(op, a, b) => Op::Binary(*op, of(a), of(b)),
+            Op::MulAdd(a, b, c) => Op::MulAdd(of(a), of(b), of(c)),
+            Op::NegMulAdd(a, b, c) => Op::NegMulAdd(of(a), of(b), of(c)),
+            Op::ShiftLeft(a, by) => Op::ShiftLeft(of(a), *by),
+            Op::Compare(op, a, b) => Op::Compare(*op, of(a), of(b)),
+            Op::Select(a, b, c) => Op::Select(of(a), of(b), of(c)),
+            Op::Reduce(op, a) => Op::Reduce(*op, of(a)),
+            Op::Copy(a) => Op::Copy(of(a)),
+        }
+    }
+}

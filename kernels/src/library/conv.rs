@@ -1,0 +1,266 @@
+//! The convolutional regions of the vision tower, strip by strip.
+
+use std::rc::Rc;
+
+use crate::build::Builder;
+use crate::int::Int;
+use crate::ir::{Kernel, Ptr};
+use crate::library::gemm::{self, Init, Operands, Segment, Shape};
+use crate::library::linear::{TwoLayer, TwoLayerOperands, two_layer};
+use crate::library::{Schedule, depthwise, elementwise, lines, pitch};
+use crate::LANES;
+
+/// A map's depthwise convolution: the row's shape and the input's height.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Map {
+    /// The convolution along a row.
+    pub row: depthwise::Shape,
+    /// Rows of the input.
+    pub height: usize,
+}
+
+impl Map {
+    /// Rows of the output.
+    pub fn out_height(&self) -> usize {
+        self.height.div_ceil(self.row.stride)
+    }
+
+    /// Floats of an input row.
+    fn in_row(&self) -> usize {
+        self.row.width * pitch(self.row.channels)
+    }
+
+    /// Emits output row `y`. `x` is the input map, its row `skipped` at the pointer.
+    fn emit(
+        &self,
+        k: &mut Builder,
+        s: &Schedule,
+        y: Int,
+        (x, at, skipped): (Ptr, Int, Int),
+        (w, bias): (Ptr, Ptr),
+        out: (Ptr, Int),
+    ) {
+        let (padding, kernel) = (self.row.padding(), self.row.kernel);
+        let center = k.int("center", y * self.row.stride);
+        let top = k.int("top", Int::from(padding) - center.clone().min(padding));
+        let bottom = k.int("bottom", Int::from(kernel).min(Int::from(self.height + padding) - center.clone()));
+        let first = k.int("first_row", center.max(padding) - padding - skipped);
+        let args = vec![
+            (x, at + first * self.in_row()).into(),
+            w.into(),
+            bias.into(),
+            out.into(),
+            top.into(),
+            bottom.into(),
+        ];
+        k.call(&depthwise::row(s, &self.row), args);
+    }
+}
+
+/// A depthwise convolution on its own, by output rows. Parameters: x, w, bias, y, first, last.
+pub fn depthwise_map(s: &Schedule, map: &Map) -> Rc<Kernel> {
+    let row = &map.row;
+    let mut k = Builder::new(
+        format!("conv_{}x{}_s{}_f32_{}x{}x{}", row.kernel, row.kernel, row.stride, map.height, row.width, row.out_channels()),
+        &[
+            &format!("Depthwise {0}x{0} convolution, stride {1}; output rows `first..last`.", row.kernel, row.stride),
+            "",
+            &format!("`x` is `[{}, {}, {}]`, `y` is `[{}, {}, {}]`.", map.height, row.width, row.channels, map.out_height(), row.out_width(), row.out_channels()),
+        ],
+    );
+    let (x, w, bias, y) = (k.read("x"), k.read("w"), k.read("bias"), k.write("y"));
+    let (first, last) = (k.size("first"), k.size("last"));
+    let out_row = row.out_width() * pitch(row.out_channels());
+    let zero = || Int::from(0usize);
+    k.each("r", first, last, |k, r| {
+        map.emit(k, s, r.clone(), (x, zero(), zero()), (w, bias), (y, r * out_row));
+    });
+    k.finish()
+}
+
+/// ConvFFN by strips of `strip` rows. Parameters: x, w0, b0, w1, b1, w2, b2, y, scratch, first,
+/// last. Scratch: [`conv_ffn_scratch`] floats.
+pub fn conv_ffn(s: &Schedule, map: &Map, t: &TwoLayer, strip: usize) -> Rc<Kernel> {
+    let (width, channels) = (map.row.width, map.row.channels);
+    let mut k = Builder::new(
+        format!("conv_ffn_f32_{}x{width}x{channels}", map.height),
+        &[
+            "`y = x + gelu(conv(x) w1 + b1) w2 + b2`, the convolution depthwise.",
+            "",
+            &format!("`x` and `y` are `[{}, {width}, {channels}]`; strips of {strip} rows `first..last`. The {}", map.height, t.hidden),
+            "channels between the two products live in scratch alone.",
+        ],
+    );
+    let (x, w0, b0, w1, b1) = (k.read("x"), k.read("w0"), k.read("b0"), k.read("w1"), k.read("b1"));
+    let (w2, b2, y, scratch) = (k.read("w2"), k.read("b2"), k.write("y"), k.write("scratch"));
+    let (first, last) = (k.size("first"), k.size("last"));
+    let (row, pixels) = (width * pitch(channels), strip * width);
+    let zero = || Int::from(0usize);
+    k.each("u", first, last, |k, u| {
+        k.each("r", 0usize, strip, |k, r| {
+            let y = u.clone() * strip + r.clone();
+            map.emit(k, s, y, (x, zero(), zero()), (w0, b0), (scratch, r * row));
+        });
+        let at = k.int("at", u * (strip * row));
+        let operands = TwoLayerOperands {
+            x: (scratch, zero()),
+            w1: (w1, Some(b1)),
+            w2: (w2, Some(b2)),
+            residual: (x, at.clone()),
+            y: (y, at),
+            scratch: (scratch, Int::from(strip * row)),
+        };
+        two_layer(k, s, t, &Int::from(pixels), pixels, &operands);
+    });
+    k.finish()
+}
+
+/// Floats of scratch of [`conv_ffn`].
+pub fn conv_ffn_scratch(map: &Map, t: &TwoLayer, strip: usize) -> usize {
+    let pixels = strip * map.row.width;
+    pixels * pitch(map.row.channels) + t.scratch(pixels)
+}
+
+/// Depthwise convolution, GELU, pointwise convolution, GELU, by strips of `strip` output rows.
+/// Parameters: x, w0, b0, w1, b1, y, scratch, first, last. Scratch: a strip of the convolution's
+/// outputs.
+pub fn patch_embed(s: &Schedule, map: &Map, channels: usize, strip: usize) -> Rc<Kernel> {
+    let (width, middle) = (map.row.out_width(), map.row.out_channels());
+    let mut k = Builder::new(
+        format!("patch_embed_f32_{}x{width}x{channels}", map.out_height()),
+        &[
+            "`y = gelu(gelu(conv(x)) w1 + b1)`, the convolution depthwise with stride 2.",
+            "",
+            &format!("`x` is `[{}, {}, {}]`, `y` is `[{}, {width}, {channels}]`; strips of {strip} rows `first..last`.", map.height, map.row.width, map.row.channels, map.out_height()),
+        ],
+    );
+    let (x, w0, b0, w1, b1) = (k.read("x"), k.read("w0"), k.read("b0"), k.read("w1"), k.read("b1"));
+    let (y, scratch) = (k.write("y"), k.write("scratch"));
+    let (first, last) = (k.size("first"), k.size("last"));
+    let zero = || Int::from(0usize);
+    k.each("u", first, last, |k, u| {
+        k.each("r", 0usize, strip, |k, r| {
+            let y = u.clone() * strip + r.clone();
+            map.emit(k, s, y, (x, zero(), zero()), (w0, b0), (scratch, r * (width * pitch(middle))));
+        });
+        let at = k.int("at", u * (strip * width * pitch(channels)));
+        pointwise_gelu(k, s, (middle, channels), strip * width, (scratch, zero()), (w1, b1), (y, at));
+    });
+    k.finish()
+}
+
+/// `x = gelu(x)` in place, then `y = gelu(x w + bias)`, on `pixels` rows.
+fn pointwise_gelu(
+    k: &mut Builder,
+    s: &Schedule,
+    (inputs, outputs): (usize, usize),
+    pixels: usize,
+    x: (Ptr, Int),
+    (w, bias): (Ptr, Ptr),
+    y: (Ptr, Int),
+) {
+    let n = Int::from(pixels);
+    k.call(&elementwise::gelu(inputs), vec![x.clone().into(), n.clone().into()]);
+    let operands = Operands {
+        a: x,
+        b: (w, Int::from(0usize)),
+        bias: Some((bias, Int::from(0usize))),
+        residual: None,
+        c: y.clone(),
+    };
+    gemm::rows(k, s, &Shape::dense(inputs, outputs), Init::Bias, n.clone(), &operands);
+    k.call(&elementwise::gelu(outputs), vec![y.into(), n.into()]);
+}
+
+/// Sizes of the stem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stem {
+    /// Side of the picture, pixels.
+    pub side: usize,
+    /// Output channels.
+    pub channels: usize,
+    /// Output rows of a strip.
+    pub strip: usize,
+}
+
+impl Stem {
+    /// Side of the first convolution's output.
+    fn middle(&self) -> usize {
+        self.side.div_ceil(2)
+    }
+
+    /// Side of the output.
+    pub fn out(&self) -> usize {
+        self.middle().div_ceil(2)
+    }
+
+    fn map(&self) -> Map {
+        let row = depthwise::Shape { channels: self.channels, multiplier: 1, kernel: 3, stride: 2, width: self.middle() };
+        Map { row, height: self.middle() }
+    }
+
+    /// Floats of scratch: the first convolution's rows under a strip, and the strip.
+    pub fn scratch(&self) -> usize {
+        ((2 * self.strip + 1) * self.middle() + self.strip * self.out()) * pitch(self.channels)
+    }
+}
+
+/// 3x3 convolution of the picture with stride 2, GELU, depthwise 3x3 with stride 2, GELU, pointwise,
+/// GELU. Parameters: image, w0, b0, w1, b1, w2, b2, y, scratch, first, last.
+///
+/// The image is `[side + 2][side + 2][3]` with a border of zeros, so that a kernel row's nine
+/// inputs follow each other and the convolution is a matrix product in three runs. Rows that two
+/// strips need are computed by both.
+pub fn stem(s: &Schedule, stem: &Stem) -> Rc<Kernel> {
+    let Stem { side, channels, strip } = *stem;
+    let (middle, out) = (stem.middle(), stem.out());
+    let mut k = Builder::new(
+        format!("stem_f32_{side}x{channels}"),
+        &[
+            "`y = gelu(gelu(conv2(gelu(conv1(image)))) w2 + b2)`: 3x3 and depthwise 3x3, both with stride 2.",
+            "",
+            &format!("`image` is `[{0}, {0}, 3]` with a border of zeros, `y` is `[{out}, {out}, {channels}]`;", side + 2),
+            &format!("strips of {strip} rows `first..last`."),
+        ],
+    );
+    let (image, w0, b0, w1, b1) = (k.read("image"), k.read("w0"), k.read("b0"), k.read("w1"), k.read("b1"));
+    let (w2, b2, y, scratch) = (k.read("w2"), k.read("b2"), k.write("y"), k.write("scratch"));
+    let (first, last) = (k.size("first"), k.size("last"));
+    let map = stem.map();
+    let (in_row, image_row) = (middle * pitch(channels), (side + 2) * 3);
+    let below = (2 * strip + 1) * in_row;
+    let zero = || Int::from(0usize);
+    let shape = Shape {
+        depth: Int::from(27usize),
+        lines: Int::from(lines(channels)),
+        line: 27 * LANES,
+        lda: 6,
+        ldc: pitch(channels),
+        ldr: 0,
+        segment: Some(Segment { depth: 9, stride: image_row }),
+    };
+    k.each("u", first, last, |k, u| {
+        let top = k.int("top_row", (u.clone() * (2 * strip)).max(1usize) - 1usize);
+        let end = k.int("end_row", (u.clone() * (2 * strip) + 2 * strip).min(middle));
+        let rows = k.int("rows", end - top.clone());
+        k.each("r", 0usize, rows.clone(), |k, r| {
+            let operands = Operands {
+                a: (image, (top.clone() + r.clone()) * (2 * image_row)),
+                b: (w0, zero()),
+                bias: Some((b0, zero())),
+                residual: None,
+                c: (scratch, r * in_row),
+            };
+            gemm::rows(k, s, &shape, Init::Bias, middle, &operands);
+        });
+        k.call(&elementwise::gelu(channels), vec![scratch.into(), (rows * middle).into()]);
+        k.each("r", 0usize, strip, |k, r| {
+            let y = u.clone() * strip + r.clone();
+            let into = (scratch, r * (out * pitch(channels)) + below);
+            map.emit(k, s, y, (scratch, zero(), top.clone()), (w1, b1), into);
+        });
+        let at = k.int("at", u * (strip * out * pitch(channels)));
+        pointwise_gelu(k, s, (channels, channels), strip * out, (scratch, Int::from(below)), (w2, b2), (y, at));
+    });
+    k.finish()
+}

@@ -1,0 +1,160 @@
+//! Depthwise convolutions, one output row at a time.
+
+use std::rc::Rc;
+
+use crate::build::Builder;
+use crate::int::Int;
+use crate::ir::{Kernel, Op, Reg};
+use crate::library::{Schedule, lines, pitch};
+use crate::LANES;
+
+/// A depthwise convolution along one row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Shape {
+    /// Input channels; the output has `multiplier` planes of as many.
+    pub channels: usize,
+    /// 1, or 2: planes of output channels computed from each input channel.
+    pub multiplier: usize,
+    /// Side of the kernel, odd.
+    pub kernel: usize,
+    /// 1 or 2.
+    pub stride: usize,
+    /// Pixels of an input row.
+    pub width: usize,
+}
+
+impl Shape {
+    /// Zero padding on each side.
+    pub fn padding(&self) -> usize {
+        self.kernel / 2
+    }
+
+    /// Pixels of an output row.
+    pub fn out_width(&self) -> usize {
+        self.width.div_ceil(self.stride)
+    }
+
+    /// Output channels as they lie in memory: two planes are whole lines each, so that channels
+    /// that do not fill a line leave a gap of zeros between the planes.
+    pub fn out_channels(&self) -> usize {
+        if self.multiplier == 1 { self.channels } else { self.multiplier * lines(self.channels) * LANES }
+    }
+
+    /// Taps of output pixel `x` that fall inside the row.
+    fn taps(&self, x: usize) -> std::ops::Range<usize> {
+        let left = x * self.stride;
+        let from = self.padding().saturating_sub(left);
+        let to = self.kernel.min(self.width + self.padding() - left);
+        from..to
+    }
+}
+
+/// One output row. `x` points at the first input row that a kernel row meets, kernel rows
+/// `top..bottom` are inside the picture.
+///
+/// Weights are `[line][kernel][kernel][16]`, output planes one after the other. Each sum starts
+/// from the bias and takes the taps in order, whatever the tile.
+pub fn row(s: &Schedule, shape: &Shape) -> Rc<Kernel> {
+    let Shape { channels, multiplier, kernel, stride, width } = *shape;
+    let (in_lines, in_pitch, out_pitch) = (lines(channels), pitch(channels), pitch(shape.out_channels()));
+    let mut k = Builder::new(
+        format!("depthwise_f32_{kernel}x{kernel}_s{stride}_{width}x{channels}x{multiplier}"),
+        &[
+            &format!("One output row of a {kernel}x{kernel} depthwise convolution, stride {stride}."),
+            "",
+            &format!("`x` is `[bottom - top, {width}, {channels}]`, pixels {in_pitch} floats apart: the input rows that kernel"),
+            &format!("rows `top..bottom` meet. `w` is `[{}, {kernel}, {kernel}, 16]`, `y` is", multiplier * in_lines),
+            &format!("`[{}, {}]`, pixels {out_pitch} floats apart.", shape.out_width(), shape.out_channels()),
+        ],
+    );
+    let (x, w, bias, y) = (k.read("x"), k.read("w"), k.read("bias"), k.write("y"));
+    let (top, bottom) = (k.size("top"), k.size("bottom"));
+
+    let whole = 0..kernel;
+    let out_width = shape.out_width();
+    let left = (0..out_width).take_while(|&p| shape.taps(p) != whole).count();
+    let right = (left..out_width).rev().take_while(|&p| shape.taps(p) != whole).count();
+    let inner = out_width - left - right;
+    let tile = s.depthwise.min(inner.max(1));
+
+    for plane in 0..multiplier {
+        k.each("c", 0usize, in_lines, |k, c| {
+            let c_out = c.clone() + plane * in_lines;
+            let b = k.load("b", bias, c_out.clone() * LANES);
+            // Outputs `at..at + n` (pixels); their taps are `taps` of the first, shifted by the stride.
+            let block = |k: &mut Builder, at: Int, n: usize, taps: &[std::ops::Range<usize>], first: Int| {
+                let acc: Vec<Reg> = (0..n).map(|i| k.bind_mut(&format!("acc_{i}"), Op::Copy(b))).collect();
+                k.each("r", top.clone(), bottom.clone(), |k, r| {
+                    let from = k.int("from", (r.clone() - top.clone()) * (width * in_pitch) + first.clone() * in_pitch + c.clone() * LANES);
+                    let w_at = k.int("w_at", (c_out.clone() * kernel + r) * (kernel * LANES));
+                    accumulate(k, s, (w, w_at), (x, from), &acc, taps, stride, in_pitch);
+                });
+                for (i, &a) in acc.iter().enumerate() {
+                    k.store(y, (at.clone() + i) * out_pitch + c_out.clone() * LANES, a);
+                }
+            };
+            for p in 0..left {
+                let taps = shape.taps(p);
+                let first = p * stride + taps.start - shape.padding();
+                block(k, Int::from(p), 1, &[taps], Int::from(first));
+            }
+            let full = vec![whole.clone(); tile];
+            let base = left * stride;
+            k.each("t", 0usize, inner / tile, |k, t| {
+                let at = k.int("at", t.clone() * tile + left);
+                block(k, at, tile, &full, t * (tile * stride) + (base - shape.padding().min(base)));
+            });
+            let rest = inner % tile;
+            if rest > 0 {
+                let at = left + inner - rest;
+                block(k, Int::from(at), rest, &full[..rest], Int::from(at * stride - shape.padding()));
+            }
+            for p in out_width - right..out_width {
+                if p < left {
+                    continue;
+                }
+                let taps = shape.taps(p);
+                let first = p * stride + taps.start - shape.padding();
+                block(k, Int::from(p), 1, &[taps], Int::from(first));
+            }
+        });
+    }
+    k.finish()
+}
+
+/// One kernel row into the accumulators. `x` is at the first tap of the first output.
+#[expect(clippy::too_many_arguments, reason = "one call site, all of them indices of the same loop nest")]
+fn accumulate(
+    k: &mut Builder,
+    s: &Schedule,
+    (w, w_at): (crate::Ptr, Int),
+    (x, from): (crate::Ptr, Int),
+    acc: &[Reg],
+    taps: &[std::ops::Range<usize>],
+    stride: usize,
+    in_pitch: usize,
+) {
+    let first = taps[0].start;
+    if s.depthwise_weights_in_registers {
+        // Each input pixel is loaded once and meets every output whose window holds it.
+        let weights: Vec<Reg> =
+            taps[0].clone().map(|t| k.load(&format!("w_{t}"), w, w_at.clone() + t * LANES)).collect();
+        let pixels = (acc.len() - 1) * stride + taps[0].len();
+        for pixel in 0..pixels {
+            let v = k.load(&format!("x_{pixel}"), x, from.clone() + pixel * in_pitch);
+            for (i, &a) in acc.iter().enumerate() {
+                if let Some(t) = pixel.checked_sub(i * stride).filter(|t| *t < weights.len()) {
+                    k.mul_add(a, weights[t], v);
+                }
+            }
+        }
+    } else {
+        for t in taps[0].clone() {
+            let weight = k.load(&format!("w_{t}"), w, w_at.clone() + t * LANES);
+            for (i, &a) in acc.iter().enumerate() {
+                let v = k.load(&format!("x_{i}"), x, from.clone() + (t - first + i * stride) * in_pitch);
+                k.mul_add(a, weight, v);
+            }
+        }
+    }
+}

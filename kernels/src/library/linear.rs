@@ -1,0 +1,393 @@
+//! Linear layers on rows, with what precedes and follows them.
+
+use std::rc::Rc;
+
+use crate::build::Builder;
+use crate::int::Int;
+use crate::ir::{Kernel, Ptr};
+use crate::library::gemm::{self, Init, Operands, Shape};
+use crate::library::{Schedule, elementwise, lines, norm, pitch};
+use crate::LANES;
+
+/// A normalization in front of a linear layer, its gain folded into the matrix unless kept.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Norm {
+    /// Mean and variance over channels.
+    Layer {
+        /// Added to the variance.
+        eps: f32,
+    },
+    /// Root mean square over channels.
+    Rms {
+        /// Added to the mean square.
+        eps: f32,
+        /// Whether the gain is a parameter of the kernel.
+        gain: bool,
+    },
+}
+
+impl Norm {
+    fn kernel(self, channels: usize) -> Rc<Kernel> {
+        match self {
+            Norm::Layer { eps } => norm::layer_norm(channels, eps),
+            Norm::Rms { eps, gain } => norm::rms_norm(channels, eps, gain),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Norm::Layer { .. } => "layer_norm_",
+            Norm::Rms { gain: false, .. } => "rms_norm_",
+            Norm::Rms { gain: true, .. } => "rms_norm_gain_",
+        }
+    }
+
+    fn has_gain(self) -> bool {
+        matches!(self, Norm::Rms { gain: true, .. })
+    }
+}
+
+/// How many rows a kernel serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// A number known now.
+    Fixed(usize),
+    /// At most this many; the number is the parameter `rows`.
+    UpTo(usize),
+}
+
+impl Rows {
+    /// The largest number.
+    pub fn most(self) -> usize {
+        match self {
+            Rows::Fixed(n) | Rows::UpTo(n) => n,
+        }
+    }
+
+    fn name(self) -> String {
+        match self {
+            Rows::Fixed(n) => format!("{n}"),
+            Rows::UpTo(_) => "rows".to_string(),
+        }
+    }
+
+    fn size(self, k: &mut Builder) -> Int {
+        match self {
+            Rows::Fixed(n) => Int::from(n),
+            Rows::UpTo(_) => k.size("rows"),
+        }
+    }
+}
+
+/// Rows of a unit of work: threads take whole units, so that tiles are seldom cut.
+pub const UNIT: usize = 8;
+
+/// Runs `body(first row, number of rows)` for the rows of units `first..last`, in strips.
+fn each_strip(k: &mut Builder, rows: &Int, strip: usize, body: impl Fn(&mut Builder, Int, Int)) {
+    let (first, last) = (k.size("first"), k.size("last"));
+    let begin = k.int("begin", first * UNIT);
+    let end = k.int("end", (last * UNIT).min(rows.clone()).max(begin.clone()));
+    k.each("u", 0usize, (end.clone() - begin.clone()).div_ceil(strip as i64), |k, u| {
+        let row = k.int("row", begin + u * strip);
+        let n = k.int("n", Int::from(strip).min(end - row.clone()));
+        body(k, row, n);
+    });
+}
+
+/// A linear layer on rows, by units of rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Linear {
+    /// What precedes it.
+    pub norm: Option<Norm>,
+    /// Input channels.
+    pub inputs: usize,
+    /// Output channels.
+    pub outputs: usize,
+    /// What the sums start from.
+    pub init: Init,
+    /// Whether GELU follows.
+    pub gelu: bool,
+    /// Rows in all.
+    pub rows: Rows,
+    /// Rows of a strip: a thread's rows are computed strip by strip.
+    pub strip: usize,
+}
+
+/// `y = [gelu](init + [norm](x) w)`. Parameters: x, [gain], w, [bias], [residual], y, [scratch],
+/// [rows], first, last. Scratch: `strip * pitch(inputs)` floats, if there is a norm.
+pub fn linear(s: &Schedule, l: &Linear) -> Rc<Kernel> {
+    let (ldx, ldy) = (pitch(l.inputs), pitch(l.outputs));
+    let before = l.norm.map_or("", Norm::name);
+    let after = if l.gelu { "_gelu" } else { "" };
+    let start = match l.init {
+        Init::Zero | Init::Accumulate => "",
+        Init::Bias => "_bias",
+        Init::BiasResidual => "_bias_residual",
+        Init::Residual => "_residual",
+    };
+    let mut k = Builder::new(
+        format!("{before}linear{start}{after}_f32_{}x{}x{}", l.rows.name(), l.inputs, l.outputs),
+        &[
+            &format!("Rows of {} channels to rows of {}; units of {UNIT} rows `first..last`.", l.inputs, l.outputs),
+            "",
+            &format!("`x` is `[rows, {}]` with rows {ldx} floats apart, `w` is `[{}, {}, 16]`,", l.inputs, lines(l.outputs), l.inputs),
+            &format!("`y` is `[rows, {}]` with rows {ldy} floats apart.", l.outputs),
+        ],
+    );
+    let x = k.read("x");
+    let gain = l.norm.is_some_and(Norm::has_gain).then(|| k.read("gain"));
+    let w = k.read("w");
+    let bias = l.init.has_bias().then(|| k.read("bias"));
+    let residual = l.init.has_residual().then(|| k.read("residual"));
+    let y = k.write("y");
+    let scratch = l.norm.map(|n| (n, k.write("scratch")));
+    let rows = l.rows.size(&mut k);
+    let gelu = elementwise::gelu(l.outputs);
+    each_strip(&mut k, &rows, l.strip, |k, row, n| {
+        let mut a = (x, row.clone() * ldx);
+        if let Some((norm, scratch)) = scratch {
+            a = normalize(k, norm, l.inputs, a, gain, scratch, n.clone());
+        }
+        let operands = Operands {
+            a,
+            b: (w, Int::from(0usize)),
+            bias: bias.map(|b| (b, Int::from(0usize))),
+            residual: residual.map(|r| (r, row.clone() * ldy)),
+            c: (y, row.clone() * ldy),
+        };
+        gemm::rows(k, s, &Shape::dense(l.inputs, l.outputs), l.init, n.clone(), &operands);
+        if l.gelu {
+            k.call(&gelu, vec![(y, row * ldy).into(), n.into()]);
+        }
+    });
+    k.finish()
+}
+
+fn normalize(
+    k: &mut Builder,
+    norm: Norm,
+    channels: usize,
+    x: (Ptr, Int),
+    gain: Option<Ptr>,
+    scratch: Ptr,
+    n: Int,
+) -> (Ptr, Int) {
+    let mut args = vec![x.into()];
+    args.extend(gain.map(Into::into));
+    args.extend([scratch.into(), n.into()]);
+    k.call(&norm.kernel(channels), args);
+    (scratch, Int::from(0usize))
+}
+
+/// A linear layer on one row, by output lines `first..last`: every thread normalizes the row for
+/// itself and makes its lines. Parameters as [`linear`]; `row` selects the row of `x` and of the
+/// residual when `any_row`.
+pub fn vector(s: &Schedule, l: &Linear, any_row: bool) -> Rc<Kernel> {
+    let (ldx, ldy) = (pitch(l.inputs), pitch(l.outputs));
+    let before = l.norm.map_or("", Norm::name);
+    let start = match l.init {
+        Init::Zero | Init::Accumulate => "",
+        Init::Bias => "_bias",
+        Init::BiasResidual => "_bias_residual",
+        Init::Residual => "_residual",
+    };
+    let row_name = if any_row { "_row" } else { "" };
+    let mut k = Builder::new(
+        format!("{before}gemv{start}{row_name}_f32_{}x{}", l.inputs, l.outputs),
+        &[
+            &format!("One row of {} channels to {}; output lines `first..last`.", l.inputs, l.outputs),
+            "",
+            &format!("`x` has rows {ldx} floats apart, `w` is `[{}, {}, 16]`.", lines(l.outputs), l.inputs),
+        ],
+    );
+    let x = k.read("x");
+    let gain = l.norm.is_some_and(Norm::has_gain).then(|| k.read("gain"));
+    let w = k.read("w");
+    let bias = l.init.has_bias().then(|| k.read("bias"));
+    let residual = l.init.has_residual().then(|| k.read("residual"));
+    let y = k.write("y");
+    let scratch = l.norm.map(|n| (n, k.write("scratch")));
+    let row = if any_row { k.size("row") } else { Int::from(0usize) };
+    let (first, last) = (k.size("first"), k.size("last"));
+    let mut a = (x, row.clone() * ldx);
+    if let Some((norm, scratch)) = scratch {
+        a = normalize(&mut k, norm, l.inputs, a, gain, scratch, Int::from(1usize));
+    }
+    let operands = Operands {
+        a,
+        b: (w, Int::from(0usize)),
+        bias: bias.map(|b| (b, Int::from(0usize))),
+        residual: residual.map(|r| (r, row * ldy)),
+        c: (y, Int::from(0usize)),
+    };
+    gemm::vector(&mut k, s, &Shape::dense(l.inputs, l.outputs), l.init, (first, last), &operands);
+    k.finish()
+}
+
+/// The activation between two linear layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// Exact GELU.
+    Gelu,
+    /// `silu(gate) * up`; the first layer has twice the hidden channels, lines alternating.
+    SwiGlu,
+}
+
+/// Sizes of two linear layers with an activation between them.
+#[derive(Clone, Copy, Debug)]
+pub struct TwoLayer {
+    /// Input and output channels.
+    pub channels: usize,
+    /// Channels between the layers, after the activation.
+    pub hidden: usize,
+    /// The activation.
+    pub activation: Activation,
+    /// Hidden lines of a block: the widened rows of a block stay in L2.
+    pub block_lines: usize,
+}
+
+impl TwoLayer {
+    /// Hidden channels in front of the activation, for each after it.
+    fn width(&self) -> usize {
+        match self.activation {
+            Activation::Gelu => 1,
+            Activation::SwiGlu => 2,
+        }
+    }
+
+    /// Block size so that the widened rows of `rows` rows take at most `bytes`.
+    pub fn new(channels: usize, hidden: usize, activation: Activation, rows: usize, bytes: usize) -> TwoLayer {
+        let mut t = TwoLayer { channels, hidden, activation, block_lines: lines(hidden) };
+        let line_bytes = rows * LANES * 4 * (t.width() + usize::from(t.width() > 1));
+        let blocks = (lines(hidden) * line_bytes).div_ceil(bytes).max(1);
+        t.block_lines = lines(hidden).div_ceil(blocks);
+        t
+    }
+
+    /// Floats of scratch for `rows` rows.
+    pub fn scratch(&self, rows: usize) -> usize {
+        let hidden = self.block_lines * LANES;
+        rows * (pitch(self.width() * hidden) + if self.width() > 1 { pitch(hidden) } else { 0 })
+    }
+}
+
+/// Operands of two linear layers, moved to their first element.
+pub struct TwoLayerOperands {
+    /// Input rows.
+    pub x: (Ptr, Int),
+    /// First matrix and its bias.
+    pub w1: (Ptr, Option<Ptr>),
+    /// Second matrix and its bias.
+    pub w2: (Ptr, Option<Ptr>),
+    /// Residual rows.
+    pub residual: (Ptr, Int),
+    /// Output rows.
+    pub y: (Ptr, Int),
+    /// Scratch.
+    pub scratch: (Ptr, Int),
+}
+
+/// Emits `y = residual + b2 + act(b1 + x w1) w2` for `n` rows, `most` at the most, block by block
+/// of the hidden channels. The sums run over the hidden channels in order.
+pub fn two_layer(k: &mut Builder, s: &Schedule, t: &TwoLayer, n: &Int, most: usize, o: &TwoLayerOperands) {
+    let total = lines(t.hidden);
+    let zero = || Int::from(0usize);
+    let block = |k: &mut Builder, init: Init, first: Int, count: usize| {
+        let hidden = count * LANES;
+        let wide = t.width() * hidden;
+        let shape = Shape {
+            lines: Int::from(t.width() * count),
+            ldc: pitch(wide),
+            ..Shape::dense(t.channels, wide)
+        };
+        let start = if o.w1.1.is_some() { Init::Bias } else { Init::Zero };
+        let up = Operands {
+            a: (o.x.0, o.x.1.clone()),
+            b: (o.w1.0, first.clone() * (t.width() * t.channels * LANES)),
+            bias: o.w1.1.map(|b| (b, first.clone() * LANES)),
+            residual: None,
+            c: (o.scratch.0, o.scratch.1.clone()),
+        };
+        gemm::rows(k, s, &shape, start, n.clone(), &up);
+        let mut a = (o.scratch.0, o.scratch.1.clone());
+        match t.activation {
+            Activation::Gelu => k.call(&elementwise::gelu(hidden), vec![a.clone().into(), n.clone().into()]),
+            Activation::SwiGlu => {
+                let out = (o.scratch.0, o.scratch.1.clone() + most * pitch(wide));
+                let args = vec![a.into(), out.clone().into(), n.clone().into(), zero().into(), Int::from(count).into()];
+                k.call(&elementwise::swiglu(hidden), args);
+                a = out;
+            }
+        }
+        let down = Operands {
+            a,
+            b: (o.w2.0, first * (LANES * LANES)),
+            bias: o.w2.1.map(|b| (b, zero())),
+            residual: Some((o.residual.0, o.residual.1.clone())),
+            c: (o.y.0, o.y.1.clone()),
+        };
+        let shape = Shape { line: total * LANES * LANES, lda: pitch(hidden), ..Shape::dense(hidden, t.channels) };
+        gemm::rows(k, s, &shape, init, n.clone(), &down);
+    };
+    let init = if o.w2.1.is_some() { Init::BiasResidual } else { Init::Residual };
+    let full = total / t.block_lines;
+    block(k, init, zero(), t.block_lines);
+    k.each("block", 1usize, full, |k, i| block(k, Init::Accumulate, i * t.block_lines, t.block_lines));
+    let rest = total % t.block_lines;
+    if rest > 0 {
+        block(k, Init::Accumulate, Int::from(full * t.block_lines), rest);
+    }
+}
+
+/// The decoder's MLP on rows: norm, gate and up, SwiGLU, down, residual. Parameters: x, w1, w2, y,
+/// scratch, rows, first, last. Scratch: `strip * pitch(channels) + t.scratch(strip)` floats.
+pub fn mlp(s: &Schedule, norm: Norm, t: &TwoLayer, strip: usize) -> Rc<Kernel> {
+    let ld = pitch(t.channels);
+    let mut k = Builder::new(
+        format!("mlp_f32_rows_{}x{}", t.channels, t.hidden),
+        &[
+            "`y = x + swiglu(norm(x) w1) w2`; units of rows `first..last`.",
+            "",
+            &format!("`x` and `y` are `[rows, {}]` with rows {ld} floats apart, `w1` is `[{}, {}, 16]` with lines of gate and", t.channels, 2 * lines(t.hidden), t.channels),
+            &format!("up in turn, `w2` is `[{}, {}, 16]`. A unit has {UNIT} rows.", lines(t.channels), lines(t.hidden) * LANES),
+        ],
+    );
+    let (x, w1, w2, y, scratch) = (k.read("x"), k.read("w1"), k.read("w2"), k.write("y"), k.write("scratch"));
+    let rows = k.size("rows");
+    each_strip(&mut k, &rows, strip, |k, row, n| {
+        let normed = normalize(k, norm, t.channels, (x, row.clone() * ld), None, scratch, n.clone());
+        let operands = TwoLayerOperands {
+            x: normed,
+            w1: (w1, None),
+            w2: (w2, None),
+            residual: (x, row.clone() * ld),
+            y: (y, row * ld),
+            scratch: (scratch, Int::from(strip * ld)),
+        };
+        two_layer(k, s, t, &n, strip, &operands);
+    });
+    k.finish()
+}
+
+/// One row's gate and up lines and their SwiGLU: hidden lines `first..last`. Parameters: x, w, y,
+/// scratch, first, last. Scratch: `pitch(channels) + pitch(2 * hidden)` floats.
+pub fn gated_vector(s: &Schedule, norm: Norm, channels: usize, hidden: usize) -> Rc<Kernel> {
+    let mut k = Builder::new(
+        format!("gemv_swiglu_f32_{channels}x{hidden}"),
+        &[
+            "`y = swiglu(norm(x) w)` for one row; hidden lines `first..last`.",
+            "",
+            &format!("`w` is `[{}, {channels}, 16]`, lines of gate and up in turn.", 2 * lines(hidden)),
+        ],
+    );
+    let (x, w, y, scratch) = (k.read("x"), k.read("w"), k.write("y"), k.write("scratch"));
+    let (first, last) = (k.size("first"), k.size("last"));
+    let a = normalize(&mut k, norm, channels, (x, Int::from(0usize)), None, scratch, Int::from(1usize));
+    let wide = (scratch, Int::from(pitch(channels)));
+    let operands = Operands { a, b: (w, Int::from(0usize)), bias: None, residual: None, c: wide.clone() };
+    let shape = Shape::dense(channels, 2 * lines(hidden) * LANES);
+    gemm::vector(&mut k, s, &shape, Init::Zero, (first.clone() * 2usize, last.clone() * 2usize), &operands);
+    let args = vec![wide.into(), y.into(), Int::from(1usize).into(), first.into(), last.into()];
+    k.call(&elementwise::swiglu(lines(hidden) * LANES), args);
+    k.finish()
+}

@@ -1,0 +1,50 @@
+//! Tile and strip sizes from a model of the machine.
+
+use crate::target::Target;
+use crate::LANES;
+
+/// The numbers the kernels are built with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Schedule {
+    /// Rows and lines of a matrix product's register tile.
+    pub tile: (usize, usize),
+    /// Lines of a matrix-vector product's register tile.
+    pub vector_lines: usize,
+    /// Depth of a block of a matrix product: a panel of the tile's lines stays in L1.
+    pub depth_block: usize,
+    /// Outputs of a depthwise convolution's register tile along a row.
+    pub depthwise: usize,
+    /// Whether the weights of a kernel row stay in registers while a depthwise tile is computed.
+    pub depthwise_weights_in_registers: bool,
+    /// Bytes a strip's widened tensor may take: a share of L2.
+    pub strip_bytes: usize,
+}
+
+/// First-level data cache the model assumes, bytes: the smallest of the CPUs of a level.
+const L1: usize = 32 << 10;
+/// Second-level cache the model assumes, bytes.
+const L2: usize = 1 << 20;
+
+impl Schedule {
+    /// The schedule for a target.
+    pub fn new(target: &dyn Target) -> Schedule {
+        let parts = LANES / target.lanes();
+        let registers = target.registers();
+        // Accumulators, one line of the panel per column and one broadcast; one register is free.
+        let tile = match (parts, registers) {
+            (1, 32) => (8, 3),
+            (2, 16) => (6, 1),
+            (4, 32) => (6, 1),
+            _ => (((registers - 1 - parts) / (parts + 1)).max(1).min(4), 1),
+        };
+        let depthwise = ((registers / 2) / parts).clamp(2, 8);
+        Schedule {
+            tile,
+            vector_lines: (registers / 4 / parts).max(1).next_power_of_two().min(8),
+            depth_block: (L1 * 3 / 4 / (tile.1 * LANES * 4)).next_multiple_of(16),
+            depthwise,
+            depthwise_weights_in_registers: depthwise * parts + 7 * parts + parts < registers,
+            strip_bytes: L2 / 2,
+        }
+    }
+}

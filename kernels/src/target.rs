@@ -1,0 +1,43 @@
+//! What an instruction set has to say: types, one intrinsic per operation, its prelude.
+
+use emit::Item;
+use proc_macro2::TokenStream;
+
+use crate::ir::{Elem, Op, Ty};
+
+/// An instruction set at one level of features.
+///
+/// A target holds no algorithm: it names types and intrinsics. An operation it does not support
+/// is expanded into others by the legalizer, before interpreter and printer see the kernel.
+pub trait Target {
+    /// Short name of the level, the suffix of printed functions: `v3`.
+    fn level(&self) -> &'static str;
+
+    /// 32-bit lanes of a register: 4, 8 or 16.
+    fn lanes(&self) -> usize;
+
+    /// Vector registers the schedule may count on.
+    fn registers(&self) -> usize;
+
+    /// The value of `#[target_feature(enable = "...")]`; empty for a baseline that needs none.
+    fn features(&self) -> &'static str;
+
+    /// Whether the target has an instruction for this operation.
+    fn supports(&self, op: &Op) -> bool;
+
+    /// The register type.
+    fn vector_type(&self, ty: Ty) -> TokenStream;
+
+    /// The expression of an operation whose result is a `ty`; `regs` are its operands' names in the
+    /// order of the fields, `at` is the element's address (for loads) or the integer value.
+    fn op(&self, op: &Op, ty: Ty, regs: &[TokenStream], at: &TokenStream) -> TokenStream;
+
+    /// The statement that writes `value` at the address `at`.
+    fn store(&self, elem: Elem, ty: Ty, at: &TokenStream, value: &TokenStream) -> TokenStream;
+
+    /// The statement that writes the first lane of `value` at the address `at`.
+    fn store_one(&self, elem: Elem, ty: Ty, at: &TokenStream, value: &TokenStream) -> TokenStream;
+
+    /// Imports and helper functions (reductions) the printed kernels use.
+    fn prelude(&self) -> Vec<Item>;
+}

@@ -1,0 +1,259 @@
+//! Rejects malformed kernels, so that printing and interpreting cannot fail on form.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use crate::int::{Int, Var};
+use crate::ir::{Access, Arg, BinaryOp, CompareOp, Elem, Kernel, Op, ParamKind, Ptr, ReduceOp, Reg, Stmt, Ty, UnaryOp};
+
+/// What is wrong with a kernel: its name and the finding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invalid {
+    /// The kernel.
+    pub kernel: String,
+    /// The finding, with the statement.
+    pub reason: String,
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kernel, self.reason)
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+/// Checks that registers and variables are defined before use and hold the type their operation
+/// wants, that only mutable registers are assigned, that nothing is written through a read-only
+/// pointer, that names are unique, and that calls match their callee's parameters.
+pub fn verify(kernel: &Kernel) -> Result<(), Invalid> {
+    let fail = |reason: String| Invalid { kernel: kernel.name.clone(), reason };
+    let mut scope = Scope {
+        kernel,
+        regs: vec![State::Undefined; kernel.regs.len()],
+        vars: HashSet::new(),
+        names: HashSet::new(),
+    };
+    for param in &kernel.params {
+        scope.name(&param.name).map_err(fail)?;
+        if let ParamKind::Size(var) = param.kind {
+            scope.vars.insert(var);
+        }
+    }
+    scope.block(&kernel.body).map_err(fail)
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum State {
+    Undefined,
+    Fixed,
+    Mutable,
+}
+
+struct Scope<'a> {
+    kernel: &'a Kernel,
+    regs: Vec<State>,
+    vars: HashSet<Var>,
+    /// Names visible here.
+    names: HashSet<String>,
+}
+
+impl Scope<'_> {
+    fn int(&self, n: &Int) -> Result<(), String> {
+        let mut missing = None;
+        n.each_var(&mut |v| {
+            if !self.vars.contains(&v) {
+                missing = Some(v);
+            }
+        });
+        match missing {
+            Some(v) => Err(format!("{} is used before it is defined", self.kernel.vars[v.0 as usize])),
+            None => Ok(()),
+        }
+    }
+
+    fn reg(&self, reg: Reg, want: Ty) -> Result<(), String> {
+        let info = &self.kernel.regs[reg.0 as usize];
+        if self.regs[reg.0 as usize] == State::Undefined {
+            return Err(format!("{} is used before it is defined", info.name));
+        }
+        if info.ty != want {
+            return Err(format!("{} is {:?}, {want:?} is wanted", info.name, info.ty));
+        }
+        Ok(())
+    }
+
+    fn pointer(&self, ptr: Ptr, write: bool, want: Option<Elem>) -> Result<(), String> {
+        let Some((name, elem, access)) = self.kernel.pointers().nth(ptr.0 as usize) else {
+            return Err(format!("pointer {} does not exist", ptr.0));
+        };
+        if write && access == Access::Read {
+            return Err(format!("{name} is read-only and is written"));
+        }
+        match want {
+            Some(want) if want != elem => Err(format!("{name} points at {elem:?}, {want:?} is wanted")),
+            _ => Ok(()),
+        }
+    }
+
+    fn name(&mut self, name: &str) -> Result<(), String> {
+        if self.names.insert(name.to_string()) { Ok(()) } else { Err(format!("the name {name} is used twice")) }
+    }
+
+    /// Checks operands, returns the type of the result.
+    fn op(&self, op: &Op) -> Result<Ty, String> {
+        match op {
+            Op::Splat(_) => Ok(Ty::F32),
+            Op::SplatBits(_) | Op::Iota(_) => Ok(Ty::I32),
+            Op::SplatInt(n) => self.int(n).map(|()| Ty::I32),
+            Op::Load(ptr, at) | Op::Broadcast(ptr, at) => {
+                self.pointer(*ptr, false, Some(Elem::F32))?;
+                self.int(at).map(|()| Ty::F32)
+            }
+            Op::Unary(op, a) => {
+                let (from, to) = match op {
+                    UnaryOp::Sqrt | UnaryOp::RoundEven => (Ty::F32, Ty::F32),
+                    UnaryOp::ToInt | UnaryOp::BitsToInt => (Ty::F32, Ty::I32),
+                    UnaryOp::ToFloat | UnaryOp::BitsToFloat => (Ty::I32, Ty::F32),
+                };
+                self.reg(*a, from).map(|()| to)
+            }
+            Op::Binary(op, a, b) => {
+                let ty = match op {
+                    BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div | BinaryOp::Min | BinaryOp::Max => {
+                        Ty::F32
+                    }
+                    BinaryOp::AddInt | BinaryOp::And | BinaryOp::Or | BinaryOp::Xor => Ty::I32,
+                };
+                self.reg(*a, ty)?;
+                self.reg(*b, ty).map(|()| ty)
+            }
+            Op::MulAdd(a, b, c) | Op::NegMulAdd(a, b, c) => {
+                self.reg(*a, Ty::F32)?;
+                self.reg(*b, Ty::F32)?;
+                self.reg(*c, Ty::F32).map(|()| Ty::F32)
+            }
+            Op::ShiftLeft(a, by) if *by < 32 => self.reg(*a, Ty::I32).map(|()| Ty::I32),
+            Op::ShiftLeft(_, by) => Err(format!("a shift by {by}")),
+            Op::Compare(op, a, b) => {
+                let ty = match op {
+                    CompareOp::Less | CompareOp::Equal => Ty::F32,
+                    CompareOp::LessInt => Ty::I32,
+                };
+                self.reg(*a, ty)?;
+                self.reg(*b, ty).map(|()| Ty::Mask)
+            }
+            Op::Select(mask, yes, no) => {
+                let ty = self.kernel.regs[yes.0 as usize].ty;
+                self.reg(*mask, Ty::Mask)?;
+                self.reg(*yes, ty)?;
+                self.reg(*no, ty).map(|()| ty)
+            }
+            Op::Reduce(op, a) => {
+                let ty = if *op == ReduceOp::MinInt { Ty::I32 } else { Ty::F32 };
+                self.reg(*a, ty).map(|()| ty)
+            }
+            Op::Copy(a) => {
+                let ty = self.kernel.regs[a.0 as usize].ty;
+                self.reg(*a, ty).map(|()| ty)
+            }
+        }
+    }
+
+    fn define(&mut self, reg: Reg, op: &Op, state: State) -> Result<(), String> {
+        let (ty, info) = (self.op(op)?, &self.kernel.regs[reg.0 as usize]);
+        if self.regs[reg.0 as usize] != State::Undefined {
+            return Err(format!("{} is defined twice", info.name));
+        }
+        if ty != info.ty {
+            return Err(format!("{} is {:?} and is given {ty:?}", info.name, info.ty));
+        }
+        self.regs[reg.0 as usize] = state;
+        self.name(&info.name)
+    }
+
+    fn block(&mut self, body: &[Stmt]) -> Result<(), String> {
+        let (regs, vars, names) = (self.regs.clone(), self.vars.clone(), self.names.clone());
+        for stmt in body {
+            self.stmt(stmt)?;
+        }
+        // What a block defines ends with it.
+        (self.regs, self.vars, self.names) = (regs, vars, names);
+        Ok(())
+    }
+
+    fn stmt(&mut self, stmt: &Stmt) -> Result<(), String> {
+        match stmt {
+            Stmt::Note(_) | Stmt::Blank => Ok(()),
+            Stmt::Let(reg, op) => self.define(*reg, op, State::Fixed),
+            Stmt::LetMut(reg, op) => self.define(*reg, op, State::Mutable),
+            Stmt::Set(reg, op) => {
+                let ty = self.op(op)?;
+                self.reg(*reg, ty)?;
+                match self.regs[reg.0 as usize] {
+                    State::Mutable => Ok(()),
+                    State::Fixed | State::Undefined => {
+                        Err(format!("{} is assigned but not mutable", self.kernel.regs[reg.0 as usize].name))
+                    }
+                }
+            }
+            Stmt::Store(ptr, at, reg) | Stmt::StoreOne(ptr, at, reg) => {
+                let ty = self.kernel.regs[reg.0 as usize].ty;
+                let elem = match ty {
+                    Ty::F32 => Elem::F32,
+                    Ty::I32 => Elem::U32,
+                    Ty::Mask => return Err("a mask is stored".to_string()),
+                };
+                self.reg(*reg, ty)?;
+                self.int(at)?;
+                self.pointer(*ptr, true, Some(elem))
+            }
+            Stmt::CopyOne((to, to_at), (from, from_at)) => {
+                self.int(to_at)?;
+                self.int(from_at)?;
+                self.pointer(*from, false, None)?;
+                self.pointer(*to, true, None)
+            }
+            Stmt::LetInt(var, value) => {
+                self.int(value)?;
+                self.vars.insert(*var);
+                self.name(&self.kernel.vars[var.0 as usize])
+            }
+            Stmt::Loop(var, from, to, body) => {
+                self.int(from)?;
+                self.int(to)?;
+                let name = &self.kernel.vars[var.0 as usize];
+                self.name(name)?;
+                self.vars.insert(*var);
+                self.block(body)?;
+                self.vars.remove(var);
+                self.names.remove(name);
+                Ok(())
+            }
+            Stmt::IfLess(a, b, then, otherwise) => {
+                self.int(a)?;
+                self.int(b)?;
+                self.block(then)?;
+                self.block(otherwise)
+            }
+            Stmt::Call(callee, args) => self.call(callee, args),
+        }
+    }
+
+    fn call(&self, callee: &Kernel, args: &[Arg]) -> Result<(), String> {
+        if args.len() != callee.params.len() {
+            return Err(format!("{} takes {} arguments, {} are given", callee.name, callee.params.len(), args.len()));
+        }
+        for (arg, param) in args.iter().zip(&callee.params) {
+            match (arg, param.kind) {
+                (Arg::Ptr(ptr, at), ParamKind::Ptr(_, elem, access)) => {
+                    self.int(at)?;
+                    self.pointer(*ptr, access == Access::Write, Some(elem))?;
+                }
+                (Arg::Size(n), ParamKind::Size(_)) => self.int(n)?,
+                _ => return Err(format!("{}: argument {} is of the wrong kind", callee.name, param.name)),
+            }
+        }
+        verify(callee).map_err(|e| e.to_string())
+    }
+}

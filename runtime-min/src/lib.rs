@@ -1,0 +1,47 @@
+//! What an emitted FastVLM library links: weights, arena, threads, tokenizer, image preprocessing, sampler, session.
+//!
+//! Emitted code is a flat list of kernel calls with constant offsets. Everything around that list which does not
+//! depend on the model lives here, written once: the [`Program`] trait is the line between the two. There are no
+//! dependencies, and without the `std` feature the crate is `no_std` + `alloc` (one thread, weights from memory).
+//!
+//! A user sees four types: [`Model`] (weights, tokenizer and code, shared), [`Session`] (arena, threads and the
+//! conversation, exclusive), [`Image`] (an encoded picture) and [`Answer`] (an iterator over pieces of text).
+
+#![cfg_attr(not(feature = "std"), no_std)]
+#![deny(unsafe_op_in_unsafe_fn)]
+#![warn(missing_docs)]
+
+extern crate alloc;
+
+pub mod arena;
+pub mod cpu;
+pub mod error;
+pub mod hash;
+pub mod image;
+pub mod model;
+pub mod program;
+pub mod sampler;
+pub mod session;
+pub mod team;
+pub mod template;
+pub mod tokenizer;
+pub mod weights;
+
+mod answer;
+mod clock;
+mod map;
+mod picture;
+
+#[cfg(feature = "std")]
+pub mod host;
+
+pub use answer::{Answer, StopReason, Timings};
+pub use error::Error;
+pub use image::Rgb8;
+pub use model::{Model, OpenOptions};
+pub use picture::{Image, Pixels};
+pub use program::{Cx, ImagePolicy, Info, Level, Program, Step};
+pub use sampler::SamplerOptions;
+pub use session::{CancelToken, Options, Session};
+pub use team::Member;
+pub use weights::{Residence, Verify};

@@ -1,0 +1,139 @@
+//! A model: its weights, tokenizer and code. Shared by any number of sessions.
+
+use crate::cpu;
+use crate::error::Error;
+use crate::program::Program;
+use crate::session::{Options, Session};
+use crate::tokenizer::Tokenizer;
+use crate::weights::{Expect, Residence, Verify, WeightFile};
+use alloc::string::String;
+use core::time::Duration;
+
+/// Choices made when a model is opened.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions<'a> {
+    /// How much of the file is compared with its checksums; all of it below 256 MB unless told otherwise.
+    pub verify: Verify,
+    /// Where the weights live; in private memory below 256 MB, mapped from there on, unless told otherwise.
+    pub residence: Residence,
+    /// Threads of sessions that do not say; all processors unless told otherwise.
+    pub threads: Option<usize>,
+    /// Name of the level to use; the best that this processor has unless told otherwise.
+    pub level: Option<&'a str>,
+}
+
+/// An open model.
+pub struct Model<P> {
+    pub(crate) program: P,
+    /// Borrows from `file`; the lifetime is a stand-in and leaves this type only as that of `&self`.
+    tokenizer: Tokenizer<'static>,
+    pub(crate) file: WeightFile,
+    pub(crate) threads: Option<usize>,
+    level: usize,
+    load: Duration,
+}
+
+impl<P: Program> Model<P> {
+    /// Maps the weights, checks that they belong to this code, and chooses the level. Takes milliseconds.
+    ///
+    /// # Errors
+    /// Everything [`WeightFile::open`] refuses, and [`Error::Cpu`] on a processor below the lowest level.
+    #[cfg(feature = "std")]
+    pub fn open(path: impl AsRef<std::path::Path>) -> Result<Self, Error> {
+        Self::open_with(path, &OpenOptions::default())
+    }
+
+    /// As [`open`](Self::open), with choices.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`Error::UnknownLevel`].
+    #[cfg(feature = "std")]
+    pub fn open_with(path: impl AsRef<std::path::Path>, options: &OpenOptions<'_>) -> Result<Self, Error> {
+        let clock = crate::clock::Clock::start();
+        let level = choose_level::<P>(options.level)?;
+        let file = WeightFile::open(path.as_ref(), &Self::expect(), options.verify, options.residence)?;
+        let mut model = Self::with_file(file, level, options)?;
+        model.load = clock.elapsed();
+        Ok(model)
+    }
+
+    /// As [`open_with`](Self::open_with), from a file that is in memory (and is copied); `name` appears in messages.
+    ///
+    /// # Errors
+    /// As [`open_with`](Self::open_with).
+    pub fn from_bytes(name: &str, bytes: &[u8], options: &OpenOptions<'_>) -> Result<Self, Error> {
+        let level = choose_level::<P>(options.level)?;
+        Self::with_file(WeightFile::from_bytes(name, bytes, &Self::expect())?, level, options)
+    }
+
+    fn with_file(file: WeightFile, level: usize, options: &OpenOptions<'_>) -> Result<Self, Error> {
+        P::INFO.check()?;
+        file.section("weights", P::INFO.weights_bytes)?;
+        let section = file.section("tokenizer", 0)?;
+        // SAFETY: the section lies in pages or heap memory that `file` owns and never moves, changes or frees before it
+        // is dropped; the model keeps both together, and `Model::tokenizer` shortens the lifetime again.
+        let section: &'static [u8] = unsafe { core::slice::from_raw_parts(section.as_ptr(), section.len()) };
+        let tokenizer = Tokenizer::from_section(section)?;
+        let program = P::with_level(level);
+        Ok(Self { program, tokenizer, file, threads: options.threads, level, load: Duration::ZERO })
+    }
+
+    fn expect() -> Expect {
+        Expect { model: P::INFO.name, digest: P::INFO.digest }
+    }
+
+    /// A conversation of its own: allocates the arena and starts the threads.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], or [`Error::Argument`] for options out of range.
+    pub fn session(&self, options: Options) -> Result<Session<'_, P>, Error> {
+        Session::new(self, options)
+    }
+
+    /// Text to token ids and back.
+    pub fn tokenizer(&self) -> &Tokenizer<'_> {
+        &self.tokenizer
+    }
+
+    /// Name of the level in use.
+    pub fn level(&self) -> &'static str {
+        P::LEVELS.get(self.level).map_or("", |level| level.name)
+    }
+
+    /// The open weight file.
+    pub fn weights(&self) -> &WeightFile {
+        &self.file
+    }
+
+    /// Time that opening took.
+    pub fn load_time(&self) -> Duration {
+        self.load
+    }
+}
+
+impl<P: Program> core::fmt::Debug for Model<P> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Model({}, {}, {})", P::INFO.name, self.level(), self.file.path())
+    }
+}
+
+/// Index of the level to use. Runs before any emitted kernel.
+fn choose_level<P: Program>(name: Option<&str>) -> Result<usize, Error> {
+    let refused = |level: &str| {
+        let (needs, lacks) = cpu::describe(level);
+        Error::Cpu { level: level.into(), needs, lacks }
+    };
+    let Some(name) = name else {
+        let best = P::LEVELS.iter().position(|level| (level.available)());
+        return best.ok_or_else(|| refused(P::LEVELS.last().map_or("none", |level| level.name)));
+    };
+    let Some(index) = P::LEVELS.iter().position(|level| level.name == name) else {
+        let mut known = String::new();
+        for level in P::LEVELS {
+            known.push_str(if known.is_empty() { "" } else { ", " });
+            known.push_str(level.name);
+        }
+        return Err(Error::UnknownLevel { name: name.into(), known });
+    };
+    if (P::LEVELS[index].available)() { Ok(index) } else { Err(refused(name)) }
+}

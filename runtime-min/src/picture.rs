@@ -1,0 +1,68 @@
+//! A picture on its way into a conversation: as the model's pixels, then as rows of its decoder.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+/// A picture as the model takes it.
+#[derive(Clone, Debug)]
+pub struct Pixels {
+    pub(crate) side: usize,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) took: Duration,
+}
+
+impl Pixels {
+    /// Pixels in a row, and rows.
+    pub fn side(&self) -> usize {
+        self.side
+    }
+
+    /// `[side, side, 3]`: red, green, blue, row by row.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Time that preprocessing took.
+    pub fn took(&self) -> Duration {
+        self.took
+    }
+}
+
+/// An encoded picture; can be asked about any number of times, in any session of the same model.
+#[derive(Clone)]
+pub struct Image {
+    pub(crate) rows: Vec<f32>,
+    pub(crate) hidden: usize,
+    /// Of the model that made it.
+    pub(crate) digest: [u8; 32],
+    pub(crate) preprocess: Duration,
+    pub(crate) vision: Duration,
+}
+
+impl Image {
+    /// Positions it takes in a conversation.
+    pub fn tokens(&self) -> usize {
+        self.rows.len() / self.hidden
+    }
+
+    /// `[tokens, hidden]`: the projector's output.
+    pub fn rows(&self) -> &[f32] {
+        &self.rows
+    }
+
+    /// Time that preprocessing took.
+    pub fn preprocess_time(&self) -> Duration {
+        self.preprocess
+    }
+
+    /// Time that encoding took.
+    pub fn vision_time(&self) -> Duration {
+        self.vision
+    }
+}
+
+impl core::fmt::Debug for Image {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Image([{}, {}])", self.tokens(), self.hidden)
+    }
+}

@@ -1,0 +1,364 @@
+//! The line between the runtime and emitted code: what the emitted code tells about itself, and what it is given.
+//!
+//! All sizes and offsets are constants of the emitted code; the runtime checks once, when a session is made, that the
+//! slots it touches itself lie inside the arena. Offsets are bytes, pitches are floats.
+
+use crate::arena::Arena;
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::team::Member;
+use core::cell::Cell;
+use core::fmt;
+use core::ops::Range;
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
+
+/// How a picture becomes a square.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImagePolicy {
+    /// Centred on a square of this color, whole.
+    Pad {
+        /// Red, green, blue.
+        color: [u8; 3],
+    },
+    /// The centre, after the shorter side was fitted.
+    Crop,
+}
+
+/// Which part of the model runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Image to rows.
+    Vision,
+    /// Many positions at once.
+    Prefill,
+    /// One position.
+    Decode,
+}
+
+impl Phase {
+    /// All phases, in the order of [`Info::steps`].
+    pub const ALL: [Phase; 3] = [Phase::Vision, Phase::Prefill, Phase::Decode];
+
+    /// In lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Vision => "vision",
+            Self::Prefill => "prefill",
+            Self::Decode => "decode",
+        }
+    }
+}
+
+/// Everything the runtime has to know about a compiled model.
+#[derive(Clone, Copy, Debug)]
+pub struct Info {
+    /// Of the model, for messages.
+    pub name: &'static str,
+    /// Side of the square input, pixels.
+    pub image_side: usize,
+    /// Rows an image becomes.
+    pub tokens_per_image: usize,
+    /// Floats in a row.
+    pub hidden: usize,
+    /// Rows of the embedding, and logits.
+    pub vocab: usize,
+    /// Positions the KV cache has.
+    pub max_context: usize,
+    /// Most rows of one [`Program::prefill`].
+    pub chunk: usize,
+    /// Bytes shared by all threads.
+    pub arena_bytes: usize,
+    /// Bytes of each thread, placed after the shared ones.
+    pub scratch_bytes: usize,
+    /// Least bytes of section "weights": one past the last byte that emitted code reads.
+    pub weights_bytes: usize,
+    /// Slot of the image, f32 `[side + 2, side + 2, 3]`: values 0..=255 inside a border of zeros, one pixel wide
+    /// because the first convolution is 3x3.
+    pub input_image: usize,
+    /// Slot of the encoded image, f32 `[tokens_per_image, hidden]`.
+    pub image_rows: usize,
+    /// Floats from one row of `image_rows` to the next.
+    pub image_rows_pitch: usize,
+    /// Slot of the decoder's input, f32 `[chunk, hidden]`.
+    pub rows: usize,
+    /// Floats from one row of `rows` to the next.
+    pub rows_pitch: usize,
+    /// Slot of the last row's logits, f32 `[vocab]`.
+    pub logits: usize,
+    /// Slot of the u32 index of the largest logit.
+    pub token: usize,
+    /// How a picture becomes a square.
+    pub policy: ImagePolicy,
+    /// Pairs the code with its weight file.
+    pub digest: [u8; 32],
+    /// File name of the weights, for messages and defaults.
+    pub weights_name: &'static str,
+    /// The steps of vision, prefill and decode, in order.
+    pub steps: [&'static [Step]; 3],
+}
+
+impl Info {
+    /// Private bytes of a session with `threads` members; constant, known before anything is loaded.
+    pub const fn session_bytes(&self, threads: usize) -> usize {
+        line(self.arena_bytes).saturating_add(line(self.scratch_bytes).saturating_mul(threads))
+    }
+
+    /// Checks that every slot the runtime touches lies inside the arena.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let wrong = |what: &str| Err(Error::Program { reason: alloc::format!("{}: {what}", self.name) });
+        let positive = [self.image_side, self.tokens_per_image, self.hidden, self.vocab, self.max_context, self.chunk];
+        if positive.contains(&0) {
+            return wrong("a size is zero");
+        }
+        if self.image_rows_pitch < self.hidden || self.rows_pitch < self.hidden {
+            return wrong("a pitch is smaller than the row");
+        }
+        let side = self.image_side.saturating_add(2);
+        let slots = [
+            ("input_image", self.input_image, side.saturating_mul(side).saturating_mul(3)),
+            ("image_rows", self.image_rows, extent(self.tokens_per_image, self.image_rows_pitch, self.hidden)),
+            ("rows", self.rows, extent(self.chunk, self.rows_pitch, self.hidden)),
+            ("logits", self.logits, self.vocab),
+            ("token", self.token, 1),
+        ];
+        for (name, offset, floats) in slots {
+            let end = floats.saturating_mul(4).saturating_add(offset);
+            if !offset.is_multiple_of(4) || end > self.arena_bytes {
+                return wrong(&alloc::format!("slot {name} ends at {end}, the arena at {}", self.arena_bytes));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Bytes rounded up to whole lines.
+const fn line(bytes: usize) -> usize {
+    match bytes.checked_next_multiple_of(crate::arena::ALIGN) {
+        Some(bytes) => bytes,
+        None => usize::MAX,
+    }
+}
+
+/// Floats from the first of the first row to the last of the last.
+fn extent(rows: usize, pitch: usize, channels: usize) -> usize {
+    rows.saturating_sub(1).saturating_mul(pitch).saturating_add(channels)
+}
+
+/// A set of instruction sets that the emitted code was compiled for.
+#[derive(Clone, Copy, Debug)]
+pub struct Level {
+    /// "x86-64-v3"; the names that [`crate::cpu`] knows get better messages.
+    pub name: &'static str,
+    /// Whether this processor has it all.
+    pub available: fn() -> bool,
+}
+
+/// One step of a phase, and where its result lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Dotted, unique in its phase: "vision.stage2.3.mlp".
+    pub name: &'static str,
+    /// Byte offset of the result in the arena.
+    pub slot: usize,
+    /// Rows of the result (pixels of a map); 0 stands for the rows of the call.
+    pub rows: usize,
+    /// Floats in a row.
+    pub channels: usize,
+    /// Floats from one row to the next.
+    pub pitch: usize,
+    /// Multiply-adds, of one row where `rows` is 0.
+    pub macs: u64,
+}
+
+/// Emitted code.
+///
+/// The runtime calls the three phases on every member of a team at once; emitted code divides each step by
+/// [`Cx::part`] and ends it with [`Cx::end`]. The KV cache lies in the arena and must not overlap any slot of any phase,
+/// the vision slots included: a conversation goes on after another image was encoded.
+pub trait Program: Send + Sync + 'static {
+    /// Sizes and offsets.
+    const INFO: Info;
+    /// Best first.
+    const LEVELS: &'static [Level];
+
+    /// The code of `LEVELS[level]`, which is available on this processor.
+    fn with_level(level: usize) -> Self;
+
+    /// From the slot `input_image` to the slot `image_rows`.
+    fn vision(&self, cx: &Cx<'_>);
+
+    /// From rows `0..rows` of the slot `rows`, which are positions `start..start + rows`, to the KV cache, and for the
+    /// last row to the slots `logits` and `token`. `1 <= rows <= chunk`, `start + rows <= max_context`.
+    fn prefill(&self, cx: &Cx<'_>, start: usize, rows: usize);
+
+    /// As [`prefill`](Self::prefill) for one row.
+    fn decode(&self, cx: &Cx<'_>, start: usize);
+
+    /// Writes the embedding of `id < vocab` to row `row < chunk` of the slot `rows`; called by one member per row.
+    fn embed(&self, cx: &Cx<'_>, id: u32, row: usize);
+}
+
+/// What a step has made, shown to an observer.
+#[derive(Clone, Copy, Debug)]
+pub struct StepView<'a> {
+    /// The phase that runs.
+    pub phase: Phase,
+    /// Position of the call's first row; 0 for vision.
+    pub start: usize,
+    /// The step that ended.
+    pub step: &'a Step,
+    /// Rows of the result.
+    pub rows: usize,
+    /// Since the step before ended, or the call began.
+    pub took: Duration,
+    floats: &'a [f32],
+}
+
+impl<'a> StepView<'a> {
+    /// Rows of the result, `step.channels` floats each.
+    pub fn iter(&self) -> impl Iterator<Item = &'a [f32]> + use<'a> {
+        let (channels, pitch) = (self.step.channels, self.step.pitch.max(1));
+        self.floats.chunks(pitch).map(move |row| &row[..channels.min(row.len())])
+    }
+}
+
+/// Called by member 0 after every step, while the others wait.
+pub type Observer<'o> = dyn FnMut(StepView<'_>) + Send + 'o;
+
+/// What all members of one call share.
+pub(crate) struct Call<'a> {
+    pub(crate) weights: &'a [u8],
+    pub(crate) arena: &'a Arena,
+    pub(crate) info: &'a Info,
+    pub(crate) phase: Phase,
+    pub(crate) start: usize,
+    pub(crate) cancel: &'a AtomicBool,
+    /// The common decision to stop, so that no member waits for one that has left.
+    stop: AtomicBool,
+    watch: Option<Watch>,
+}
+
+/// The observer and when it was last called, used by member 0 only.
+struct Watch {
+    /// A pointer, so that `Call` stays covariant in its lifetime.
+    observer: *mut Observer<'static>,
+    last: Cell<Clock>,
+}
+
+// SAFETY: only member 0, which is one thread, looks inside (see `Cx::end`).
+unsafe impl Sync for Watch {}
+
+impl<'a> Call<'a> {
+    pub(crate) fn new(
+        weights: &'a [u8],
+        arena: &'a Arena,
+        info: &'a Info,
+        (phase, start): (Phase, usize),
+        cancel: &'a AtomicBool,
+        observer: Option<&'a mut Observer<'static>>,
+    ) -> Self {
+        let watch = observer.map(|observer| Watch { observer, last: Cell::new(Clock::start()) });
+        Self { weights, arena, info, phase, start, cancel, stop: AtomicBool::new(false), watch }
+    }
+
+    /// True when the members left early.
+    pub(crate) fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// One member's view of a call: who it is, and where weights, arena and scratch begin.
+///
+/// Pointers are valid for what [`Info`] says: weights for `weights_bytes`, slots for `arena_bytes`, scratch for
+/// `scratch_bytes`; all begin on 64-byte lines. Only the runtime makes them, after it has checked the processor.
+pub struct Cx<'a> {
+    member: &'a Member<'a>,
+    call: &'a Call<'a>,
+    scratch: *mut f32,
+}
+
+impl<'a> Cx<'a> {
+    pub(crate) fn new(member: &'a Member<'a>, call: &'a Call<'a>) -> Self {
+        let offset = line(call.info.arena_bytes) + member.id() * line(call.info.scratch_bytes);
+        Self { member, call, scratch: call.arena.base().wrapping_add(offset).cast() }
+    }
+
+    /// Of this member; 0 is the calling thread.
+    #[inline]
+    pub fn id(&self) -> usize {
+        self.member.id()
+    }
+
+    /// Members in this call.
+    #[inline]
+    pub fn count(&self) -> usize {
+        self.member.count()
+    }
+
+    /// This member's share of `units` pieces of work: contiguous, in order of ids, larger shares first.
+    #[inline]
+    pub fn part(&self, units: usize) -> Range<usize> {
+        self.member.part(units)
+    }
+
+    /// Weights at byte `offset` of section "weights".
+    #[inline]
+    pub fn weight(&self, offset: usize) -> *const f32 {
+        debug_assert!(offset <= self.call.weights.len(), "weight offset {offset}");
+        self.call.weights.as_ptr().wrapping_add(offset).cast()
+    }
+
+    /// The arena at byte `offset`.
+    #[inline]
+    pub fn slot(&self, offset: usize) -> *mut f32 {
+        debug_assert!(offset <= self.call.info.arena_bytes, "slot offset {offset}");
+        self.call.arena.base().wrapping_add(offset).cast()
+    }
+
+    /// This member's own `scratch_bytes`.
+    #[inline]
+    pub fn scratch(&self) -> *mut f32 {
+        self.scratch
+    }
+
+    /// Waits for all members inside a step.
+    #[inline]
+    pub fn barrier(&self) {
+        self.member.barrier();
+    }
+
+    /// Ends a step that made `rows` rows: waits for all members, shows the result to the observer if there is one, and
+    /// answers whether to stop. All members get the same answer and must return when it is true.
+    #[must_use = "every member has to return when the call was cancelled"]
+    pub fn end(&self, step: &Step, rows: usize) -> bool {
+        let call = self.call;
+        self.member.barrier_with(|| call.stop.store(call.cancel.load(Ordering::Relaxed), Ordering::Relaxed));
+        if let Some(watch) = &call.watch {
+            if self.id() == 0 {
+                let took = watch.last.get().elapsed();
+                let rows = if step.rows == 0 { rows } else { step.rows };
+                let floats = call.arena.floats(step.slot, extent(rows, step.pitch, step.channels)).unwrap_or_default();
+                let view = StepView { phase: call.phase, start: call.start, step, rows, took, floats };
+                // SAFETY: `Call::new` borrowed the observer exclusively for longer than the call, and only member 0
+                // gets here. The slot's floats are not written meanwhile: the others wait at the next barrier.
+                unsafe { (*watch.observer)(view) };
+                watch.last.set(Clock::start());
+            }
+            self.member.barrier();
+        }
+        call.stopped()
+    }
+
+    /// What the latest [`end`](Self::end) answered.
+    #[inline]
+    pub fn cancelled(&self) -> bool {
+        self.call.stopped()
+    }
+}
+
+impl fmt::Debug for Cx<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cx({} of {}, {})", self.id(), self.count(), self.call.phase.name())
+    }
+}

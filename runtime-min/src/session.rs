@@ -1,0 +1,439 @@
+//! A conversation: the arena with its KV cache, the threads, and what was said.
+//!
+//! Several sessions may share one model. A session remembers earlier turns in its KV cache, so a further question
+//! costs only its own tokens. Nothing is allocated per decoded token except the text that is handed out.
+
+use crate::answer::{Answer, StopReason};
+use crate::arena::Arena;
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::image::{Rgb8, preprocess};
+use crate::model::Model;
+use crate::picture::{Image, Pixels};
+use crate::program::{Call, Cx, Info, Observer, Phase, Program, StepView};
+use crate::sampler::{Sampler, SamplerOptions};
+use crate::team::{self, Team};
+use crate::template::{self, Part};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+/// Stands for an image among token ids where the vocabulary has no id for it.
+const IMAGE_ID: i64 = -200;
+
+/// Choices of a session.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Most tokens of an answer, the end token included; 256 unless told otherwise.
+    pub max_new_tokens: usize,
+    /// Goes on after end tokens, for measurements.
+    pub ignore_eos: bool,
+    /// How tokens are chosen; greedy unless told otherwise.
+    pub sampler: SamplerOptions,
+    /// Threads, the calling one included; as the model says unless told otherwise.
+    pub threads: Option<usize>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { max_new_tokens: 256, ignore_eos: false, sampler: SamplerOptions::default(), threads: None }
+    }
+}
+
+/// Stops a session's running work from another thread, or from between two pieces.
+///
+/// It concerns the work that runs: `ask` and `image` begin with a cleared token.
+#[derive(Clone, Debug, Default)]
+pub struct CancelToken(Arc<AtomicBool>);
+
+impl CancelToken {
+    /// Asks the work to stop after its current step.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// True from [`cancel`](Self::cancel) until the next work begins.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A conversation with a model.
+///
+/// An answer holds its session, so there is one at a time:
+///
+/// ```compile_fail,E0499
+/// fn two<P: runtime_min::Program>(chat: &mut runtime_min::Session<'_, P>) {
+///     let one = chat.ask(&[], "one").unwrap();
+///     let two = chat.ask(&[], "two").unwrap();
+///     drop((one, two));
+/// }
+/// ```
+///
+/// And a session borrows its model:
+///
+/// ```compile_fail,E0505
+/// fn gone<P: runtime_min::Program>(model: runtime_min::Model<P>) {
+///     let chat = model.session(Default::default()).unwrap();
+///     drop(model);
+///     drop(chat);
+/// }
+/// ```
+pub struct Session<'m, P: Program> {
+    pub(crate) model: &'m Model<P>,
+    /// Section "weights".
+    weights: &'m [u8],
+    arena: Arena,
+    team: Team,
+    pub(crate) options: Options,
+    pub(crate) sampler: Sampler,
+    /// Text token ids so far, for the repetition penalty; room for the whole context.
+    pub(crate) history: Vec<u32>,
+    /// Positions in the KV cache.
+    pub(crate) position: usize,
+    /// A token that was handed out but is not in the KV cache yet.
+    pub(crate) pending: Option<u32>,
+    pub(crate) cancel: CancelToken,
+    observer: Option<Box<Observer<'static>>>,
+}
+
+/// What goes into one position.
+#[derive(Clone, Copy)]
+enum Row<'i> {
+    Token(u32),
+    Image(&'i [f32]),
+}
+
+impl<'m, P: Program> Session<'m, P> {
+    const INFO: &'static Info = &P::INFO;
+
+    pub(crate) fn new(model: &'m Model<P>, options: Options) -> Result<Self, Error> {
+        check_sampler(&options.sampler)?;
+        let info = Self::INFO;
+        let weights = model.file.section("weights", info.weights_bytes)?;
+        let team = Team::new(options.threads.or(model.threads).unwrap_or_else(team::available))?;
+        let arena = Arena::new("the session's arena", info.session_bytes(team.count()))?;
+        let mut history = Vec::new();
+        reserve(&mut history, info.max_context + 1, "the session's history")?;
+        let sampler = Sampler::new(options.sampler.clone());
+        Ok(Self {
+            model,
+            weights,
+            arena,
+            team,
+            options,
+            sampler,
+            history,
+            position: 0,
+            pending: None,
+            cancel: CancelToken::default(),
+            observer: None,
+        })
+    }
+
+    /// Preprocesses and encodes a picture, once for any number of questions.
+    ///
+    /// # Errors
+    /// [`Error::Image`], [`Error::Cancelled`], [`Error::OutOfMemory`], [`Error::Poisoned`].
+    pub fn image(&mut self, rgb: &Rgb8<'_>) -> Result<Image, Error> {
+        let pixels = self.preprocess(rgb)?;
+        self.encode(&pixels)
+    }
+
+    /// The first half of [`image`](Self::image): exactly the pixels the reference implementation would use.
+    ///
+    /// # Errors
+    /// [`Error::Image`], [`Error::OutOfMemory`].
+    pub fn preprocess(&self, rgb: &Rgb8<'_>) -> Result<Pixels, Error> {
+        let clock = Clock::start();
+        let side = Self::INFO.image_side;
+        let bytes = preprocess(rgb, side, &Self::INFO.policy)?;
+        if bytes.len() != side * side * 3 {
+            let reason = alloc::format!("preprocessing made {} bytes for a side of {side}", bytes.len());
+            return Err(Error::Program { reason });
+        }
+        Ok(Pixels { side, bytes, took: clock.elapsed() })
+    }
+
+    /// The second half of [`image`](Self::image).
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for pixels of another side, [`Error::Cancelled`], [`Error::OutOfMemory`], [`Error::Poisoned`].
+    pub fn encode(&mut self, pixels: &Pixels) -> Result<Image, Error> {
+        let clock = Clock::start();
+        let info = Self::INFO;
+        if pixels.side != info.image_side {
+            let reason = alloc::format!("the side is {}, {} takes {}", pixels.side, info.name, info.image_side);
+            return Err(Error::Argument { name: "pixels", reason });
+        }
+        let mut rows = Vec::new();
+        reserve(&mut rows, info.tokens_per_image * info.hidden, "an image's rows")?;
+        self.cancel.0.store(false, Ordering::Relaxed);
+        self.call(Phase::Vision, 0, |program, cx| {
+            fill_image(cx, info, &pixels.bytes);
+            cx.barrier();
+            program.vision(cx);
+        })?;
+        for row in 0..info.tokens_per_image {
+            let offset = info.image_rows + row * info.image_rows_pitch * 4;
+            // In bounds: `Info::check`.
+            rows.extend_from_slice(self.arena.floats(offset, info.hidden).unwrap_or_default());
+        }
+        let vision = clock.elapsed();
+        Ok(Image { rows, hidden: info.hidden, digest: info.digest, preprocess: pixels.took, vision })
+    }
+
+    /// Asks about `images` (none, one or more, in order). Reads the question before it returns; the answer is then made
+    /// piece by piece, as it is iterated.
+    ///
+    /// # Errors
+    /// [`Error::PromptTooLong`], [`Error::EmptyPrompt`] and [`Error::Argument`] before any work; [`Error::Poisoned`].
+    pub fn ask(&mut self, images: &[&Image], text: &str) -> Result<Answer<'_, 'm, P>, Error> {
+        let info = Self::INFO;
+        if text.is_empty() {
+            return Err(Error::EmptyPrompt);
+        }
+        for image in images {
+            if image.digest != info.digest || image.hidden != info.hidden {
+                let reason = alloc::format!("encoded by another model, not by {}", info.name);
+                return Err(Error::Argument { name: "images", reason });
+            }
+        }
+        let tokenizer = self.model.tokenizer();
+        let first = self.position == 0 && self.pending.is_none();
+        let turn = if first { template::first_turn } else { template::next_turn };
+        let parts = turn(tokenizer, images.len(), text);
+
+        let new: usize = parts.iter().map(|part| positions(part, images)).sum();
+        let need = self.position + usize::from(self.pending.is_some()) + new;
+        if need > info.max_context {
+            return Err(Error::PromptTooLong { need, have: info.max_context });
+        }
+        let mut rows = Vec::new();
+        reserve(&mut rows, new + 1, "the prompt")?;
+        rows.extend(self.pending.map(Row::Token));
+        let mut prompt_ids: Vec<i64> = Vec::new();
+        reserve(&mut prompt_ids, new, "the prompt")?;
+        for part in &parts {
+            match part {
+                Part::Tokens(ids) => {
+                    if let Some(&id) = ids.iter().find(|&&id| id as usize >= info.vocab) {
+                        return Err(Error::TokenOutOfRange { id, vocab: info.vocab });
+                    }
+                    rows.extend(ids.iter().copied().map(Row::Token));
+                    prompt_ids.extend(ids.iter().copied().map(i64::from));
+                }
+                Part::Image(index) => {
+                    let Some(image) = images.get(*index) else { continue };
+                    rows.extend(image.rows.chunks_exact(image.hidden).map(Row::Image));
+                    match tokenizer.image() {
+                        Some(id) => prompt_ids.extend(core::iter::repeat_n(i64::from(id), image.tokens())),
+                        None => prompt_ids.push(IMAGE_ID),
+                    }
+                }
+            }
+        }
+        if rows.is_empty() {
+            return Err(Error::EmptyPrompt);
+        }
+
+        self.cancel.0.store(false, Ordering::Relaxed);
+        let clock = Clock::start();
+        let stop = match self.prefill(&rows) {
+            Ok(()) => None,
+            // The conversation stays as it was before the question.
+            Err(Error::Cancelled) => Some(StopReason::Cancelled),
+            Err(error) => return Err(error),
+        };
+        if stop.is_none() {
+            self.position = need;
+            // A pending token is in the history already.
+            let ids = rows.iter().skip(usize::from(self.pending.take().is_some()));
+            self.history.extend(ids.filter_map(|row| match row {
+                Row::Token(id) => Some(*id),
+                Row::Image(_) => None,
+            }));
+        }
+        Answer::new(self, prompt_ids, clock.elapsed(), stop)
+    }
+
+    /// Forgets the conversation; images stay usable, and the sampler starts from its seed.
+    pub fn reset(&mut self) {
+        self.position = 0;
+        self.pending = None;
+        self.history.clear();
+        self.sampler = Sampler::new(self.options.sampler.clone());
+    }
+
+    /// Changes [`Options::max_new_tokens`] for the answers to come.
+    pub fn set_max_new_tokens(&mut self, n: usize) {
+        self.options.max_new_tokens = n;
+    }
+
+    /// Changes [`Options::ignore_eos`] for the answers to come.
+    pub fn set_ignore_eos(&mut self, ignore: bool) {
+        self.options.ignore_eos = ignore;
+    }
+
+    /// A handle that stops this session's work.
+    pub fn cancel_token(&self) -> CancelToken {
+        self.cancel.clone()
+    }
+
+    /// Positions the conversation takes in the context.
+    pub fn position(&self) -> usize {
+        self.position + usize::from(self.pending.is_some())
+    }
+
+    /// Threads in use, the calling one included.
+    pub fn threads(&self) -> usize {
+        self.team.count()
+    }
+
+    /// Name of the level in use.
+    pub fn level(&self) -> &'static str {
+        self.model.level()
+    }
+
+    /// Private memory: arena and scratch of all threads, and the weights unless they are mapped. Bytes.
+    pub fn private_bytes(&self) -> usize {
+        self.arena.len() + self.model.file.private_bytes()
+    }
+
+    /// Shows the result of every step to `observer` from now on, which costs two barriers a step.
+    pub fn observe(&mut self, observer: impl FnMut(StepView<'_>) + Send + 'static) {
+        self.observer = Some(Box::new(observer));
+    }
+
+    /// Ends [`observe`](Self::observe).
+    pub fn unobserve(&mut self) {
+        self.observer = None;
+    }
+
+    /// The last position's logits, as the latest call left them (a sampler may have changed them since).
+    pub fn logits(&self) -> &[f32] {
+        self.arena.floats(Self::INFO.logits, Self::INFO.vocab).unwrap_or_default()
+    }
+
+    /// Runs rows through the decoder from the current position on, without moving it.
+    fn prefill(&mut self, rows: &[Row<'_>]) -> Result<(), Error> {
+        let info = Self::INFO;
+        let mut start = self.position;
+        for chunk in rows.chunks(info.chunk) {
+            self.call(Phase::Prefill, start, |program, cx| {
+                let part = cx.part(chunk.len());
+                for (at, row) in part.clone().zip(chunk.get(part).unwrap_or_default()) {
+                    match row {
+                        Row::Token(id) => program.embed(cx, *id, at),
+                        Row::Image(floats) => copy_row(cx, info, floats, at),
+                    }
+                }
+                cx.barrier();
+                program.prefill(cx, start, chunk.len());
+            })?;
+            start += chunk.len();
+        }
+        Ok(())
+    }
+
+    /// Runs one token through the decoder at the current position, and moves it.
+    pub(crate) fn decode(&mut self, id: u32) -> Result<(), Error> {
+        let start = self.position;
+        self.call(Phase::Decode, start, |program, cx| {
+            if cx.id() == 0 {
+                program.embed(cx, id, 0);
+            }
+            cx.barrier();
+            program.decode(cx, start);
+        })?;
+        self.position += 1;
+        Ok(())
+    }
+
+    /// Chooses the next token from what the latest call left in the arena.
+    pub(crate) fn pick(&mut self) -> Result<u32, Error> {
+        let info = Self::INFO;
+        let id = if self.sampler.is_greedy() {
+            let token = self.arena.floats(info.token, 1).and_then(|floats| floats.first());
+            token.map_or(u32::MAX, |float| float.to_bits())
+        } else {
+            let logits = self.arena.floats_mut(info.logits, info.vocab).unwrap_or_default();
+            self.sampler.pick(logits, &self.history)
+        };
+        if id as usize >= info.vocab {
+            return Err(Error::TokenOutOfRange { id, vocab: info.vocab });
+        }
+        Ok(id)
+    }
+
+    /// Runs `work` on all threads.
+    fn call(&mut self, phase: Phase, start: usize, work: impl Fn(&P, &Cx<'_>) + Sync) -> Result<(), Error> {
+        let observer = self.observer.as_deref_mut();
+        let call = Call::new(self.weights, &self.arena, Self::INFO, (phase, start), &self.cancel.0, observer);
+        let program = &self.model.program;
+        self.team.run(&|member| work(program, &Cx::new(member, &call)))?;
+        if call.stopped() { Err(Error::Cancelled) } else { Ok(()) }
+    }
+}
+
+impl<P: Program> core::fmt::Debug for Session<'_, P> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Session({:?}, {} positions, {} threads)", self.model, self.position(), self.threads())
+    }
+}
+
+fn positions(part: &Part, images: &[&Image]) -> usize {
+    match part {
+        Part::Tokens(ids) => ids.len(),
+        Part::Image(index) => images.get(*index).map_or(0, |image| image.tokens()),
+    }
+}
+
+/// Makes room, as a typed error rather than an abort where there is none.
+pub(crate) fn reserve<T>(vec: &mut Vec<T>, n: usize, item: &'static str) -> Result<(), Error> {
+    let need = n.saturating_mul(size_of::<T>()) as u64;
+    vec.try_reserve_exact(n).map_err(|_| Error::OutOfMemory { item, need, have: crate::map::available() })
+}
+
+/// Writes this member's share of the image slot: bytes as floats, a border of zeros.
+fn fill_image(cx: &Cx<'_>, info: &Info, bytes: &[u8]) {
+    let side = info.image_side;
+    let pitch = (side + 2) * 3;
+    for y in cx.part(side + 2) {
+        let at = cx.slot(info.input_image + y * pitch * 4);
+        // SAFETY: `Info::check` proved that `side + 2` rows of `pitch` floats lie in the arena; members' rows are
+        // disjoint, and nothing else uses the slot before the barrier.
+        let row = unsafe { core::slice::from_raw_parts_mut(at, pitch) };
+        row.fill(0.0);
+        let pixels = y.checked_sub(1).and_then(|y| bytes.get(y * side * 3..(y + 1) * side * 3)).unwrap_or_default();
+        for (float, &byte) in row.iter_mut().skip(3).zip(pixels) {
+            *float = f32::from(byte);
+        }
+    }
+}
+
+/// Copies a row of an image to row `at` of the decoder's input.
+fn copy_row(cx: &Cx<'_>, info: &Info, floats: &[f32], at: usize) {
+    let to = cx.slot(info.rows + at * info.rows_pitch * 4);
+    // SAFETY: `at < chunk`, for which `Info::check` proved that `hidden` floats lie in the arena; one member writes a
+    // row, and nobody reads it before the barrier.
+    let row = unsafe { core::slice::from_raw_parts_mut(to, info.hidden) };
+    for (to, from) in row.iter_mut().zip(floats) {
+        *to = *from;
+    }
+}
+
+fn check_sampler(options: &SamplerOptions) -> Result<(), Error> {
+    let refused = |name, reason: &str| Err(Error::Argument { name, reason: reason.into() });
+    if !(options.temperature.is_finite() && options.temperature >= 0.0) {
+        return refused("temperature", "give a finite number, 0 (greedy) or more");
+    }
+    if !(options.top_p > 0.0 && options.top_p <= 1.0) {
+        return refused("top-p", "give a number above 0, up to 1 (off)");
+    }
+    if !(options.repetition_penalty.is_finite() && options.repetition_penalty > 0.0) {
+        return refused("repetition-penalty", "give a finite number above 0; 1 is off");
+    }
+    Ok(())
+}

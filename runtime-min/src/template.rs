@@ -1,0 +1,77 @@
+//! The `qwen_2` chat template: a turn of the conversation as token ids and images.
+//!
+//! Special tokens are put in here as ids; the text between two of them is encoded in one go, as splitting it further
+//! would change its ids. The user's text only ever is text.
+
+use crate::tokenizer::Tokenizer;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// A piece of a prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Token ids.
+    Tokens(Vec<u32>),
+    /// The rows of the image with this index among the images of the turn.
+    Image(usize),
+}
+
+/// The first question, from the system message to where the answer begins.
+///
+/// `<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n` then, without images, `{text}`, else
+/// `<image>\n` for each and `{text}`; then `<|im_end|>\n<|im_start|>assistant\n`.
+pub fn first_turn(tokenizer: &Tokenizer<'_>, images: usize, text: &str) -> Vec<Part> {
+    let mut writer = Writer::new(tokenizer);
+    writer.special(tokenizer.im_start());
+    writer.text("system\nYou are a helpful assistant.");
+    writer.turn(images, text)
+}
+
+/// A further question. It starts with the `<|im_end|>` that closes the answer before it, which must not be in the cache
+/// yet: a session does not feed the end token back.
+pub fn next_turn(tokenizer: &Tokenizer<'_>, images: usize, text: &str) -> Vec<Part> {
+    Writer::new(tokenizer).turn(images, text)
+}
+
+struct Writer<'t> {
+    tokenizer: &'t Tokenizer<'t>,
+    parts: Vec<Part>,
+    /// Ids since the last image.
+    ids: Vec<u32>,
+}
+
+impl<'t> Writer<'t> {
+    fn new(tokenizer: &'t Tokenizer<'t>) -> Self {
+        Self { tokenizer, parts: Vec::new(), ids: Vec::new() }
+    }
+
+    /// Ends what was said before, asks the question, and opens the answer.
+    fn turn(mut self, images: usize, text: &str) -> Vec<Part> {
+        let (start, end) = (self.tokenizer.im_start(), self.tokenizer.im_end());
+        self.special(end);
+        self.text("\n");
+        self.special(start);
+        let mut before = String::from("user\n");
+        for image in 0..images {
+            self.text(&before);
+            self.parts.push(Part::Tokens(core::mem::take(&mut self.ids)));
+            self.parts.push(Part::Image(image));
+            before = String::from("\n");
+        }
+        self.text(&(before + text));
+        self.special(end);
+        self.text("\n");
+        self.special(start);
+        self.text("assistant\n");
+        self.parts.push(Part::Tokens(self.ids));
+        self.parts
+    }
+
+    fn special(&mut self, id: u32) {
+        self.ids.push(id);
+    }
+
+    fn text(&mut self, text: &str) {
+        self.tokenizer.encode(text, &mut self.ids);
+    }
+}

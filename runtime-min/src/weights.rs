@@ -1,0 +1,345 @@
+//! The weight file: one header of at least 4096 bytes, then sections that start on pages.
+//!
+//! ```text
+//!  0  b"TVLMWT01"            32  [u8; 32] pairing digest         80  sections, 64 bytes each:
+//!  8  u32 version = 1        64  u32 number of sections               [u8; 32] name, zero padded
+//! 12  u32 0x01020304         68  u32 0                                u64 offset, a multiple of 4096
+//! 16  u64 length of the file 72  u64 XXH64 of the header,             u64 length
+//! 24  u64 length of the          this field taken as zero             u64 XXH64 of the section
+//!         header                                                      u64 0
+//! ```
+//!
+//! All little endian; the rest of the header is zero. Opening always checks the file's length and every byte of the
+//! header; the sections are checked on demand ([`Verify`]), because reading gigabytes takes longer than a user waits.
+//! Nothing read from the file is trusted: an offset is used only after it was found inside.
+
+use crate::arena::{ALIGN, Arena};
+use crate::error::Error;
+use crate::hash::{Xxh64, xxh64};
+#[cfg(feature = "std")]
+use crate::map;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::ops::Range;
+
+const MAGIC: &[u8; 8] = b"TVLMWT01";
+const VERSION: u32 = 1;
+/// Reads as 0x04030201 in a file of the other byte order.
+const BYTE_ORDER: u32 = 0x0102_0304;
+const FIXED: usize = 80;
+const ENTRY: usize = 64;
+const PAGE: u64 = 4096;
+/// More than any writer makes; bounds what is hashed before the header is known to be good.
+const MAX_HEADER: u64 = 1 << 20;
+
+/// Files below this are read into memory and verified when opened; 256 MB.
+pub const SMALL: u64 = 256 << 20;
+
+/// How much of the file is compared with its checksums when it is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verify {
+    /// `Full` below [`SMALL`], `Header` from there on.
+    #[default]
+    Auto,
+    /// Length, every byte of the header, and the pairing digest.
+    Header,
+    /// Every byte of the file.
+    Full,
+}
+
+/// Where the weights live while the model is open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Residence {
+    /// `Copied` below [`SMALL`], `Mapped` from there on.
+    #[default]
+    Auto,
+    /// In the page cache: opens in milliseconds and is shared between processes. Rewriting the file in place while it
+    /// is mapped is undefined; replacing it by rename is harmless, and that is how `tvlmc` writes.
+    Mapped,
+    /// In private memory, on huge pages where possible: slower to open, faster to stream.
+    Copied,
+}
+
+/// An open weight file that was packed for this build.
+#[derive(Debug)]
+pub struct WeightFile {
+    path: String,
+    bytes: Bytes,
+    sections: Vec<Section>,
+    header_len: usize,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    #[cfg(feature = "std")]
+    Mapped(map::Pages),
+    Copied(Arena),
+}
+
+#[derive(Debug)]
+struct Section {
+    name: String,
+    range: Range<usize>,
+    hash: u64,
+}
+
+/// What the file has to pair with.
+#[derive(Clone, Copy, Debug)]
+pub struct Expect {
+    /// Name of the model, for messages.
+    pub model: &'static str,
+    /// Pairing digest of the emitted code.
+    pub digest: [u8; 32],
+}
+
+impl WeightFile {
+    /// Opens and checks a file.
+    ///
+    /// # Errors
+    /// [`Error::File`], [`Error::Truncated`], [`Error::Overlong`], [`Error::NotWeights`], [`Error::Format`],
+    /// [`Error::Damaged`], [`Error::Section`], [`Error::WrongBuild`], [`Error::OutOfMemory`].
+    #[cfg(feature = "std")]
+    pub fn open(path: &std::path::Path, expect: &Expect, verify: Verify, residence: Residence) -> Result<Self, Error> {
+        use std::io::Read;
+        let shown = path.display().to_string();
+        let failed = |action: &'static str| {
+            let path = shown.clone();
+            move |e: std::io::Error| Error::File { path, action, reason: e.to_string() }
+        };
+        let mut file = std::fs::File::open(path).map_err(failed("open"))?;
+        let meta = file.metadata().map_err(failed("read its size"))?;
+        if !meta.is_file() {
+            let reason = "not a regular file: give the path of weights.tvlm".to_string();
+            return Err(Error::File { path: shown, action: "open", reason });
+        }
+        let found = meta.len();
+        // The fixed fields first: a truncated download must not cost a full read.
+        let mut fixed = [0; FIXED];
+        if found >= FIXED as u64 {
+            file.read_exact(&mut fixed).map_err(failed("read"))?;
+        }
+        fixed_fields(&shown, &fixed, found)?;
+
+        let len = usize::try_from(found).map_err(|_| too_large(found))?;
+        let mapped = match residence {
+            Residence::Auto => found >= SMALL,
+            Residence::Mapped => true,
+            Residence::Copied => false,
+        };
+        let pages = if mapped { map::file(&file, len) } else { None };
+        let bytes = match pages {
+            Some(pages) => {
+                map::huge(&pages);
+                Bytes::Mapped(pages)
+            }
+            None => {
+                use std::io::Seek;
+                let mut copy = Arena::new("the weights", len)?;
+                file.rewind().map_err(failed("read"))?;
+                file.read_exact(copy.bytes_mut()).map_err(failed("read"))?;
+                Bytes::Copied(copy)
+            }
+        };
+        let opened = Self::parse(shown, bytes, expect)?;
+        if verify == Verify::Full || (verify == Verify::Auto && found < SMALL) {
+            opened.verify()?;
+        } else if let Bytes::Mapped(pages) = &opened.bytes {
+            map::will_need(pages);
+        }
+        Ok(opened)
+    }
+
+    /// Checks a file that is already in memory and copies it to aligned memory; `name` stands for the path in messages.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), without the file operations; everything is verified.
+    pub fn from_bytes(name: &str, bytes: &[u8], expect: &Expect) -> Result<Self, Error> {
+        let fixed = bytes.first_chunk::<FIXED>().unwrap_or(&[0; FIXED]);
+        fixed_fields(name, fixed, bytes.len() as u64)?;
+        let mut copy = Arena::new("the weights", bytes.len())?;
+        copy.bytes_mut().copy_from_slice(bytes);
+        let opened = Self::parse(name.to_string(), Bytes::Copied(copy), expect)?;
+        opened.verify()?;
+        Ok(opened)
+    }
+
+    fn parse(path: String, bytes: Bytes, expect: &Expect) -> Result<Self, Error> {
+        let mut this = Self { path, bytes, sections: Vec::new(), header_len: 0 };
+        let all = this.all();
+        // Again, from the bytes that will be used.
+        let fixed = all.first_chunk::<FIXED>().unwrap_or(&[0; FIXED]);
+        let header_len = fixed_fields(&this.path, fixed, all.len() as u64)?;
+        let header = &all[..header_len];
+        let mut hash = Xxh64::new(0);
+        hash.update(&header[..72]);
+        hash.update(&[0; 8]);
+        hash.update(&header[80..]);
+        if hash.finish() != u64_at(header, 72) {
+            return Err(Error::Damaged { path: this.path, item: "the header".into() });
+        }
+        let sections = sections(&this.path, header, all.len())?;
+        let digest = header.get(32..64).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()).unwrap_or_default();
+        if digest != expect.digest {
+            let (model, expected) = (expect.model, expect.digest);
+            return Err(Error::WrongBuild { path: this.path, model, found: digest, expected });
+        }
+        (this.sections, this.header_len) = (sections, header_len);
+        Ok(this)
+    }
+
+    /// As given when opened.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Bytes of the file.
+    pub fn len(&self) -> usize {
+        self.all().len()
+    }
+
+    /// Never: a file has a header.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of private memory that hold the file: its length, or 0 when it is mapped.
+    pub fn private_bytes(&self) -> usize {
+        match &self.bytes {
+            #[cfg(feature = "std")]
+            Bytes::Mapped(_) => 0,
+            Bytes::Copied(copy) => copy.len(),
+        }
+    }
+
+    /// The bytes of a section; they begin on a line.
+    ///
+    /// # Errors
+    /// [`Error::Section`] when there is none of that name or it is shorter than `least` bytes.
+    pub fn section(&self, name: &str, least: usize) -> Result<&[u8], Error> {
+        let wrong = |reason: String| Error::Section { path: self.path.clone(), section: name.to_string(), reason };
+        let Some(section) = self.sections.iter().find(|section| section.name == name) else {
+            return Err(wrong("missing: compile the checkpoint again".into()));
+        };
+        let bytes = &self.all()[section.range.clone()];
+        if bytes.len() < least {
+            let found = bytes.len();
+            return Err(wrong(alloc::format!("{found} bytes, the code reads {least}: compile the checkpoint again")));
+        }
+        Ok(bytes)
+    }
+
+    /// Compares every section with its checksum, and the gaps between them with zero.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] names the section.
+    pub fn verify(&self) -> Result<(), Error> {
+        let damaged = |item: String| Error::Damaged { path: self.path.clone(), item };
+        let all = self.all();
+        let mut end = self.header_len;
+        for section in &self.sections {
+            let name = || alloc::format!("section \"{}\"", section.name);
+            if all[end..section.range.start].iter().any(|&byte| byte != 0) {
+                return Err(damaged(alloc::format!("the padding before {}", name())));
+            }
+            if xxh64(&all[section.range.clone()], 0) != section.hash {
+                return Err(damaged(name()));
+            }
+            end = section.range.end;
+        }
+        if all[end..].iter().any(|&byte| byte != 0) {
+            return Err(damaged("the padding at the end".into()));
+        }
+        Ok(())
+    }
+
+    fn all(&self) -> &[u8] {
+        match &self.bytes {
+            // SAFETY: the pages are mapped for their whole length until drop; see `Residence::Mapped` on rewriting.
+            #[cfg(feature = "std")]
+            Bytes::Mapped(pages) => unsafe { core::slice::from_raw_parts(pages.base().as_ptr(), pages.len()) },
+            Bytes::Copied(copy) => copy.bytes(),
+        }
+    }
+}
+
+/// Checks the fields that must be right before anything else is looked at; returns the header's length.
+fn fixed_fields(path: &str, fixed: &[u8; FIXED], found: u64) -> Result<usize, Error> {
+    let path = || path.to_string();
+    if found < FIXED as u64 {
+        return Err(Error::Truncated { path: path(), found, expected: PAGE });
+    }
+    if fixed[..8] != *MAGIC {
+        let starts = fixed[..8].escape_ascii().to_string();
+        return Err(Error::NotWeights { path: path(), starts });
+    }
+    // Before the version, which cannot be read without it.
+    for (item, at, expected) in [("byte order", 12, BYTE_ORDER), ("version", 8, VERSION)] {
+        let value = u32_at(fixed, at);
+        if value != expected {
+            return Err(Error::Format { path: path(), item, found: value.into(), expected: expected.into() });
+        }
+    }
+    let expected = u64_at(fixed, 16);
+    if found < expected {
+        return Err(Error::Truncated { path: path(), found, expected });
+    }
+    if found > expected {
+        return Err(Error::Overlong { path: path(), found, expected });
+    }
+    let header_len = u64_at(fixed, 24);
+    if header_len == 0 || !header_len.is_multiple_of(PAGE) || header_len > MAX_HEADER.min(found) {
+        return Err(Error::Damaged { path: path(), item: alloc::format!("the header's length, {header_len},") });
+    }
+    usize::try_from(header_len).map_err(|_| too_large(header_len))
+}
+
+/// Reads the table of sections; the header's checksum is right, so a contradiction is the writer's.
+fn sections(path: &str, header: &[u8], file_len: usize) -> Result<Vec<Section>, Error> {
+    let wrong = |section: &str, reason: String| Error::Section { path: path.into(), section: section.into(), reason };
+    let count = u32_at(header, 64) as usize;
+    let table_end = count.checked_mul(ENTRY).and_then(|len| len.checked_add(FIXED)).filter(|&end| end <= header.len());
+    let Some(table_end) = table_end else {
+        return Err(wrong("*", alloc::format!("{count} entries do not fit the header of {} bytes", header.len())));
+    };
+    if u32_at(header, 68) != 0 || header[table_end..].iter().any(|&byte| byte != 0) {
+        return Err(wrong("*", "reserved bytes of the header are not zero".into()));
+    }
+    let mut sections: Vec<Section> = Vec::with_capacity(count);
+    let mut end = header.len();
+    for entry in header[FIXED..table_end].chunks_exact(ENTRY) {
+        let len_name = entry[..32].iter().position(|&byte| byte == 0).unwrap_or(32);
+        let name = entry[..len_name].escape_ascii().to_string();
+        let (offset, len) = (u64_at(entry, 32), u64_at(entry, 40));
+        if name.is_empty() || entry[len_name..32].iter().any(|&byte| byte != 0) || u64_at(entry, 56) != 0 {
+            return Err(wrong(&name, "its entry is malformed".into()));
+        }
+        if sections.iter().any(|section| section.name == name) {
+            return Err(wrong(&name, "listed twice".into()));
+        }
+        let start = usize::try_from(offset).ok().filter(|&start| start >= end && offset.is_multiple_of(PAGE));
+        let range = start.and_then(|start| Some(start..start.checked_add(usize::try_from(len).ok()?)?));
+        let Some(range) = range.filter(|range| range.end <= file_len) else {
+            let reason =
+                alloc::format!("{len} bytes at {offset} overlap another section or leave the {file_len} of the file");
+            return Err(wrong(&name, reason));
+        };
+        end = range.end;
+        sections.push(Section { name, range, hash: u64_at(entry, 48) });
+    }
+    Ok(sections)
+}
+
+fn too_large(bytes: u64) -> Error {
+    Error::OutOfMemory { item: "the weights", need: bytes, have: Some(usize::MAX as u64) }
+}
+
+/// Reads past the end count as zero: callers have checked the length.
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..).and_then(<[u8]>::first_chunk).copied().map_or(0, u32::from_le_bytes)
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..).and_then(<[u8]>::first_chunk).copied().map_or(0, u64::from_le_bytes)
+}
+
+const _: () = assert!((PAGE as usize).is_multiple_of(ALIGN), "sections must begin on a line");

@@ -1,0 +1,56 @@
+//! Developer commands: `cargo xtask COMMAND`. What a command runs is printed before it runs.
+
+mod bench;
+mod demo;
+mod full;
+mod report;
+mod setup;
+mod shell;
+mod test;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+cargo xtask COMMAND
+
+  setup [--full]   install what the tests (--full: also the long ladder) need and this machine lacks
+  test             the one test command: format, lints, the demo's answers, every test of the workspace
+  full             the long ladder: fresh checkpoints, the 0.5B model, an old processor, Miri
+  demo             compile the demo model and answer questions about its pictures
+  bench [--runs N] [--threads N,N] [--json FILE]
+                   the emitted vision tower and ONNX Runtime, side by side
+
+Fresh checkpoints and environments live in $TVLMC_CACHE [~/.cache/tvlmc].
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let done = match args.as_slice() {
+        ["setup"] => setup::run(false),
+        ["setup", "--full"] => setup::run(true),
+        ["test"] => test::run(),
+        ["full"] => full::run(),
+        ["demo", rest @ ..] => demo::run(rest),
+        ["bench", rest @ ..] => bench::run(rest),
+        ["help" | "-h" | "--help"] => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        [] => return usage("no command"),
+        [other, ..] => return usage(&format!("`{other}` is not a command, or takes other arguments")),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(reason) => {
+            eprintln!("xtask: {reason}");
+            ExitCode::from(4)
+        }
+    }
+}
+
+fn usage(reason: &str) -> ExitCode {
+    eprint!("xtask: {reason}\n\n{HELP}");
+    ExitCode::from(2)
+}
