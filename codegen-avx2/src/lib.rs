@@ -4,7 +4,7 @@
 //! is one register). This crate names types and intrinsics; it holds no algorithm.
 
 use emit::{Function, Item};
-use kernels::{BinaryOp, CompareOp, Elem, Op, ReduceOp, Target, Ty, UnaryOp};
+use kernels::{BinaryOp, CompareOp, Elem, Op, ReduceOp, Target, Ty, UnaryOp, float_tokens};
 use proc_macro2::{Ident, Literal, Span, TokenStream};
 use quote::quote;
 
@@ -91,7 +91,7 @@ impl Target for Level {
         let bits = self.bits();
         match op {
             Op::Splat(x) => {
-                let x = float(*x);
+                let x = float_tokens(*x);
                 if x.to_string() == "0.0" { self.call("setzero_ps", &[]) } else { self.call("set1_ps", &[x]) }
             }
             Op::SplatBits(x) => {
@@ -110,11 +110,11 @@ impl Target for Level {
                 (UnaryOp::Sqrt, _) => call("sqrt_ps"),
                 (UnaryOp::RoundEven, Level::V3) => {
                     let [a] = regs else { return TokenStream::new() };
-                    quote!(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(#a))
+                    quote!(_mm256_round_ps::<NEAREST>(#a))
                 }
                 (UnaryOp::RoundEven, Level::V4) => {
                     let [a] = regs else { return TokenStream::new() };
-                    quote!(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(#a))
+                    quote!(_mm512_roundscale_ps::<NEAREST>(#a))
                 }
                 (UnaryOp::ToInt, _) => call("cvttps_epi32"),
                 (UnaryOp::ToFloat, _) => call("cvtepi32_ps"),
@@ -185,8 +185,14 @@ impl Target for Level {
 
     fn prelude(&self) -> Vec<Item> {
         let imports = Item::Line { docs: vec![], attrs: vec![], tokens: quote!(use core::arch::x86_64::*;) };
+        let nearest = Item::Line {
+            docs: vec!["To the nearest integer, ties to even, without raising flags.".to_string()],
+            attrs: vec![],
+            tokens: quote!(pub const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;),
+        };
         vec![
             imports,
+            nearest,
             self.tree("reduce_add", "The sum of all lanes, in all lanes.", Ty::F32, "add_ps"),
             self.tree("reduce_max", "The largest lane, in all lanes.", Ty::F32, "max_ps"),
             self.tree("reduce_min_int", "The smallest integer, in all lanes.", Ty::I32, "min_epi32"),
@@ -257,9 +263,4 @@ impl Level {
             (Level::V4, Ty::F32 | Ty::Mask) => quote!(_mm512_mask_blend_ps(#mask, #no, #yes)),
         }
     }
-}
-
-fn float(x: f32) -> TokenStream {
-    let magnitude = Literal::f32_unsuffixed(x.abs());
-    if x < 0.0 { quote!(-#magnitude) } else { quote!(#magnitude) }
 }

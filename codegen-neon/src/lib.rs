@@ -3,7 +3,7 @@
 //! This crate names types and intrinsics; it holds no algorithm.
 
 use emit::Item;
-use kernels::{BinaryOp, CompareOp, Elem, Op, ReduceOp, Target, Ty, UnaryOp};
+use kernels::{BinaryOp, CompareOp, Elem, Op, ReduceOp, Target, Ty, UnaryOp, float_tokens};
 use proc_macro2::{Ident, Literal, Span, TokenStream};
 use quote::quote;
 
@@ -47,8 +47,8 @@ impl Target for Neon {
         };
         match op {
             Op::Splat(x) => {
-                let magnitude = Literal::f32_unsuffixed(x.abs());
-                if *x < 0.0 { quote!(vdupq_n_f32(-#magnitude)) } else { quote!(vdupq_n_f32(#magnitude)) }
+                let x = float_tokens(*x);
+                quote!(vdupq_n_f32(#x))
             }
             Op::SplatBits(x) => {
                 let x = Literal::i32_unsuffixed(*x);

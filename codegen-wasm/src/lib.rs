@@ -4,7 +4,7 @@
 //! intrinsics; it holds no algorithm.
 
 use emit::Item;
-use kernels::{BinaryOp, CompareOp, Elem, Op, ReduceOp, Target, Ty, UnaryOp};
+use kernels::{BinaryOp, CompareOp, Elem, Op, ReduceOp, Target, Ty, UnaryOp, float_tokens};
 use proc_macro2::{Ident, Literal, Span, TokenStream};
 use quote::quote;
 
@@ -45,8 +45,8 @@ impl Target for Simd128 {
         };
         match op {
             Op::Splat(x) => {
-                let magnitude = Literal::f32_unsuffixed(x.abs());
-                if *x < 0.0 { quote!(f32x4_splat(-#magnitude)) } else { quote!(f32x4_splat(#magnitude)) }
+                let x = float_tokens(*x);
+                quote!(f32x4_splat(#x))
             }
             Op::SplatBits(x) => {
                 let x = Literal::i32_unsuffixed(*x);

@@ -1,10 +1,15 @@
 //! The tvlmc compiler as a library: see ARCHITECTURE.md for the way of a model through it.
 
+pub mod assemble;
+pub mod cli;
 pub mod error;
+pub mod evaluate;
 pub mod frontend;
 pub mod lower;
 pub mod memory;
+pub mod output;
 pub mod pack;
+pub mod package;
 pub mod passes;
 pub mod pipeline;
 pub mod simulate;

@@ -1,2 +1,7 @@
-//! The `tvlmc` command.
-fn main() {}
+//! The `tvlmc` command; everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tvlmc::cli::main()
+}

@@ -72,7 +72,8 @@ impl WeightFileWriter {
         })
     }
 
-    /// Asks the file system for room before hours of work fill the disk. `bytes` is the expected size of the file.
+    /// Asks the file system for room, so that a full disk shows before the work and not after it. `bytes` is the
+    /// expected size of the file.
     pub fn reserve(&mut self, bytes: u64) -> Result<(), Error> {
         #[cfg(target_os = "linux")]
         {

@@ -403,6 +403,16 @@ fn values_that_are_not_finite() {
             assert_eq!(lenient.rows(name, 5..6).expect("allowed")[0].to_bits(), value.to_bits());
         }
     }
+    // The same behind the interface of the evaluator, which only carries text.
+    let mut folder = Folder::new(Layout::FastVlm);
+    folder.tensor(name).bytes[2..4].copy_from_slice(&0x7f80u16.to_le_bytes());
+    let dir = folder.write();
+    let checkpoint = Checkpoint::open(dir.path(), &OpenOptions::default()).expect("a checkpoint");
+    let text = ir::TensorSource::rows(&checkpoint, name, 0..8).expect_err("infinity").to_string();
+    assert!(text.contains("the value at [1] (number 2 of 8) is inf"), "{text}");
+    assert!(matches!(checkpoint.failure(), Some(Error::Input(_))));
+    assert!(checkpoint.failure().is_none());
+
     let mut folder = Folder::new(Layout::FastVlm);
     let stem = "model.vision_tower.timm_model.stem.0.reparam_conv.weight";
     folder.tensor(stem).bytes[2 * 77..2 * 78].copy_from_slice(&0x7fc0u16.to_le_bytes());

@@ -1,6 +1,6 @@
 //! The tree to text.
 
-use proc_macro2::{Delimiter, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Spacing, TokenStream, TokenTree};
 use quote::quote;
 
 use crate::tree::{Block, File, Function, Item, Stmt};
@@ -166,13 +166,28 @@ impl Printer {
         self.statement(&quote!(#tokens,));
     }
 
-    /// One statement; too long, the last group at its top level opens and holds one part a line.
+    /// One statement; too long, what follows `=` (or a field's `:`) goes to the next line if it
+    /// fits there, else the last group at its top level opens and holds one part a line.
     fn statement(&mut self, tokens: &TokenStream) {
         let whole = tokens_to_string(tokens);
         if whole.len() + 4 * self.depth <= MAX_WIDTH {
             return self.line(&whole);
         }
         let trees: Vec<TokenTree> = tokens.clone().into_iter().collect();
+        let is = |t: &TokenTree, c: char| matches!(t, TokenTree::Punct(p) if p.as_char() == c && p.spacing() == Spacing::Alone);
+        let field = matches!(&trees[0], TokenTree::Ident(word) if word == "pub");
+        let sign = trees.iter().position(|t| is(t, '=')).or(trees.iter().position(|t| field && is(t, ':')));
+        if let Some(at) = sign {
+            let before: TokenStream = trees[..=at].iter().cloned().collect();
+            let after = tokens_to_string(&trees[at + 1..].iter().cloned().collect());
+            if after.len() + 4 * (self.depth + 1) <= MAX_WIDTH {
+                self.line(&tokens_to_string(&before));
+                self.depth += 1;
+                self.line(&after);
+                self.depth -= 1;
+                return;
+            }
+        }
         let last = trees.iter().rposition(|t| matches!(t, TokenTree::Group(g) if !g.stream().is_empty()));
         let Some(at) = last else { return self.line(&whole) };
         let TokenTree::Group(group) = &trees[at] else { return };

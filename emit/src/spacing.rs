@@ -85,13 +85,18 @@ impl Spacer {
         let (open, close) = match group.delimiter() {
             Delimiter::Parenthesis => ("(", ")"),
             Delimiter::Bracket => ("[", "]"),
+            // The list of a `use`.
+            Delimiter::Brace if self.text.ends_with("::") => ("{", "}"),
             Delimiter::Brace => ("{ ", " }"),
             Delimiter::None => ("", ""),
         };
         let spaced = match self.last {
-            Last::Operand => group.delimiter() == Delimiter::Brace,
-            // `pub(crate)` is tight; every other keyword takes a space.
-            Last::Keyword => !(self.text.ends_with("pub") && group.delimiter() == Delimiter::Parenthesis),
+            Last::Operand => group.delimiter() == Delimiter::Brace || self.after_lifetime(),
+            // `pub(crate)` and `fn(A)` are tight; every other keyword takes a space.
+            Last::Keyword => {
+                let tight = self.text.ends_with("pub") || self.text.ends_with("fn");
+                !(tight && group.delimiter() == Delimiter::Parenthesis)
+            }
             Last::Spaced => true,
             Last::Open | Last::Tight => false,
         };
@@ -158,6 +163,10 @@ impl Spacer {
         self.last = last;
     }
 
+    fn after_lifetime(&self) -> bool {
+        self.text.rsplit([' ', '&', '<', '(']).next().is_some_and(|word| word.starts_with('\''))
+    }
+
     /// A `<` after `::`, or after a name that starts with a capital letter, opens generics.
     fn opens_generics(&self) -> bool {
         if self.text.ends_with("::") || self.text.ends_with("impl") || self.text.ends_with("fn") {
@@ -199,6 +208,8 @@ mod tests {
             (quote!(Kernels { a: v3::a, b }), "Kernels { a: v3::a, b }"),
             (quote!(_mm256_permute2f128_ps::<1>(x, x)), "_mm256_permute2f128_ps::<1>(x, x)"),
             (quote!(x = -1.5f32;), "x = -1.5f32;"),
+            (quote!(const A: &'static [Level] =), "const A: &'static [Level] ="),
+            (quote!(use super::{slots, weights};), "use super::{slots, weights};"),
         ];
         for (tokens, expected) in cases {
             assert_eq!(tokens_to_string(&tokens), expected);

@@ -28,7 +28,7 @@ pub use int::{Int, Var};
 pub use interp::{Fault, Memory, Place, interpret};
 pub use ir::{Access, Arg, BinaryOp, CompareOp, Elem, Kernel, Op, Param, ParamKind, Ptr, ReduceOp, Reg, RegInfo, Stmt, Ty, UnaryOp};
 pub use legalize::legalize;
-pub use print::{emit_kernel, parameter_tokens};
+pub use print::{emit_kernel, float_tokens, parameter_tokens};
 pub use target::Target;
 pub use verify::{Invalid, verify};
 

@@ -214,3 +214,15 @@ impl Printer<'_> {
         }
     }
 }
+
+/// A float as an expression; the limits by their names.
+pub fn float_tokens(x: f32) -> TokenStream {
+    if x == f32::NEG_INFINITY {
+        return quote!(f32::NEG_INFINITY);
+    }
+    if x == f32::MIN {
+        return quote!(f32::MIN);
+    }
+    let magnitude: TokenStream = format!("{:?}", x.abs()).parse().expect("a finite float is a token");
+    if x < 0.0 { quote!(-#magnitude) } else { magnitude }
+}

@@ -1,1 +1,105 @@
-//! See ARCHITECTURE.md.
+//! What the snapshot tests share: the targets, and a handful of kernels at their smallest tiles.
+//!
+//! The snapshots are printed source, one folder for each target (`v3`, `v4`, `neon`, `simd128`), and the graphs
+//! of the nano model after each pass (`passes`). Review a changed snapshot as you would review code.
+
+use std::rc::Rc;
+
+use emit::{File, Item};
+use kernels::library::attention::{self, Attention};
+use kernels::library::conv::{self, Map};
+use kernels::library::gemm::{self, Init, Tile};
+use kernels::library::linear::{self, Linear, Norm, Rows, TwoLayer};
+use kernels::library::squeeze_excite::{self, Shapes};
+use kernels::library::{Schedule, depthwise, elementwise, head, norm, rope, softmax};
+use kernels::{Kernel, Target, emit_kernel, legalize, verify};
+
+/// Every target there is.
+pub fn targets() -> Vec<Box<dyn Target>> {
+    vec![
+        Box::new(codegen_avx2::Level::V3),
+        Box::new(codegen_avx2::Level::V4),
+        Box::new(codegen_neon::Neon),
+        Box::new(codegen_wasm::Simd128),
+    ]
+}
+
+/// The least of everything: what a kernel needs to show its parts.
+fn least() -> Schedule {
+    Schedule {
+        tile: (2, 1),
+        vector_lines: 1,
+        depth_block: 16,
+        depthwise: 2,
+        depthwise_weights_in_registers: false,
+        strip_bytes: 1 << 12,
+    }
+}
+
+/// The kernels that are looked at, by the names of their snapshots.
+pub fn kernels() -> Vec<(&'static str, Rc<Kernel>)> {
+    let s = &least();
+    let row = depthwise::Shape { channels: 16, multiplier: 1, kernel: 3, stride: 1, width: 4 };
+    let heads = Attention { heads: 2, kv_heads: 1, head_dim: 32, capacity: 32, causal: true };
+    let rms = Norm::Rms { eps: 1e-6, gain: false };
+    let rows = Linear {
+        norm: Some(rms),
+        inputs: 32,
+        outputs: 16,
+        init: Init::BiasResidual,
+        gelu: false,
+        rows: Rows::UpTo(4),
+        strip: 4,
+    };
+    let one = Linear { norm: None, init: Init::Bias, rows: Rows::Fixed(1), strip: 1, ..rows };
+    let map = Map { row, height: 4 };
+    let two = TwoLayer::new(16, 32, linear::Activation::Gelu, 8, s.strip_bytes);
+    let gates = Shapes { pixels: 4, channels: 32, reduced: 16 };
+    vec![
+        ("gemm_tile", gemm::tile(&Tile { rows: 2, lines: 1, init: Init::Bias, lda: Some(32) })),
+        ("linear", linear::linear(s, &rows)),
+        ("gemv", linear::vector(s, &one, false)),
+        ("depthwise", depthwise::row(s, &row)),
+        ("conv_ffn", conv::conv_ffn(s, &map, &two, 2)),
+        ("squeeze_excite", squeeze_excite::gate(s, &gates)),
+        ("layer_norm", norm::layer_norm(32, 1e-5)),
+        ("rms_norm", norm::rms_norm(32, 1e-6, true)),
+        ("softmax", softmax::softmax(32, true)),
+        ("rope", rope::rope(&heads)),
+        ("attend", attention::attend(s, &heads, Rows::UpTo(4), 2)),
+        ("gelu", elementwise::gelu(16)),
+        ("swiglu", elementwise::swiglu(16)),
+        ("embed", head::embed(16, 64)),
+        ("argmax", head::argmax(64)),
+    ]
+}
+
+/// The kernel alone, as its target prints it.
+///
+/// # Panics
+/// If the legalized kernel is malformed: that is what the tests are for.
+pub fn printed(kernel: &Rc<Kernel>, target: &dyn Target) -> String {
+    emit::print(&File { docs: Vec::new(), items: vec![function(kernel, target)] })
+}
+
+/// The kernels with everything they call and the target's helpers: a file that compiles.
+///
+/// # Panics
+/// As [`printed`].
+pub fn module(kernels: &[Rc<Kernel>], target: &dyn Target) -> String {
+    let mut all: Vec<Rc<Kernel>> = Vec::new();
+    for callee in kernels.iter().flat_map(Kernel::with_callees) {
+        if !all.iter().any(|k| k.name == callee.name) {
+            all.push(callee);
+        }
+    }
+    let mut items = target.prelude();
+    items.extend(all.iter().map(|k| function(k, target)));
+    emit::print(&File { docs: vec![format!("Kernels of level {}.", target.level())], items })
+}
+
+fn function(kernel: &Rc<Kernel>, target: &dyn Target) -> Item {
+    let legal = legalize(kernel, target);
+    verify(&legal).unwrap_or_else(|e| panic!("{} at {}: {e}", kernel.name, target.level()));
+    Item::Function(emit_kernel(&legal, target))
+}

@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod emitted;
 mod full;
 mod report;
 mod setup;
@@ -17,7 +18,7 @@ cargo xtask COMMAND
   test             the one test command: format, lints, the demo's answers, every test of the workspace
   full             the long ladder: fresh checkpoints, the 0.5B model, an old processor, Miri
   demo             compile the demo model and answer questions about its pictures
-  bench [--runs N] [--threads N,N] [--json FILE]
+  bench [--checkpoint DIR] [--rounds N] [--runs N] [--threads N,N] [--json FILE]
                    the emitted vision tower and ONNX Runtime, side by side
 
 Fresh checkpoints and environments live in $TVLMC_CACHE [~/.cache/tvlmc].

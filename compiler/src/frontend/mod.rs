@@ -21,6 +21,7 @@ mod transformers;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -82,6 +83,8 @@ pub struct Checkpoint {
     tensors: BTreeMap<String, Stored>,
     texts: BTreeMap<&'static str, Vec<u8>>,
     options: OpenOptions,
+    /// What went wrong behind an interface that only carries text.
+    failed: Mutex<Option<Error>>,
 }
 
 /// Where a tensor lies.
@@ -122,7 +125,7 @@ impl Checkpoint {
             tensors.extend(header.into_iter().map(|(name, info)| (name, Stored { info, shard })));
             shards.push(file);
         }
-        Ok(Checkpoint { folder, shards, tensors, texts, options: *options })
+        Ok(Checkpoint { folder, shards, tensors, texts, options: *options, failed: Mutex::new(None) })
     }
 
     /// The folder, as the user named it.

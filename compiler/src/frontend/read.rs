@@ -1,6 +1,7 @@
 //! Reading tensor values: rows of the first axis, converted to f32, and checked to be finite.
 
 use std::ops::Range;
+use std::sync::PoisonError;
 
 use half::slice::HalfFloatSliceExt;
 use ir::{SourceError, TensorSource};
@@ -44,6 +45,14 @@ impl Checkpoint {
         Err(Error::Input(vec![self.finding(name, problem)]))
     }
 
+    /// The first error that reading through [`TensorSource`] met, once.
+    ///
+    /// Weights are evaluated behind that trait; whoever gets an error from there asks here for what it
+    /// was, which decides between bad input and a broken disk.
+    pub fn failure(&self) -> Option<Error> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// Whether two tensors of one shape have the same bits, or the same values if their types differ.
     pub(super) fn same_values(&self, a: &str, b: &str) -> Result<bool, Error> {
         let ((a_info, a_file), (b_info, b_file)) = (self.stored(a)?, self.stored(b)?);
@@ -65,15 +74,19 @@ impl Checkpoint {
     }
 }
 
-/// Tensors by the checkpoint's own names.
+/// Tensors by the checkpoint's own names. The trait's error is only text: [`Checkpoint::failure`] has the error
+/// itself.
 impl TensorSource for Checkpoint {
     fn shape(&self, name: &str) -> Option<Vec<usize>> {
         Checkpoint::shape(self, name).map(<[usize]>::to_vec)
     }
 
     fn rows(&self, name: &str, rows: Range<usize>) -> Result<Vec<f32>, SourceError> {
-        Checkpoint::rows(self, name, rows)
-            .map_err(|e| SourceError::Read { name: name.to_owned(), reason: e.to_string() })
+        Checkpoint::rows(self, name, rows).map_err(|e| {
+            let text = SourceError::Read { name: name.to_owned(), reason: e.to_string() };
+            self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
+            text
+        })
     }
 }
 

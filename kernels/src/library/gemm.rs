@@ -45,26 +45,54 @@ impl Init {
     }
 }
 
+/// A register tile: its sizes, and whether the distance of `a`'s rows is a constant of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tile {
+    /// Rows of accumulators.
+    pub rows: usize,
+    /// Lines of accumulators.
+    pub lines: usize,
+    /// What the accumulators start from.
+    pub init: Init,
+    /// Floats between rows of `a`, as a constant: the tile that does most of the work then needs
+    /// one address register for all rows. The tiles of what is left take it as a parameter.
+    pub lda: Option<usize>,
+}
+
 /// `c = init + a b` on `rows` x `lines` accumulators, held in registers over the whole depth.
 ///
 /// `a` has rows `lda` apart; `b` is `[lines][depth][16]`, lines `line` floats apart; `c` has rows
 /// `ldc` apart. Each sum runs over the depth in order, so every tile gives the same bits.
-pub fn tile(rows: usize, lines: usize, init: Init, lda: usize) -> Rc<Kernel> {
+/// Distances of what there is only one of are not parameters.
+pub fn tile(t: &Tile) -> Rc<Kernel> {
+    let Tile { rows, lines, init, lda } = *t;
+    let suffix = lda.map(|n| format!("_a{n}")).unwrap_or_default();
+    let apart = |n: &str| if rows > 1 { format!(" with rows {n} floats apart") } else { String::new() };
+    let lines_apart = if lines > 1 { " with lines `line` floats apart" } else { "" };
+    let lda_text = lda.map_or("`lda`".to_string(), |n| n.to_string());
     let mut k = Builder::new(
-        format!("gemm{}_f32_{rows}x{lines}_a{lda}", init.name()),
+        format!("gemm{}_f32_{rows}x{lines}{suffix}", init.name()),
         &[
             &format!("`c = {} + a b` on one {rows}x{} register tile.", start(init), lines * LANES),
             "",
-            &format!("`a` is `[{rows}, depth]` with rows {lda} floats apart, `b` is `[{lines}, depth, 16]` with lines"),
-            &format!("`line` floats apart, `c` is `[{rows}, {}]` with rows `ldc` floats apart.", lines * LANES),
+            &format!("`a` is `[{rows}, depth]`{}, `b` is `[{lines}, depth, 16]`{lines_apart},", apart(&lda_text)),
+            &format!("`c` is `[{rows}, {}]`{}.", lines * LANES, apart("`ldc`")),
         ],
     );
     let (a, b) = (k.read("a"), k.read("b"));
     let bias = init.has_bias().then(|| k.read("bias"));
     let residual = init.has_residual().then(|| k.read("residual"));
     let c = k.write("c");
-    let (depth, line, ldc) = (k.size("depth"), k.size("line"), k.size("ldc"));
-    let ldr = init.has_residual().then(|| k.size("ldr"));
+    let depth = k.size("depth");
+    let one = || Int::from(0usize);
+    let line = if lines > 1 { k.size("line") } else { one() };
+    let lda = match lda {
+        Some(n) => Int::from(n),
+        None if rows > 1 => k.size("lda"),
+        None => one(),
+    };
+    let ldc = if rows > 1 { k.size("ldc") } else { one() };
+    let ldr = if rows > 1 && init.has_residual() { k.size("ldr") } else { one() };
 
     let mut acc: Vec<Vec<Reg>> = Vec::new();
     let bias: Option<Vec<Reg>> =
@@ -72,8 +100,9 @@ pub fn tile(rows: usize, lines: usize, init: Init, lda: usize) -> Rc<Kernel> {
     for i in 0..rows {
         let row = (0..lines)
             .map(|j| {
-                let own = residual.map(|r| (r, ldr.clone().unwrap_or(Int::Const(0)) * i));
-                start_value(&mut k, (i, j), own, bias.as_ref().map(|b| b[j]), (init == Init::Accumulate).then_some((c, ldc.clone() * i)))
+                let residual = residual.map(|r| (r, ldr.clone() * i));
+                let own = (init == Init::Accumulate).then_some((c, ldc.clone() * i));
+                start_value(&mut k, (i, j), residual, bias.as_ref().map(|b| b[j]), own)
             })
             .collect();
         acc.push(row);
@@ -83,7 +112,7 @@ pub fn tile(rows: usize, lines: usize, init: Init, lda: usize) -> Rc<Kernel> {
         let b_rows: Vec<Reg> =
             (0..lines).map(|j| k.load(&format!("b_{j}"), b, line.clone() * j + p.clone() * LANES)).collect();
         for (i, row) in acc.iter().enumerate() {
-            let a_i = k.broadcast(&format!("a_{i}"), a, p.clone() + i * lda);
+            let a_i = k.broadcast(&format!("a_{i}"), a, p.clone() + lda.clone() * i);
             for (j, &acc) in row.iter().enumerate() {
                 k.mul_add(acc, a_i, b_rows[j]);
             }
@@ -247,6 +276,9 @@ fn in_powers(k: &mut Builder, name: &str, width: usize, from: Int, to: &Int, bod
     }
     let full = k.int(&format!("full_{name}"), (to.clone() - from.clone()) / width as i64);
     k.each(name, 0usize, full.clone(), |k, i| body(k, width, from.clone() + i * width));
+    if width == 1 {
+        return;
+    }
     let mut done = k.int(&format!("done_{name}"), from + full * width);
     for small in powers_below(width) {
         let next = k.int(&format!("next_{name}"), done.clone() + (to.clone() - done.clone()) / small as i64 * small);
@@ -269,36 +301,40 @@ fn row_tiles(
 ) {
     let call = |k: &mut Builder, height: usize, row: Int| {
         let at = (a.clone() + row.clone() * shape.lda, b.clone(), column.clone());
-        call_tile(k, shape, init, x, (height, width), row, at, depth);
+        let own = (height == s.tile.0).then_some(shape.lda);
+        call_tile(k, shape, &Tile { rows: height, lines: width, init, lda: own }, x, row, at, depth);
     };
     in_powers(k, "i", s.tile.0, Int::from(0usize), n, call);
 }
 
-/// One tile: `height` rows from `row` on, `width` lines from `column` on.
-#[expect(clippy::too_many_arguments, reason = "the arguments of the tile kernel")]
+/// One tile of rows from `row` on and lines from `column` on.
 fn call_tile(
     k: &mut Builder,
     shape: &Shape,
-    init: Init,
+    t: &Tile,
     x: &Operands,
-    (height, width): (usize, usize),
     row: Int,
     (a, b, column): (Int, Int, Int),
     depth: &Int,
 ) {
     let mut args: Vec<Arg> = vec![(x.a.0, a).into(), (x.b.0, b).into()];
-    if let (true, Some((ptr, at))) = (init.has_bias(), &x.bias) {
+    if let (true, Some((ptr, at))) = (t.init.has_bias(), &x.bias) {
         args.push((*ptr, at.clone() + column.clone()).into());
     }
-    if let (true, Some((ptr, at))) = (init.has_residual(), &x.residual) {
+    if let (true, Some((ptr, at))) = (t.init.has_residual(), &x.residual) {
         args.push((*ptr, at.clone() + row.clone() * shape.ldr + column.clone()).into());
     }
     args.push((x.c.0, x.c.1.clone() + row * shape.ldc + column).into());
-    args.extend([depth.clone().into(), Int::from(shape.line).into(), Int::from(shape.ldc).into()]);
-    if init.has_residual() {
-        args.push(Int::from(shape.ldr).into());
-    }
-    k.call(&tile(height, width, init, shape.lda), args);
+    args.push(depth.clone().into());
+    let several = t.rows > 1;
+    let sizes = [
+        (t.lines > 1, shape.line),
+        (several && t.lda.is_none(), shape.lda),
+        (several, shape.ldc),
+        (several && t.init.has_residual(), shape.ldr),
+    ];
+    args.extend(sizes.into_iter().filter(|(given, _)| *given).map(|(_, n)| Arg::from(Int::from(n))));
+    k.call(&tile(t), args);
 }
 
 /// Powers of two below `n`, largest first.
@@ -310,7 +346,8 @@ fn powers_below(n: usize) -> impl Iterator<Item = usize> + Clone {
 pub fn vector(k: &mut Builder, s: &Schedule, shape: &Shape, init: Init, (first, last): (Int, Int), x: &Operands) {
     let call = |k: &mut Builder, width: usize, j: Int| {
         let at = (x.a.1.clone(), x.b.1.clone() + j.clone() * shape.line, j * LANES);
-        call_tile(k, shape, init, x, (1, width), Int::from(0usize), at, &shape.depth);
+        let tile = Tile { rows: 1, lines: width, init, lda: None };
+        call_tile(k, shape, &tile, x, Int::from(0usize), at, &shape.depth);
     };
     in_powers(k, "j", s.vector_lines, first, &last, call);
 }

@@ -34,7 +34,7 @@ pub fn argmax(vocab: usize) -> Rc<Kernel> {
     );
     let (logits, token) = (k.read("logits"), k.write_u32("token"));
     let (first, last) = (k.size("first"), k.size("last"));
-    k.each("u", first, last, |k, _| {
+    k.if_less(first, last, |k| {
         let lowest = k.splat("lowest", f32::NEG_INFINITY);
         let best = k.bind_mut("best", Op::Copy(lowest));
         let best_at = k.bind_mut("best_at", Op::SplatBits(0));
@@ -56,6 +56,6 @@ pub fn argmax(vocab: usize) -> Rc<Kernel> {
         let candidate = k.select("candidate", is_top, best_at, none);
         let winner = k.reduce("winner", ReduceOp::MinInt, candidate);
         k.store_one(token, 0usize, winner);
-    });
+    }, |_| {});
     k.finish()
 }

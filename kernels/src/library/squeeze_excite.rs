@@ -37,7 +37,7 @@ pub fn gate(s: &Schedule, x: &Shapes) -> Rc<Kernel> {
     let (map, w1, b1, w2, b2) = (k.read("x"), k.read("w1"), k.read("b1"), k.read("w2"), k.read("b2"));
     let (gate, scratch) = (k.write("gate"), k.write("scratch"));
     let (first, last) = (k.size("first"), k.size("last"));
-    k.each("u", first, last, |k, _| {
+    k.if_less(first, last, |k| {
         let (zero, share) = (k.splat("zero", 0.0), k.splat("share", 1.0 / pixels as f32));
         k.each("j", 0usize, lines(channels), |k, j| {
             let sum = k.bind_mut("sum", Op::Copy(zero));
@@ -64,7 +64,7 @@ pub fn gate(s: &Schedule, x: &Shapes) -> Rc<Kernel> {
             let g = f.sigmoid(k, v, zero);
             k.store(gate, j * LANES, g);
         });
-    });
+    }, |_| {});
     k.finish()
 }
 

@@ -1,0 +1,171 @@
+//! From a checkpoint folder to everything that is written: the emitted crate and its weight file.
+
+use std::path::Path;
+
+use ir::SourceError;
+
+use crate::error::Error;
+use crate::frontend::{Checkpoint, OpenOptions, tokenizer_section};
+use crate::output::Staging;
+use crate::package::{self, Identity, Package, WEIGHTS_NAME};
+use crate::pipeline::{self, Prepared};
+use crate::weightfile::WeightFileWriter;
+
+/// The one target of this version.
+pub const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// What the user may choose.
+#[derive(Clone, Debug, Default)]
+pub struct Options<'a> {
+    /// The crate's name; made of the folder's name if not given.
+    pub name: Option<&'a str>,
+    /// Positions of the cache.
+    pub context: Option<usize>,
+    /// Where to write the graphs after each pass.
+    pub dump: Option<&'a Path>,
+    /// Read NaN and infinity in weights instead of refusing them.
+    pub allow_non_finite: bool,
+}
+
+/// A model that is ready to be written.
+pub struct Assembled {
+    /// Where it was read from.
+    pub checkpoint: Checkpoint,
+    /// The lowered model.
+    pub prepared: Prepared,
+    /// The crate's name.
+    pub name: String,
+    /// Pairs code and weights.
+    pub digest: [u8; 32],
+    /// The crate's files.
+    pub package: Package,
+    tokenizer: Vec<u8>,
+}
+
+/// Reads a checkpoint and makes all of its code; weights are read once for their digest.
+///
+/// # Errors
+/// Whatever is wrong with the checkpoint, except values that are not finite.
+pub fn assemble(model: &Path, options: &Options<'_>) -> Result<Assembled, Error> {
+    let checkpoint = Checkpoint::open(model, &OpenOptions { allow_non_finite: options.allow_non_finite })?;
+    let prepared = pipeline::prepare(&checkpoint, &pipeline::Options { context: options.context, dump: options.dump })?;
+    let tokenizer = tokenizer_section(&checkpoint, &prepared.description)?;
+    let name = match options.name {
+        Some(name) => name.to_owned(),
+        None => name_of(checkpoint.folder()),
+    };
+    package::check_name(&name)?;
+    let whole = checkpoint.digest()?;
+    let digest = package::digest(&prepared, &name, TARGET, whole)?;
+    let package = package::emit(&prepared, &Identity { name: &name, target: TARGET, digest, checkpoint: whole })?;
+    Ok(Assembled { checkpoint, prepared, name, digest, package, tokenizer })
+}
+
+impl Assembled {
+    /// Bytes of the weight file, to the page.
+    pub fn weight_file_bytes(&self) -> u64 {
+        let page = |n: usize| (n as u64).next_multiple_of(4096);
+        4096 + page(self.tokenizer.len()) + 4 * self.prepared.program.packs.total() as u64
+    }
+
+    /// Bytes of everything that is written.
+    pub fn bytes(&self) -> u64 {
+        self.weight_file_bytes() + self.package.files.values().map(|text| text.len() as u64).sum::<u64>()
+    }
+
+    /// Writes all files; `progress` gets the bytes of weights written so far and may stop the work.
+    ///
+    /// # Errors
+    /// The disk, a weight that is not finite, a checkpoint that changed meanwhile, or what `progress` says.
+    pub fn write(&self, staging: &Staging, progress: &dyn Fn(u64) -> Result<(), Error>) -> Result<(), Error> {
+        staging.reserve(self.bytes())?;
+        for (path, text) in &self.package.files {
+            staging.write(path, text.as_bytes())?;
+        }
+        let mut file = WeightFileWriter::create(&staging.path(WEIGHTS_NAME), self.digest)?;
+        file.reserve(self.weight_file_bytes())?;
+        file.section("tokenizer", &self.tokenizer)?;
+        file.begin("weights")?;
+        let mut write = |floats: &[f32]| -> Result<(), PackError> {
+            file.write_f32(floats)?;
+            Ok(progress(file.position())?)
+        };
+        self.prepared.program.packs.write(&self.prepared.weights, &self.checkpoint, &mut write, &|_| {}).map_err(
+            |e| match e {
+                PackError::Own(e) => e,
+                // The reason names the file and the tensor already.
+                PackError::Source(SourceError::Read { reason, .. }) => self.input(reason),
+                PackError::Source(e) => self.input(e.to_string()),
+            },
+        )?;
+        file.finish()?;
+        self.checkpoint.check_unchanged()
+    }
+
+    fn input(&self, problem: String) -> Error {
+        Error::input(self.checkpoint.folder().display().to_string(), "", problem)
+    }
+}
+
+enum PackError {
+    Source(SourceError),
+    Own(Error),
+}
+
+impl From<SourceError> for PackError {
+    fn from(e: SourceError) -> PackError {
+        PackError::Source(e)
+    }
+}
+
+impl From<Error> for PackError {
+    fn from(e: Error) -> PackError {
+        PackError::Own(e)
+    }
+}
+
+/// Longest name of a crate.
+const MAX_NAME: usize = 64;
+
+/// The name of a folder, as a crate's name.
+fn name_of(folder: &Path) -> String {
+    let folder = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+    let given = folder.file_name().map(|name| name.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+    let mut name = String::new();
+    for c in given.chars() {
+        match c {
+            'a'..='z' => name.push(c),
+            '0'..='9' if !name.is_empty() => name.push(c),
+            _ if name.ends_with('-') || name.is_empty() => {}
+            _ => name.push('-'),
+        }
+    }
+    name.truncate(MAX_NAME);
+    let name = name.trim_end_matches('-');
+    match name {
+        "" => "fastvlm".into(),
+        // A word of Rust, such as "test".
+        name if package::check_name(name).is_err() => format!("fastvlm-{name}"),
+        name => name.into(),
+    }
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_made_of_folders() {
+        let made = |folder: &str| name_of(Path::new(folder));
+        assert_eq!(made("/none/FastVLM-0.5B"), "fastvlm-0-5b");
+        assert_eq!(made("/none/123"), "fastvlm");
+        assert_eq!(made("/none/\"; evil"), "evil");
+        assert_eq!(made("/none/test"), "fastvlm-test");
+        assert_eq!(made(&format!("/none/{}", "a".repeat(100))).len(), MAX_NAME);
+    }
+}

@@ -1,0 +1,242 @@
+//! The command line: what can be asked for, and the text of `--help`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const EXAMPLES: &str = "\
+Examples:
+  tvlmc demo
+  tvlmc run FastVLM-0.5B --image photo.jpg --prompt \"What is this?\"
+  tvlmc compile FastVLM-0.5B --target x86_64-unknown-linux-gnu -o fastvlm
+  tvlmc verify fastvlm --checkpoint FastVLM-0.5B
+
+Results go to stdout, progress and notes to stderr.
+Exit codes: 0 done, 1 a check failed, 2 usage, 3 bad input, 4 environment.";
+
+/// Compiles a FastVLM checkpoint into a library made for one machine
+#[derive(Parser, Debug)]
+#[command(name = "tvlmc", version, about, after_help = EXAMPLES, max_term_width = 80)]
+pub struct Cli {
+    /// No progress and no notes; errors are still told
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Colors and bars
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: Color,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Write the library of a model: a crate with its weight file
+    Compile(Compile),
+    /// Ask a model about pictures
+    Run(Run),
+    /// Tell what is in a model, and what would be emitted
+    Inspect(Inspect),
+    /// Compare emitted code with the graph evaluator, op by op
+    Verify(Verify),
+    /// Answer questions on pictures with the model that ships with tvlmc
+    Demo(Demo),
+    /// Print a completion script for a shell
+    Completions(Completions),
+}
+
+/// How a checkpoint is read and for which machine
+#[derive(Args, Clone, Debug)]
+pub struct Choices {
+    /// Number format of the weights
+    #[arg(long, value_name = "FORMAT", default_value = "f32")]
+    pub quant: String,
+    /// Positions of a conversation, pictures and answers included
+    #[arg(long, value_name = "N")]
+    pub context: Option<usize>,
+    /// Read NaN and infinity in weights instead of refusing them
+    #[arg(long)]
+    pub allow_non_finite: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Compile {
+    /// Checkpoint folder, or a .safetensors file in one
+    pub model: PathBuf,
+    /// Machine to compile for
+    #[arg(long, value_name = "TRIPLE")]
+    pub target: String,
+    #[command(flatten)]
+    pub choices: Choices,
+    /// Folder to write [NAME-TRIPLE]
+    #[arg(short, long, value_name = "OUT")]
+    pub output: Option<PathBuf>,
+    /// Replace an older output
+    #[arg(long)]
+    pub force: bool,
+    /// Write nothing; exit with 1 and a diff if OUT is not what would be emitted
+    #[arg(long, value_name = "OUT", conflicts_with_all = ["output", "force"])]
+    pub check: Option<PathBuf>,
+    /// Name of the crate [made of the folder's name]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Write the graphs after each pass into DIR
+    #[arg(long, value_name = "DIR")]
+    pub dump_ir: Option<PathBuf>,
+    /// Refuse a model that takes more memory, weights included; as in 2G
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub max_ram: Option<u64>,
+}
+
+#[derive(Args, Debug)]
+pub struct Run {
+    /// Checkpoint folder, .safetensors file, or a folder that was compiled
+    pub model: PathBuf,
+    /// Picture to ask about, - for stdin; may be repeated, order counts
+    #[arg(long, value_name = "PICTURE")]
+    pub image: Vec<PathBuf>,
+    /// Question
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub prompt: OsString,
+    /// Longest answer, in tokens
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub max_new_tokens: usize,
+    /// Threads [all processors]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Instruction sets [the best this processor has]
+    #[arg(long, value_name = "NAME")]
+    pub level: Option<String>,
+    /// Go on after end tokens
+    #[arg(long)]
+    pub ignore_eos: bool,
+    /// One JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+    /// Turn pictures as their EXIF data says; the reference does not
+    #[arg(long)]
+    pub exif: bool,
+    #[command(flatten)]
+    pub sampler: Sampler,
+    #[command(flatten)]
+    pub choices: Choices,
+}
+
+/// How tokens are chosen
+#[derive(Args, Debug)]
+pub struct Sampler {
+    /// 0 is greedy
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    pub temperature: f32,
+    /// 0 is off
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub top_k: usize,
+    /// 1 is off
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    pub top_p: f32,
+    /// 1 is off
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    pub repetition_penalty: f32,
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+}
+
+#[derive(Args, Debug)]
+pub struct Inspect {
+    /// Checkpoint folder, .safetensors file, or a folder that was compiled
+    pub model: PathBuf,
+    #[command(flatten)]
+    pub choices: Choices,
+    /// One JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Verify {
+    /// Checkpoint folder, .safetensors file, or a folder that was compiled
+    pub model: PathBuf,
+    /// The checkpoint that a compiled folder was made from
+    #[arg(long, value_name = "DIR")]
+    pub checkpoint: Option<PathBuf>,
+    /// Picture to compare on, - for stdin [a drawn one]
+    #[arg(long, value_name = "PICTURE")]
+    pub image: Option<PathBuf>,
+    /// Question to compare on
+    #[arg(long, value_name = "TEXT", default_value = "What is this?", allow_hyphen_values = true)]
+    pub prompt: OsString,
+    /// Threads [all processors]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Instruction sets [the best this processor has]
+    #[arg(long, value_name = "NAME")]
+    pub level: Option<String>,
+    #[command(flatten)]
+    pub choices: Choices,
+    /// One JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Demo {
+    /// Folder with a checkpoint and eval/questions.jsonl [the one that ships]
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// Questions to ask [all]
+    #[arg(long, value_name = "N")]
+    pub questions: Option<usize>,
+    /// Threads [all processors]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+#[derive(Args, Debug)]
+pub struct Completions {
+    pub shell: clap_complete::Shell,
+}
+
+/// `2G`, `512M`, `64K` (powers of 1024) or plain bytes.
+fn bytes(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.as_bytes().last() {
+        Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
+        Some(b'M' | b'm') => (&text[..text.len() - 1], 20),
+        Some(b'G' | b'g') => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    let n: Option<u64> = digits.parse().ok();
+    n.and_then(|n| n.checked_mul(1 << shift)).ok_or_else(|| "expected a number of bytes, as in 512M".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound_and_its_help_narrow() {
+        let mut command = super::Cli::command();
+        command.clone().debug_assert();
+        let mut pages = vec![command.render_help().to_string()];
+        for sub in command.get_subcommands_mut() {
+            pages.push(sub.render_help().to_string());
+        }
+        for line in pages.iter().flat_map(|page| page.lines()) {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+    }
+
+    #[test]
+    fn bytes_have_units() {
+        assert_eq!(super::bytes("512M"), Ok(512 << 20));
+        assert_eq!(super::bytes("7"), Ok(7));
+        assert!(super::bytes("1T").is_err() && super::bytes("").is_err() && super::bytes("99999999999G").is_err());
+    }
+}

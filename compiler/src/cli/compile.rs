@@ -1,0 +1,110 @@
+//! `tvlmc compile`: a checkpoint to a folder.
+
+use std::path::{Path, PathBuf};
+
+use super::args::Compile;
+use super::diff;
+use super::model::check_target;
+use super::ui::{Ui, size};
+use crate::assemble::{Assembled, Options, assemble};
+use crate::error::{Error, grouped};
+use crate::output::{self, Staging};
+
+pub fn compile(args: &Compile, ui: &Ui) -> Result<u8, Error> {
+    check_target(&args.target)?;
+    let choices = args.choices.options()?;
+    // Refused before minutes of work rather than after.
+    if let Some(out) = &args.output {
+        output::check(out, args.force)?;
+        refuse_inside(out, &args.model)?;
+    }
+    let options = Options { name: args.name.as_deref(), dump: args.dump_ir.as_deref(), ..choices };
+    if let Some(dump) = &args.dump_ir {
+        refuse_inside(dump, &args.model)?;
+        std::fs::create_dir_all(dump).map_err(Error::io("create", dump))?;
+    }
+    let assembled = read(&args.model, &options, ui)?;
+    check_memory(&assembled, args.max_ram)?;
+    if let Some(out) = &args.check {
+        return diff::check(&assembled, out);
+    }
+    let out = match &args.output {
+        Some(out) => out.clone(),
+        None => PathBuf::from(format!("{}-{}", assembled.name, args.target)),
+    };
+    refuse_inside(&out, &args.model)?;
+    let out = write(&assembled, &out, args.force, ui)?;
+    let package = &assembled.package;
+    let run = package.arena_bytes as u64 + package.scratch_bytes as u64;
+    ui.note(&format!(
+        "{}: {} of code, {} of weights; running takes {} beside them",
+        out.display(),
+        size(package.files.values().map(|text| text.len() as u64).sum()),
+        size(package.weights_bytes as u64),
+        size(run),
+    ));
+    Ok(0)
+}
+
+/// Reads a checkpoint up to the point where something is written.
+pub fn read(model: &Path, options: &Options<'_>, ui: &Ui) -> Result<Assembled, Error> {
+    let work = ui.work("reading and planning", None);
+    let assembled = assemble(model, options)?;
+    ui.check()?;
+    work.done(&format!("{} tensors", grouped(assembled.checkpoint.tensors().count() as u64)));
+    for note in &assembled.prepared.notes {
+        ui.note(&format!("note: {note}"));
+    }
+    Ok(assembled)
+}
+
+/// Writes the folder `out` and returns its absolute path.
+pub fn write(assembled: &Assembled, out: &Path, force: bool, ui: &Ui) -> Result<PathBuf, Error> {
+    let staging = Staging::begin(out, force)?;
+    let total = assembled.package.weights_bytes as u64;
+    let work = ui.work("packing weights", Some(total));
+    assembled.write(&staging, &|done| {
+        work.at(done);
+        ui.check()
+    })?;
+    work.done(&size(total));
+    staging.commit()
+}
+
+fn check_memory(assembled: &Assembled, limit: Option<u64>) -> Result<(), Error> {
+    let package = &assembled.package;
+    let need = assembled.weight_file_bytes() + package.arena_bytes as u64 + package.scratch_bytes as u64;
+    match limit {
+        Some(limit) if need > limit => Err(Error::Check(format!(
+            "running takes {} bytes with one thread ({} weight file, {} arena, {} scratch), --max-ram allows {}: try a smaller --context",
+            grouped(need),
+            grouped(assembled.weight_file_bytes()),
+            grouped(package.arena_bytes as u64),
+            grouped(package.scratch_bytes as u64),
+            grouped(limit)
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The checkpoint's folder is not ours to write into.
+fn refuse_inside(out: &Path, model: &Path) -> Result<(), Error> {
+    let absolute = |path: &Path| std::fs::canonicalize(path).or_else(|_| std::path::absolute(path));
+    let (Ok(model), Ok(name)) = (absolute(model), std::path::absolute(out)) else { return Ok(()) };
+    let folder = if model.is_file() { model.parent().unwrap_or(&model) } else { &model };
+    // The output may not exist yet, its parent does.
+    let out = match (name.parent().map(absolute), name.file_name()) {
+        (Some(Ok(parent)), Some(last)) => parent.join(last),
+        _ => name,
+    };
+    if out.starts_with(folder) {
+        return Err(Error::Usage(format!(
+            "{} is in the checkpoint's folder, which stays as it is: choose another place with -o",
+            out.display()
+        )));
+    }
+    if folder.starts_with(&out) {
+        return Err(Error::Usage(format!("{} holds the checkpoint: choose another place with -o", out.display())));
+    }
+    Ok(())
+}

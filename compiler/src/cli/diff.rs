@@ -1,0 +1,106 @@
+//! `tvlmc compile --check`: whether a folder is what would be emitted now.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, Read};
+use std::path::Path;
+
+use similar::TextDiff;
+
+use crate::assemble::{Assembled, hex};
+use crate::error::Error;
+use crate::package::WEIGHTS_NAME;
+
+/// Where the pairing digest stands in a weight file.
+const DIGEST_AT: usize = 32;
+
+/// Lines of a diff before it is cut.
+const SHOWN_LINES: usize = 400;
+
+/// Prints what differs; 1 if anything does. Weights are compared by size and pairing digest.
+pub fn check(assembled: &Assembled, out: &Path) -> Result<u8, Error> {
+    if !out.is_dir() {
+        return Err(Error::input(out.display().to_string(), "", "is no folder: --check compares an output that exists"));
+    }
+    let mut text = String::new();
+    let mut n_files = 0;
+    for (path, expected) in &assembled.package.files {
+        let found = match fs::read(out.join(path)) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                n_files += 1;
+                let _ = writeln!(text, "{path}: is missing");
+                continue;
+            }
+            Err(e) => return Err(Error::io("read", &out.join(path))(e)),
+        };
+        if found != *expected {
+            n_files += 1;
+            let diff = TextDiff::from_lines(found.as_str(), expected.as_str());
+            let (old, new) = (format!("{}/{path}", out.display()), format!("emitted/{path}"));
+            let _ = write!(text, "{}", diff.unified_diff().context_radius(3).header(&old, &new));
+        }
+    }
+    let expected: BTreeSet<&str> = assembled.package.files.keys().map(String::as_str).chain([WEIGHTS_NAME]).collect();
+    for path in files(out)?.iter().filter(|path| !expected.contains(path.as_str())) {
+        n_files += 1;
+        let _ = writeln!(text, "{path}: would not be emitted");
+    }
+    if let Some(difference) = weights(assembled, &out.join(WEIGHTS_NAME))? {
+        n_files += 1;
+        let _ = writeln!(text, "{WEIGHTS_NAME}: {difference}");
+    }
+    if n_files == 0 {
+        return Ok(0);
+    }
+    let n_lines = text.lines().count();
+    if n_lines > SHOWN_LINES {
+        text = text.lines().take(SHOWN_LINES).flat_map(|line| [line, "\n"]).collect();
+        let _ = writeln!(text, "... and {} lines more", n_lines - SHOWN_LINES);
+    }
+    super::print(&text)?;
+    Err(Error::Check(format!("{}: {n_files} files are not what would be emitted now", out.display())))
+}
+
+fn weights(assembled: &Assembled, path: &Path) -> Result<Option<String>, Error> {
+    let mut start = [0; DIGEST_AT + 32];
+    let read = |start: &mut [u8]| -> io::Result<u64> {
+        let mut file = fs::File::open(path)?;
+        file.read_exact(start)?;
+        Ok(file.metadata()?.len())
+    };
+    let bytes = match read(&mut start) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Some("is missing".into())),
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(Some("is no weight file".into())),
+        Err(e) => return Err(Error::io("read", path)(e)),
+    };
+    let digest = &start[DIGEST_AT..];
+    if digest != assembled.digest {
+        return Ok(Some(format!("pairing digest {}, emitted now {}", hex(digest), hex(&assembled.digest))));
+    }
+    let expected = assembled.weight_file_bytes();
+    Ok((bytes != expected).then(|| format!("{bytes} bytes, emitted now {expected}")))
+}
+
+/// Paths of all files in an output, with `/`; what cargo makes beside them does not count.
+fn files(out: &Path) -> Result<Vec<String>, Error> {
+    let mut found = Vec::new();
+    let mut folders = vec![String::new()];
+    while let Some(folder) = folders.pop() {
+        let path = out.join(&folder);
+        for entry in fs::read_dir(&path).map_err(Error::io("read", &path))? {
+            let entry = entry.map_err(Error::io("read", &path))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let relative = if folder.is_empty() { name } else { format!("{folder}/{name}") };
+            match entry.file_type().map_err(Error::io("read", &path))?.is_dir() {
+                true if relative == "target" => {}
+                true => folders.push(relative),
+                false => found.push(relative),
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}

@@ -1,0 +1,201 @@
+//! `tvlmc inspect`: what is in a model, and what would be emitted.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use models::{Layout, Policy, VisionForm};
+use serde_json::{Value, json};
+
+use super::args::Inspect;
+use super::compile;
+use super::model::{Compiled, Model};
+use super::ui::{Ui, count, size};
+use crate::assemble::{Assembled, TARGET, hex};
+use crate::error::Error;
+use crate::lower::Phase;
+
+pub fn inspect(args: &Inspect, ui: &Ui) -> Result<u8, Error> {
+    let (text, json) = match Model::open(&args.model)? {
+        Model::Compiled(compiled) => {
+            args.choices.refuse_for_compiled()?;
+            folder(&compiled)
+        }
+        Model::Checkpoint(path) => checkpoint(&compile::read(&path, &args.choices.options()?, ui)?),
+    };
+    super::print(&if args.json { format!("{json}\n") } else { text })?;
+    Ok(0)
+}
+
+/// Rows of a table: a title and what there is to say.
+struct Table(String);
+
+impl Table {
+    fn row(&mut self, title: &str, text: impl std::fmt::Display) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.0, "{title:18} {text}");
+    }
+}
+
+fn checkpoint(assembled: &Assembled) -> (String, Value) {
+    let (checkpoint, prepared) = (&assembled.checkpoint, &assembled.prepared);
+    let (vision, text) = (&prepared.description.vision, &prepared.description.text);
+    let layout = match prepared.description.layout {
+        Layout::FastVlm => "fast_vlm",
+        Layout::LlavaQwen2 => "llava_qwen2",
+    };
+    let form = match vision.form {
+        VisionForm::Folded => "folded",
+        VisionForm::Train => "train",
+    };
+    let policy = match &prepared.description.image.policy {
+        Policy::Pad { color } => format!("pad with {color:?}"),
+        Policy::Crop => "crop the center".into(),
+    };
+    let mut dtypes: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    let mut parts: BTreeMap<&str, u64> = BTreeMap::new();
+    for (name, info) in checkpoint.tensors() {
+        let of_type = dtypes.entry(info.dtype.name()).or_default();
+        of_type.0 += 1;
+        of_type.1 += info.values();
+        *parts.entry(part(name)).or_default() += info.values();
+    }
+    let n_values: u64 = parts.values().sum();
+    let stages = stages(&prepared.program.vision);
+    let vision_macs: u64 = stages.iter().map(|(_, macs)| macs).sum();
+    let row_macs: u64 = prepared.program.prefill.steps.iter().map(|s| s.macs).sum();
+    let decode_macs: u64 = prepared.program.decode.steps.iter().map(|s| s.macs).sum();
+    let levels: Vec<&str> = prepared.targets.iter().map(|target| target.level()).collect();
+    let package = &assembled.package;
+    let code: u64 = package.files.values().map(|text| text.len() as u64).sum();
+    let n_steps = [&prepared.program.vision, &prepared.program.prefill, &prepared.program.decode].map(|p| p.steps.len());
+
+    let mut table = Table(String::new());
+    table.row("format", format!("{layout}, vision tower in {form} form"));
+    for (name, bytes) in checkpoint.files() {
+        table.row("file", format!("{name}, {}", size(bytes)));
+    }
+    for (dtype, (tensors, values)) in &dtypes {
+        table.row("tensors", format!("{tensors} of {dtype}, {} values", count(*values)));
+    }
+    table.row("parameters", count(n_values));
+    for (part, values) in &parts {
+        table.row("", format!("{:12} {}", count(*values), part));
+    }
+    table.row("image", format!("{0} x {0} pixels, {1} tokens, {policy}", vision.side, vision.tokens()));
+    table.row("vision tower", format!("widths {:?}, blocks {:?}", vision.dims, vision.depths));
+    let (heads, kv) = (text.heads, text.kv_heads);
+    table.row("decoder", format!("{} layers of {}, {heads} heads on {kv}, MLP {}", text.layers, text.hidden, text.ffn));
+    let head = if text.tied { "tied" } else { "its own" };
+    table.row("vocabulary", format!("{} rows, head {head}, ends at {:?}", text.vocab, prepared.description.tokens.eos));
+    table.row("multiply-adds", format!("{:12} one image", count(vision_macs)));
+    for (stage, macs) in &stages {
+        table.row("", format!("  {:12} {stage}", count(*macs)));
+    }
+    table.row("", format!("{:12} one row of a prompt, without attention", count(row_macs)));
+    table.row("", format!("{:12} one token of an answer, without attention", count(decode_macs)));
+    for note in &prepared.notes {
+        table.row("note", note);
+    }
+    table.row("would be emitted", format!("{} for {TARGET}, levels {}", assembled.name, levels.join(", ")));
+    table.row("", format!("{:12} code, {} files", size(code), package.files.len()));
+    table.row("", format!("{:12} weights", size(package.weights_bytes as u64)));
+    table.row("", format!("{:12} arena, {} positions", size(package.arena_bytes as u64), prepared.program.context));
+    table.row("", format!("{:12} scratch of each thread", size(package.scratch_bytes as u64)));
+    table.row("", format!("{} steps for an image, {} for a prompt, {} for a token", n_steps[0], n_steps[1], n_steps[2]));
+
+    let json = json!({
+        "format": layout,
+        "vision_form": form,
+        "files": checkpoint.files().map(|(name, bytes)| json!({"name": name, "bytes": bytes})).collect::<Vec<_>>(),
+        "dtypes": dtypes.iter().map(|(dtype, (n, values))| json!({"dtype": dtype, "tensors": n, "values": values})).collect::<Vec<_>>(),
+        "parameters": n_values,
+        "parts": parts,
+        "image": {"side": vision.side, "tokens": vision.tokens()},
+        "decoder": {"layers": text.layers, "hidden": text.hidden, "heads": heads, "kv_heads": kv, "ffn": text.ffn, "vocab": text.vocab, "tied": text.tied},
+        "macs": {
+            "vision": vision_macs,
+            "vision_stages": stages.iter().map(|(name, macs)| json!({"name": name, "macs": macs})).collect::<Vec<_>>(),
+            "prefill_row": row_macs,
+            "decode": decode_macs,
+        },
+        "notes": prepared.notes,
+        "emitted": {
+            "name": assembled.name,
+            "target": TARGET,
+            "levels": levels,
+            "code_bytes": code,
+            "weights_bytes": package.weights_bytes,
+            "arena_bytes": package.arena_bytes,
+            "scratch_bytes_per_thread": package.scratch_bytes,
+            "max_context": prepared.program.context,
+            "steps": {"vision": n_steps[0], "prefill": n_steps[1], "decode": n_steps[2]},
+            "digest": hex(&assembled.digest),
+        },
+    });
+    (table.0, json)
+}
+
+fn folder(compiled: &Compiled) -> (String, Value) {
+    let m = &compiled.manifest;
+    let (vision, decode): (u64, u64) = (m.vision.iter().map(|op| op.macs).sum(), m.decode.iter().map(|op| op.macs).sum());
+    let mut table = Table(String::new());
+    table.row("compiled", format!("{} for {}, {}", m.name, m.target, m.quantization));
+    table.row("by", &m.tool);
+    table.row("checkpoint", &m.checkpoint_sha256);
+    table.row("digest", &m.pairing_sha256);
+    table.row("image", format!("{0} x {0} pixels, {1} tokens", m.image_side, m.tokens_per_image));
+    table.row("context", format!("{} positions", m.max_context));
+    table.row("levels", m.levels.join(", "));
+    table.row("multiply-adds", format!("{} one image", count(vision)));
+    table.row("", format!("{} one token of an answer, without attention", count(decode)));
+    table.row("weights", size(m.weights_bytes));
+    table.row("arena", size(m.arena_bytes));
+    table.row("scratch", format!("{} each thread", size(m.scratch_bytes_per_thread)));
+    let json = json!({
+        "compiled": {
+            "name": m.name,
+            "target": m.target,
+            "quantization": m.quantization,
+            "tool": m.tool,
+            "checkpoint_sha256": m.checkpoint_sha256,
+            "digest": m.pairing_sha256,
+            "levels": m.levels,
+            "weights_bytes": m.weights_bytes,
+            "arena_bytes": m.arena_bytes,
+            "scratch_bytes_per_thread": m.scratch_bytes_per_thread,
+            "max_context": m.max_context,
+        },
+        "image": {"side": m.image_side, "tokens": m.tokens_per_image},
+        "macs": {"vision": vision, "decode": decode},
+    });
+    (table.0, json)
+}
+
+/// The part of a model that a tensor belongs to, in both layouts.
+fn part(name: &str) -> &'static str {
+    if name.contains("vision_tower") {
+        "vision tower"
+    } else if name.contains("projector") {
+        "projector"
+    } else if name.contains("embed_tokens") {
+        "embedding"
+    } else if name.starts_with("lm_head") {
+        "head"
+    } else {
+        "decoder layers"
+    }
+}
+
+/// Multiply-adds of the vision tower by the first two words of the steps' names, in order.
+fn stages(phase: &Phase) -> Vec<(String, u64)> {
+    let mut stages: Vec<(String, u64)> = Vec::new();
+    for step in &phase.steps {
+        let words: Vec<&str> = step.name.split('.').collect();
+        let stage = if words[0] == "vision" { words[..2.min(words.len())].join(".") } else { words[0].to_owned() };
+        match stages.last_mut() {
+            Some((last, macs)) if *last == stage => *macs += step.macs,
+            _ => stages.push((stage, step.macs)),
+        }
+    }
+    stages
+}

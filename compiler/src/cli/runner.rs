@@ -1,0 +1,206 @@
+//! Building an emitted crate and calling its runner.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+
+use serde::Deserialize;
+
+use super::cache::Cache;
+use super::model::{Alpha, Compiled};
+use super::picture;
+use super::ui::Ui;
+use crate::error::Error;
+use crate::package::WEIGHTS_NAME;
+
+/// In the build folder of a crate that nobody edits: the path of its finished binary.
+const BUILT: &str = "built";
+
+/// Most bytes of a build's messages that are shown when it fails.
+const SHOWN: usize = 8 << 10;
+
+/// A built runner.
+pub struct Runner {
+    binary: PathBuf,
+    weights: PathBuf,
+}
+
+/// One line of cargo's messages.
+#[derive(Deserialize)]
+struct Message {
+    executable: Option<PathBuf>,
+}
+
+impl Runner {
+    /// Builds the crate of a compiled folder, unless that was done before.
+    ///
+    /// # Errors
+    /// There is no cargo, or it failed.
+    pub fn build(cache: &Cache, compiled: &Compiled, ui: &Ui) -> Result<Runner, Error> {
+        let target = cache.build(compiled);
+        let weights = compiled.folder.join(WEIGHTS_NAME);
+        let note = target.join(BUILT);
+        if cache.holds(compiled).is_some()
+            && let Ok(binary) = fs::read_to_string(&note)
+            && Path::new(&binary).is_file()
+        {
+            return Ok(Runner { binary: binary.into(), weights });
+        }
+        let work = ui.work("building the emitted crate", None);
+        let binary = cargo(&compiled.folder, &target, ui)?;
+        work.done("");
+        if let (Some(_), Some(path)) = (cache.holds(compiled), binary.to_str()) {
+            // Without it the next run asks cargo again.
+            let _ = fs::write(note, path);
+        }
+        Ok(Runner { binary, weights })
+    }
+
+    /// A call of the runner.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.arg("--weights").arg(&self.weights);
+        command
+    }
+}
+
+/// Builds a crate and returns its binary.
+fn cargo(folder: &Path, target: &Path, ui: &Ui) -> Result<PathBuf, Error> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let mut child = Command::new(&cargo)
+        .args(["build", "--release", "--offline", "--locked", "--bins", "--message-format=json-render-diagnostics"])
+        .arg("--target-dir")
+        .arg(target)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|e| {
+            let what = Path::new(&cargo).display();
+            let reason = if e.kind() == io::ErrorKind::NotFound { "is not there".into() } else { e.to_string() };
+            Error::Environment(format!(
+                "{what} {reason}: building the emitted crate takes a stable Rust toolchain (1.90 or later) on the PATH"
+            ))
+        })?;
+    let mut stderr = child.stderr.take();
+    let messages = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        if let Some(stderr) = &mut stderr {
+            // What cannot be read cannot be shown.
+            let _ = stderr.read_to_end(&mut text);
+        }
+        text
+    });
+    let mut binary = None;
+    for line in child.stdout.take().map(BufReader::new).into_iter().flat_map(BufRead::lines).map_while(Result::ok) {
+        if let Ok(Message { executable: Some(path) }) = serde_json::from_str(&line) {
+            binary = Some(path);
+        }
+    }
+    let status = child.wait().map_err(Error::io("wait for", Path::new(&cargo)))?;
+    let messages = messages.join().unwrap_or_default();
+    ui.check()?;
+    match binary {
+        Some(binary) if status.success() => Ok(binary),
+        _ => {
+            let text = String::from_utf8_lossy(&messages);
+            let mut from = text.len().saturating_sub(SHOWN);
+            while !text.is_char_boundary(from) {
+                from += 1;
+            }
+            Err(Error::Environment(format!(
+                "cargo could not build {} ({status}):\n{}",
+                folder.display(),
+                text[from..].trim_end()
+            )))
+        }
+    }
+}
+
+/// Pictures as files of raw pixels, which go when this goes.
+pub struct RawPictures {
+    folder: tempfile::TempDir,
+    sizes: Vec<RawPicture>,
+}
+
+/// A picture as the runner takes it.
+pub struct RawPicture {
+    /// Width and height, as in `640x480`.
+    pub size: String,
+    /// The file.
+    pub path: PathBuf,
+}
+
+impl RawPictures {
+    /// An empty set.
+    ///
+    /// # Errors
+    /// There is no folder for temporary files.
+    pub fn new() -> Result<RawPictures, Error> {
+        let folder = tempfile::Builder::new().prefix("tvlmc-").tempdir().map_err(Error::io("create a folder in", &std::env::temp_dir()))?;
+        Ok(RawPictures { folder, sizes: Vec::new() })
+    }
+
+    /// Decodes one more picture. The raw file has the picture's name, so that messages about it have it too.
+    ///
+    /// # Errors
+    /// As of [`picture::read`], and a full disk.
+    pub fn add(&mut self, path: &Path, alpha: Alpha, exif: bool) -> Result<&RawPicture, Error> {
+        let rgb = picture::read(path, alpha, exif)?;
+        self.add_rgb(&rgb, path)
+    }
+
+    /// Adds a decoded picture.
+    pub fn add_rgb(&mut self, rgb: &picture::Rgb, name: &Path) -> Result<&RawPicture, Error> {
+        let folder = self.folder.path().join(self.sizes.len().to_string());
+        fs::create_dir(&folder).map_err(Error::io("create", &folder))?;
+        let path = folder.join(name.file_name().unwrap_or("picture".as_ref()));
+        fs::write(&path, &rgb.pixels).map_err(Error::io("write", &path))?;
+        self.sizes.push(RawPicture { size: format!("{}x{}", rgb.width, rgb.height), path });
+        let last = self.sizes.len() - 1;
+        Ok(&self.sizes[last])
+    }
+
+    /// A text file beside the pictures.
+    pub fn text(&self, name: &str, text: &[u8]) -> Result<PathBuf, Error> {
+        let path = self.folder.path().join(name);
+        fs::write(&path, text).map_err(Error::io("write", &path))?;
+        Ok(path)
+    }
+
+    /// The folder of all of it.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Adds the pictures to a call.
+    pub fn give(&self, command: &mut Command) {
+        for RawPicture { size, path } in &self.sizes {
+            let mut value = OsString::from(format!("{size}:"));
+            value.push(path);
+            command.arg("--rgb").arg(value);
+        }
+    }
+}
+
+/// Runs a call whose output is the user's.
+///
+/// # Errors
+/// The binary cannot be started.
+pub fn run(mut command: Command) -> Result<ExitStatus, Error> {
+    let program = PathBuf::from(command.get_program());
+    command.status().map_err(Error::io("run", &program))
+}
+
+/// The exit code of a runner as ours.
+pub fn exit_code(status: ExitStatus) -> Result<u8, Error> {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Ok(u8::try_from(code).unwrap_or(101)),
+        (None, Some(signal)) => Err(Error::Bug(format!("the emitted program was ended by signal {signal}"))),
+        (None, None) => Err(Error::Bug("the emitted program ended without a reason".into())),
+    }
+}

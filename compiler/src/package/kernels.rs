@@ -1,0 +1,267 @@
+//! The kernels of each level, one file for a family, and the table the plan calls them by.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use emit::{File, Item};
+use kernels::{Kernel, Target, emit_kernel, legalize, parameter_tokens, verify};
+use proc_macro2::{Ident, Span, TokenStream, TokenTree};
+use quote::quote;
+
+use crate::error::Error;
+use crate::pipeline::Prepared;
+
+/// Family of a kernel, the name of its file: by the first word of its name.
+fn family(kernel: &str) -> &'static str {
+    const FAMILIES: &[(&str, &str)] = &[
+        ("gemm_", "gemm"),
+        ("gemm", "gemm"),
+        ("gelu_", "elementwise"),
+        ("swiglu_", "elementwise"),
+        ("copy_", "elementwise"),
+        ("softmax", "attention"),
+        ("attend", "attention"),
+        ("pack_kv", "attention"),
+        ("rope_cache", "attention"),
+        ("depthwise", "depthwise"),
+        ("conv", "conv"),
+        ("patch_embed", "conv"),
+        ("stem", "conv"),
+        ("squeeze_excite", "squeeze_excite"),
+        ("scale_gelu", "squeeze_excite"),
+        ("argmax", "head"),
+        ("embed", "head"),
+        ("layer_norm_f32", "norm"),
+        ("rms_norm_f32", "norm"),
+        ("rms_norm_gain_f32", "norm"),
+    ];
+    FAMILIES.iter().find(|(prefix, _)| kernel.starts_with(prefix)).map_or("linear", |(_, family)| family)
+}
+
+fn family_docs(family: &str) -> &'static str {
+    match family {
+        "gemm" => "Register tiles of matrix products.",
+        "elementwise" => "Work on each element of rows.",
+        "attention" => "Softmax, attention, rotary positions and the cache.",
+        "depthwise" => "Depthwise convolutions along one row.",
+        "conv" => "Convolutional regions of the vision tower, strip by strip.",
+        "squeeze_excite" => "Squeeze and excite.",
+        "head" => "Embedding rows and the most likely token.",
+        "norm" => "Normalizations of rows.",
+        _ => "Linear layers on rows, with what precedes and follows them.",
+    }
+}
+
+/// The kernels that the plan calls, in the order of their first call, at one level.
+pub(super) fn entry_points(prepared: &Prepared, level: usize) -> Result<Vec<Rc<Kernel>>, Error> {
+    let program = &prepared.program;
+    let phases = [&program.vision, &program.prefill, &program.decode];
+    let steps = phases.into_iter().flat_map(|p| &p.steps).map(|s| &s.kernels[level]);
+    let mut out = Vec::new();
+    for kernel in steps.chain([&program.embed[level]]) {
+        add(&mut out, kernel)?;
+    }
+    Ok(out)
+}
+
+/// Adds a kernel unless it is there; two different ones of one name are our bug.
+fn add(kernels: &mut Vec<Rc<Kernel>>, kernel: &Rc<Kernel>) -> Result<(), Error> {
+    match kernels.iter().find(|k| k.name == kernel.name) {
+        Some(known) if known.body == kernel.body => Ok(()),
+        Some(_) => Err(Error::Bug(format!("two kernels are named {}", kernel.name))),
+        None => {
+            kernels.push(kernel.clone());
+            Ok(())
+        }
+    }
+}
+
+pub(super) fn emit(prepared: &Prepared, files: &mut BTreeMap<String, String>) -> Result<(), Error> {
+    let mut levels = Vec::new();
+    for (i, target) in prepared.targets.iter().enumerate() {
+        level(prepared, i, target.as_ref(), files)?;
+        levels.push(target.level());
+    }
+    files.insert("src/kernels/mod.rs".to_string(), emit::print(&table(prepared, &levels)?));
+    Ok(())
+}
+
+/// All files of one level.
+fn level(
+    prepared: &Prepared,
+    index: usize,
+    target: &dyn Target,
+    files: &mut BTreeMap<String, String>,
+) -> Result<(), Error> {
+    let mut all = Vec::new();
+    for entry in entry_points(prepared, index)? {
+        for kernel in entry.with_callees() {
+            add(&mut all, &kernel)?;
+        }
+    }
+    let mut families: BTreeMap<&str, Vec<&Rc<Kernel>>> = BTreeMap::new();
+    for kernel in &all {
+        families.entry(family(&kernel.name)).or_default().push(kernel);
+    }
+    let folder = format!("src/kernels/{}", target.level());
+    for (name, kernels) in &families {
+        let text = emit::print(&family_file(name, kernels, target)?);
+        files.insert(format!("{folder}/{name}.rs"), text);
+    }
+    let docs = vec![format!("Helpers of level {}: reductions over the lanes of a register.", target.level())];
+    let lanes = File { docs, items: target.prelude() };
+    files.insert(format!("{folder}/lanes.rs"), emit::print(&lanes));
+    let docs = vec![format!("Kernels of level {}, one file for each family.", target.level())];
+    let modules: BTreeSet<&str> = families.keys().copied().chain(["lanes"]).collect();
+    let items = modules
+        .iter()
+        .map(|m| {
+            let m = ident(m);
+            line(if m == "lanes" { quote!(mod #m;) } else { quote!(pub mod #m;) })
+        })
+        .collect();
+    files.insert(format!("{folder}/mod.rs"), emit::print(&File { docs, items }));
+    Ok(())
+}
+
+fn family_file(name: &str, kernels: &[&Rc<Kernel>], target: &dyn Target) -> Result<File, Error> {
+    let mut functions = Vec::new();
+    let mut uses = BTreeSet::new();
+    for kernel in kernels {
+        for callee in kernel.with_callees() {
+            if family(&callee.name) != name {
+                uses.insert(family(&callee.name));
+            }
+        }
+        let legal = legalize(kernel, target);
+        verify(&legal).map_err(|e| Error::Bug(e.to_string()))?;
+        functions.push(emit_kernel(&legal, target));
+    }
+    // What the functions themselves name: callees of callees are not theirs to import.
+    let named: BTreeSet<String> = functions.iter().flat_map(|f| words(&f.body)).collect();
+    uses.retain(|other| named.iter().any(|n| family(n) == *other && is_kernel(n)));
+    let mut items: Vec<Item> = uses
+        .into_iter()
+        .map(|other| {
+            let other = ident(other);
+            line(quote!(use super::#other::*;))
+        })
+        .collect();
+    if helpers(target, &named) {
+        items.push(line(quote!(use super::lanes::*;)));
+    }
+    items.sort_by_key(|i| if let Item::Line { tokens, .. } = i { tokens.to_string() } else { String::new() });
+    if let Some(intrinsics) = target.prelude().into_iter().find(|i| matches!(i, Item::Line { .. }))
+        && named.iter().any(|n| n.starts_with('_'))
+    {
+        items.push(intrinsics);
+    }
+    items.extend(functions.into_iter().map(Item::Function));
+    Ok(File { docs: vec![family_docs(name).to_string()], items })
+}
+
+/// Names that look like kernels: they hold their number format.
+fn is_kernel(name: &str) -> bool {
+    name.contains("_f32_")
+}
+
+fn helpers(target: &dyn Target, named: &BTreeSet<String>) -> bool {
+    target.prelude().iter().any(|item| match item {
+        Item::Function(f) => words_of(&f.head).last().is_some_and(|n| named.contains(n)),
+        // `pub const NAME: ...`.
+        Item::Line { tokens, .. } => words_of(tokens).get(2).is_some_and(|n| named.contains(n)),
+        Item::Comment(_) | Item::Table { .. } | Item::Scope { .. } => false,
+    })
+}
+
+/// Identifiers of all statements.
+fn words(body: &emit::Block) -> Vec<String> {
+    let mut out = Vec::new();
+    for stmt in body {
+        match stmt {
+            emit::Stmt::Comment(_) | emit::Stmt::Blank => {}
+            emit::Stmt::Line(tokens) => out.extend(words_of(tokens)),
+            emit::Stmt::Scope { head, body } => {
+                out.extend(words_of(head));
+                out.extend(words(body));
+            }
+            emit::Stmt::Branch { head, body, otherwise } => {
+                out.extend(words_of(head));
+                out.extend(words(body));
+                out.extend(words(otherwise));
+            }
+        }
+    }
+    out
+}
+
+fn words_of(tokens: &TokenStream) -> Vec<String> {
+    tokens
+        .clone()
+        .into_iter()
+        .flat_map(|t| match t {
+            TokenTree::Ident(i) => vec![i.to_string()],
+            TokenTree::Group(g) => words_of(&g.stream()),
+            TokenTree::Punct(_) | TokenTree::Literal(_) => Vec::new(),
+        })
+        .collect()
+}
+
+/// `src/kernels/mod.rs`: the table of entry points and its values for each level.
+fn table(prepared: &Prepared, levels: &[&str]) -> Result<File, Error> {
+    let entries = entry_points(prepared, 0)?;
+    let mut items: Vec<Item> = levels
+        .iter()
+        .rev()
+        .map(|level| {
+            let level = ident(level);
+            line(quote!(mod #level;))
+        })
+        .collect();
+    let rows = entries
+        .iter()
+        .map(|kernel| {
+            let (name, types) = (ident(&kernel.name), types(kernel));
+            let docs = kernel.docs.first().cloned().into_iter().collect();
+            (docs, quote!(pub #name: unsafe fn(#(#types),*)))
+        })
+        .collect();
+    items.push(Item::Table {
+        docs: vec!["The kernels that the plan calls, at one level.".to_string()],
+        attrs: vec![],
+        head: quote!(pub struct Kernels),
+        rows,
+        delimiters: ("{", "}"),
+    });
+    for level in levels {
+        let (module, constant) = (ident(level), ident(&level.to_uppercase()));
+        let rows = entries
+            .iter()
+            .map(|kernel| {
+                let (name, family) = (ident(&kernel.name), ident(family(&kernel.name)));
+                (vec![], quote!(#name: #module::#family::#name))
+            })
+            .collect();
+        items.push(Item::Table {
+            docs: vec![format!("Level {level}.")],
+            attrs: vec![],
+            head: quote!(pub const #constant: Kernels = Kernels),
+            rows,
+            delimiters: ("{", "};"),
+        });
+    }
+    Ok(File { docs: vec!["Kernels: the same functions at each level, specialized for this model.".to_string()], items })
+}
+
+/// Types of a kernel's parameters.
+fn types(kernel: &Kernel) -> Vec<TokenStream> {
+    parameter_tokens(kernel).into_iter().map(|p| p.into_iter().skip(2).collect()).collect()
+}
+
+fn ident(name: &str) -> Ident {
+    Ident::new(name, Span::call_site())
+}
+
+fn line(tokens: TokenStream) -> Item {
+    Item::Line { docs: vec![], attrs: vec![], tokens }
+}

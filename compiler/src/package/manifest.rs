@@ -1,0 +1,89 @@
+//! `manifest.json`: what was made from what.
+
+use models::Layout;
+use serde::Serialize;
+
+use super::{Identity, Package, TOOL_VERSION, WEIGHTS_NAME};
+use crate::lower::Phase;
+use crate::pipeline::Prepared;
+
+/// The manifest. Fields are written in this order.
+#[derive(Serialize)]
+struct Manifest<'a> {
+    format: &'static str,
+    version: u32,
+    tool: String,
+    name: &'a str,
+    target: &'a str,
+    quantization: &'static str,
+    checkpoint_sha256: String,
+    pairing_sha256: String,
+    weights: &'static str,
+    weights_bytes: usize,
+    arena_bytes: usize,
+    scratch_bytes_per_thread: usize,
+    image_side: usize,
+    tokens_per_image: usize,
+    /// What the reference implementation of the layout makes of transparent pictures.
+    alpha: &'static str,
+    max_context: usize,
+    levels: Vec<&'static str>,
+    vision: Vec<Op<'a>>,
+    decode: Vec<Op<'a>>,
+}
+
+/// One step.
+#[derive(Serialize)]
+struct Op<'a> {
+    name: &'a str,
+    macs: u64,
+    weight_bytes: usize,
+}
+
+pub(super) fn manifest(prepared: &Prepared, id: &Identity<'_>, package: &Package) -> String {
+    let manifest = Manifest {
+        format: "tvlmc-package",
+        version: 1,
+        tool: format!("tvlmc {TOOL_VERSION}"),
+        name: id.name,
+        target: id.target,
+        quantization: "f32",
+        checkpoint_sha256: hex(&id.checkpoint),
+        pairing_sha256: hex(&id.digest),
+        weights: WEIGHTS_NAME,
+        weights_bytes: package.weights_bytes,
+        arena_bytes: package.arena_bytes,
+        scratch_bytes_per_thread: package.scratch_bytes,
+        image_side: prepared.description.vision.side,
+        tokens_per_image: prepared.description.vision.tokens(),
+        alpha: match prepared.description.layout {
+            Layout::FastVlm => "white",
+            Layout::LlavaQwen2 => "drop",
+        },
+        max_context: prepared.program.context,
+        levels: prepared.targets.iter().map(|t| t.level()).collect(),
+        vision: ops(prepared, &prepared.program.vision),
+        decode: ops(prepared, &prepared.program.decode),
+    };
+    let mut text = serde_json::to_string_pretty(&manifest).expect("plain data has a JSON form");
+    text.push('\n');
+    text
+}
+
+fn ops<'a>(prepared: &'a Prepared, phase: &'a Phase) -> Vec<Op<'a>> {
+    let weight_bytes = |step: &crate::lower::Step| {
+        step.pointers
+            .iter()
+            .map(|p| match p {
+                crate::lower::Place::Weight(pack) => 4 * prepared.program.packs.floats(*pack),
+                crate::lower::Place::Slot(..) | crate::lower::Place::Scratch => 0,
+            })
+            .sum()
+    };
+    phase.steps.iter().map(|s| Op { name: &s.name, macs: s.macs, weight_bytes: weight_bytes(s) }).collect()
+}
+
+/// Lower-case hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

@@ -1,0 +1,360 @@
+//! The plan: three flat lists of kernel calls, readable from top to bottom.
+
+use std::collections::BTreeMap;
+
+use emit::{File, Function, Item, Stmt};
+use kernels::ParamKind;
+use models::Policy;
+use proc_macro2::{Ident, Literal, Span, TokenStream};
+use quote::quote;
+
+use super::names::Names;
+use super::{Identity, WEIGHTS_NAME};
+use crate::lower::{Phase, Place, Step, Units};
+use crate::pack::PackId;
+use crate::pipeline::Prepared;
+
+pub(super) fn emit(prepared: &Prepared, id: &Identity<'_>, names: &Names, files: &mut BTreeMap<String, String>) {
+    let program = &prepared.program;
+    let phases = [
+        ("vision", &program.vision, "From the slot `IMAGE` to the rows of the picture."),
+        ("prefill", &program.prefill, "Many positions: `rows` rows from position `start` on."),
+        ("decode", &program.decode, "One position, `start`."),
+    ];
+    for (name, phase, docs) in phases {
+        files.insert(format!("src/plan/{name}.rs"), emit::print(&phase_file(prepared, name, phase, docs, names)));
+    }
+    files.insert("src/plan/weights.rs".to_string(), emit::print(&weights_file(prepared, names)));
+    files.insert("src/plan/slots.rs".to_string(), emit::print(&slots_file(prepared, names)));
+    files.insert("src/plan/mod.rs".to_string(), emit::print(&plan_file(prepared, id, names)));
+}
+
+fn ident(name: &str) -> Ident {
+    Ident::new(name, Span::call_site())
+}
+
+fn number(n: usize) -> Literal {
+    Literal::usize_unsuffixed(n)
+}
+
+fn line(tokens: TokenStream) -> Item {
+    Item::Line { docs: vec![], attrs: vec![], tokens }
+}
+
+fn weights_file(prepared: &Prepared, names: &Names) -> File {
+    let items = prepared
+        .program
+        .packs
+        .iter()
+        .enumerate()
+        .map(|(i, pack)| {
+            let (name, at) = (names.pack(PackId(i)), number(pack.at * 4));
+            line(quote!(pub const #name: usize = #at;))
+        })
+        .collect();
+    File { docs: vec!["Byte offsets in the weight file's section `weights`, in the order of use.".to_string()], items }
+}
+
+fn slots_file(prepared: &Prepared, names: &Names) -> File {
+    let mut items = Vec::new();
+    for (i, slot) in prepared.program.slots.iter().enumerate() {
+        let (name, at) = (names.slot(crate::lower::SlotId(i)), number(prepared.memory.offsets[i]));
+        let bytes = slot.floats * 4;
+        let docs = vec![format!("{bytes} bytes{}.", if slot.persistent { ", kept between calls" } else { "" })];
+        items.push(Item::Line { docs, attrs: vec![], tokens: quote!(pub const #name: usize = #at;) });
+    }
+    let docs = vec![
+        "Byte offsets in the arena.".to_string(),
+        String::new(),
+        "Slots whose lives do not meet share memory, so offsets repeat.".to_string(),
+    ];
+    File { docs, items }
+}
+
+fn phase_file(prepared: &Prepared, name: &str, phase: &Phase, docs: &str, names: &Names) -> File {
+    let uses = [
+        quote!(use super::{slots, weights};),
+        quote!(use crate::kernels::Kernels;),
+        quote!(use runtime_min::{Cx, Step};),
+    ];
+    let mut items: Vec<Item> = uses.into_iter().map(line).collect();
+    let steps = phase
+        .steps
+        .iter()
+        .map(|step| {
+            let tap = &step.result;
+            let (slot, name) = (names.slot(tap.slot), &step.name);
+            let (rows, channels, pitch) = (number(tap.rows), number(tap.channels), number(tap.pitch));
+            let macs = Literal::u64_unsuffixed(step.macs);
+            let row = quote!(Step { name: #name, slot: slots::#slot, rows: #rows, channels: #channels, pitch: #pitch, macs: #macs });
+            (vec![], row)
+        })
+        .collect();
+    items.push(Item::Table {
+        docs: vec!["The steps and where their results lie.".to_string()],
+        attrs: vec![],
+        head: quote!(pub const STEPS: &[Step] =),
+        rows: steps,
+        delimiters: ("&[", "];"),
+    });
+    let mut body = Vec::new();
+    for (i, step) in phase.steps.iter().enumerate() {
+        if i > 0 {
+            body.push(Stmt::Blank);
+        }
+        step_statements(prepared, step, i, names, &mut body);
+    }
+    let params = match name {
+        "vision" => vec![quote!(k: &Kernels), quote!(cx: &Cx<'_>)],
+        "prefill" => vec![quote!(k: &Kernels), quote!(cx: &Cx<'_>), quote!(start: usize), quote!(rows: usize)],
+        _ => vec![quote!(k: &Kernels), quote!(cx: &Cx<'_>), quote!(start: usize)],
+    };
+    let function = Function {
+        docs: vec![docs.to_string(), String::new(), "Every thread of the team runs this list; each step divides its work among them.".to_string()],
+        attrs: vec![],
+        head: quote!(pub fn run),
+        params,
+        returns: None,
+        body,
+    };
+    items.push(Item::Function(function));
+    File { docs: vec![format!("The phase `{name}`, step by step.")], items }
+}
+
+fn step_statements(prepared: &Prepared, step: &Step, index: usize, names: &Names, body: &mut Vec<Stmt>) {
+    body.push(Stmt::Comment(format!("{}  {}", step.name, step.shapes)));
+    let dynamic = step.result.rows == 0;
+    let units = match step.units {
+        Units::Fixed(n) => {
+            let n = number(n);
+            quote!(#n)
+        }
+        Units::Rows(1) => quote!(rows),
+        Units::Rows(group) => {
+            let group = number(group);
+            quote!(rows.div_ceil(#group))
+        }
+        Units::HeadRows { heads, block } => {
+            let (heads, block) = (number(heads), number(block));
+            quote!(#heads * rows.div_ceil(#block))
+        }
+    };
+    body.push(Stmt::Line(quote!(let part = cx.part(#units);)));
+    body.push(Stmt::Comment("SAFETY: the compiler has checked every operand of this call against its slot or weight.".to_string()));
+    let kernel = &step.kernels[0];
+    let field = ident(&kernel.name);
+    let mut places = step.pointers.iter();
+    let args: Vec<TokenStream> = kernel
+        .params
+        .iter()
+        .map(|param| match param.kind {
+            ParamKind::Ptr(_, elem, _) => {
+                let place = match places.next() {
+                    Some(Place::Weight(pack)) => {
+                        let name = names.pack(*pack);
+                        quote!(cx.weight(weights::#name))
+                    }
+                    Some(Place::Slot(slot, at)) => {
+                        let (name, at) = (names.slot(*slot), number(at * 4));
+                        if at.to_string() == "0" { quote!(cx.slot(slots::#name)) } else { quote!(cx.slot(slots::#name + #at)) }
+                    }
+                    Some(Place::Scratch) | None => quote!(cx.scratch()),
+                };
+                if elem == kernels::Elem::U32 { quote!(#place.cast()) } else { place }
+            }
+            ParamKind::Size(_) => match param.name.as_str() {
+                "first" => quote!(part.start),
+                "last" => quote!(part.end),
+                "start" => quote!(start),
+                "row" => quote!(rows - 1),
+                _ => quote!(rows),
+            },
+        })
+        .collect();
+    let call = Stmt::Line(quote!((k.#field)(#(#args),*);));
+    body.push(Stmt::Scope { head: quote!(unsafe), body: vec![call] });
+    let (index, rows) = (number(index), if dynamic { quote!(rows) } else { number_tokens(step.result.rows) });
+    body.push(Stmt::Branch {
+        head: quote!(cx.end(&STEPS[#index], #rows)),
+        body: vec![Stmt::Line(quote!(return;))],
+        otherwise: vec![],
+    });
+    let _ = prepared;
+}
+
+fn number_tokens(n: usize) -> TokenStream {
+    let n = number(n);
+    quote!(#n)
+}
+
+/// `src/plan/mod.rs`: the constants the runtime reads, and the program.
+fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
+    let (program, description) = (&prepared.program, &prepared.description);
+    let pitch = |n: usize| number(kernels::library::pitch(n));
+    let hidden = description.text.hidden;
+    let slot = |s| {
+        let name = names.slot(s);
+        quote!(slots::#name)
+    };
+    let policy = match description.image.policy {
+        Policy::Pad { color: [r, g, b] } => {
+            let color = [r, g, b].map(Literal::u8_unsuffixed);
+            let [r, g, b] = color;
+            quote!(ImagePolicy::Pad { color: [#r, #g, #b] })
+        }
+        Policy::Crop => quote!(ImagePolicy::Crop),
+    };
+    let n = |n: usize| number_tokens(n);
+    let name = id.name;
+    let rows: Vec<(Vec<String>, TokenStream)> = [
+        ("name", quote!(#name)),
+        ("image_side", quote!(crate::IMAGE_SIDE)),
+        ("tokens_per_image", quote!(crate::TOKENS_PER_IMAGE)),
+        ("hidden", n(hidden)),
+        ("vocab", n(description.text.vocab)),
+        ("max_context", quote!(crate::MAX_CONTEXT)),
+        ("chunk", n(program.chunk)),
+        ("arena_bytes", quote!(crate::ARENA_BYTES)),
+        ("scratch_bytes", quote!(crate::SCRATCH_BYTES_PER_THREAD)),
+        ("weights_bytes", quote!(crate::WEIGHTS_BYTES)),
+        ("input_image", slot(program.io.image)),
+        ("image_rows", slot(program.io.image_rows)),
+        ("image_rows_pitch", {
+            let p = pitch(hidden);
+            quote!(#p)
+        }),
+        ("rows", slot(program.io.rows)),
+        ("rows_pitch", {
+            let p = pitch(hidden);
+            quote!(#p)
+        }),
+        ("logits", slot(program.io.logits)),
+        ("token", slot(program.io.token)),
+        ("policy", policy),
+        ("digest", quote!(crate::WEIGHTS_DIGEST)),
+        ("weights_name", {
+            let w = WEIGHTS_NAME;
+            quote!(#w)
+        }),
+        ("steps", quote!([vision::STEPS, prefill::STEPS, decode::STEPS])),
+    ]
+    .into_iter()
+    .map(|(field, value)| {
+        let field = ident(field);
+        (vec![], quote!(#field: #value))
+    })
+    .collect();
+    let levels = prepared
+        .targets
+        .iter()
+        .map(|t| {
+            let (name, check) = match t.level() {
+                "v4" => ("x86-64-v4", quote!(cpu::x86_64_v4)),
+                _ => ("x86-64-v3", quote!(cpu::x86_64_v3)),
+            };
+            (vec![], quote!(Level { name: #name, available: #check }))
+        })
+        .collect();
+    let arms: Vec<TokenStream> = prepared
+        .targets
+        .iter()
+        .enumerate()
+        .map(|(i, t)| {
+            let constant = ident(&t.level().to_uppercase());
+            if i + 1 == prepared.targets.len() {
+                quote!(_ => kernels::#constant)
+            } else {
+                let i = number(i);
+                quote!(#i => kernels::#constant)
+            }
+        })
+        .collect();
+    let function = |docs: &str, head: TokenStream, params: Vec<TokenStream>, returns: Option<TokenStream>, body: Vec<Stmt>| {
+        let docs = if docs.is_empty() { vec![] } else { vec![docs.to_string()] };
+        Item::Function(Function { docs, attrs: vec![], head, params, returns, body })
+    };
+    let cx = quote!(cx: &Cx<'_>);
+    let embed = ident(&program.embed[0].name);
+    let (table, rows_slot) = (names.pack(program.embed_table), names.slot(program.io.rows));
+    let row_bytes = number(4 * kernels::library::pitch(hidden));
+    let table_rows = Item::Table {
+        docs: vec![],
+        attrs: vec![],
+        head: quote!(const INFO: Info = Info),
+        rows,
+        delimiters: ("{", "};"),
+    };
+    let level_rows = Item::Table {
+        docs: vec![],
+        attrs: vec![],
+        head: quote!(const LEVELS: &'static [Level] =),
+        rows: levels,
+        delimiters: ("&[", "];"),
+    };
+    let select = Stmt::Scope {
+        head: quote!(let kernels = match level),
+        body: arms.into_iter().map(|a| Stmt::Line(quote!(#a,))).collect(),
+    };
+    let _ = select;
+    let choose = vec![
+        Stmt::Line({
+            let tables: Vec<Ident> = prepared.targets.iter().map(|t| ident(&t.level().to_uppercase())).collect();
+            quote!(let mut tables = [#(kernels::#tables),*].into_iter();)
+        }),
+        Stmt::Comment("The last one is the lowest level, which every accepted processor has.".to_string()),
+        Stmt::Line({
+            let last = ident(&prepared.targets.last().map_or("v3", |t| t.level()).to_uppercase());
+            quote!(Program { kernels: tables.nth(level).unwrap_or(kernels::#last) })
+        }),
+    ];
+    let methods = vec![
+        table_rows,
+        level_rows,
+        function("", quote!(fn with_level), vec![quote!(level: usize)], Some(quote!(Self)), choose),
+        function("", quote!(fn vision), vec![quote!(&self), cx.clone()], None, vec![Stmt::Line(quote!(vision::run(&self.kernels, cx);))]),
+        function(
+            "",
+            quote!(fn prefill),
+            vec![quote!(&self), cx.clone(), quote!(start: usize), quote!(rows: usize)],
+            None,
+            vec![Stmt::Line(quote!(prefill::run(&self.kernels, cx, start, rows);))],
+        ),
+        function(
+            "",
+            quote!(fn decode),
+            vec![quote!(&self), cx.clone(), quote!(start: usize)],
+            None,
+            vec![Stmt::Line(quote!(decode::run(&self.kernels, cx, start);))],
+        ),
+        function(
+            "",
+            quote!(fn embed),
+            vec![quote!(&self), cx, quote!(id: u32), quote!(row: usize)],
+            None,
+            vec![
+                Stmt::Line(quote!(let (table, to) = (cx.weight(weights::#table), cx.slot(slots::#rows_slot + row * #row_bytes));)),
+                Stmt::Comment("SAFETY: the runtime passes ids below `vocab` and rows below `chunk`.".to_string()),
+                Stmt::Scope { head: quote!(unsafe), body: vec![Stmt::Line(quote!((self.kernels.#embed)(table, to, id as usize);))] },
+            ],
+        ),
+    ];
+    let mut items: Vec<Item> = ["decode", "prefill", "slots", "vision", "weights"]
+        .iter()
+        .map(|m| {
+            let m = ident(m);
+            line(quote!(mod #m;))
+        })
+        .collect();
+    items.push(Item::Comment("The plan reads top to bottom in `vision`, `prefill` and `decode`.".to_string()));
+    items.push(line(quote!(use crate::kernels::{self, Kernels};)));
+    items.push(line(quote!(use runtime_min::{Cx, ImagePolicy, Info, Level, cpu};)));
+    items.push(Item::Table {
+        docs: vec!["The compiled model: the kernels of the level that was chosen when it was opened.".to_string()],
+        attrs: vec![],
+        head: quote!(pub struct Program),
+        rows: vec![(vec![], quote!(kernels: Kernels))],
+        delimiters: ("{", "}"),
+    });
+    items.push(Item::Scope { docs: vec![], head: quote!(impl runtime_min::Program for Program), items: methods });
+    File { docs: vec!["What is run, in which order, on which memory.".to_string()], items }
+}

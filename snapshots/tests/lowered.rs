@@ -1,0 +1,60 @@
+//! Every kernel that the nano models use, for every target: also those whose emission comes later.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::rc::Rc;
+
+use kernels::library::Schedule;
+use kernels::{Kernel, Target};
+use snapshots::{module, targets};
+use compiler::frontend::{Checkpoint, OpenOptions, describe};
+use compiler::{lower, passes};
+
+/// The kernels of a nano model's program, built with the schedule of `target`.
+fn kernels_of(layout: &str, target: Box<dyn Target>) -> Vec<Rc<Kernel>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/nano").join(layout);
+    let checkpoint = Checkpoint::open(&folder, &OpenOptions::default()).expect("the nano model is in the project");
+    let described = describe(&checkpoint).expect("it is a FastVLM").description;
+    let mut weights = ir::Weights::new();
+    let vision = models::vision(&described, &mut weights).expect("a graph");
+    let decoder = models::decoder(&described, &mut weights).expect("a graph");
+    let table = models::embedding(&described, &mut weights);
+    let vision = passes::run_all(vision, &mut weights, None).expect("passes");
+    let decoder = passes::run_all(decoder, &mut weights, None).expect("passes");
+    let targets = [target];
+    let options = lower::Options { context: described.text.max_positions.min(512) };
+    let program = lower::lower(&described, &vision, &decoder, table, &mut weights, &targets, &options);
+    let program = program.unwrap_or_else(|e| panic!("{layout}: {e}"));
+    let mut all: BTreeMap<String, Rc<Kernel>> = BTreeMap::new();
+    let phases = [&program.vision, &program.prefill, &program.decode];
+    let entries = phases.into_iter().flat_map(|p| &p.steps).flat_map(|s| &s.kernels).chain(&program.embed);
+    for kernel in entries.flat_map(Kernel::with_callees) {
+        let known = all.entry(kernel.name.clone()).or_insert_with(|| kernel.clone());
+        assert_eq!(known.body, kernel.body, "two kernels are named {}", kernel.name);
+    }
+    all.into_values().collect()
+}
+
+/// [`module`] verifies each kernel after legalizing it.
+#[test]
+fn every_kernel_verifies_and_parses_on_every_target() {
+    for (i, target) in targets().iter().enumerate() {
+        for layout in ["hf", "llava"] {
+            let kernels = kernels_of(layout, targets().swap_remove(i));
+            assert!(kernels.len() > 20, "{layout}: only {} kernels", kernels.len());
+            let text = module(&kernels, target.as_ref());
+            syn::parse_file(&text).unwrap_or_else(|e| panic!("{layout} at {}: {e}", target.level()));
+        }
+    }
+}
+
+/// One register stays free when a tile is chosen.
+#[test]
+fn register_tiles_fit_the_registers() {
+    for target in targets() {
+        let s = Schedule::new(target.as_ref());
+        let parts = kernels::LANES / target.lanes();
+        let used = s.tile.0 * s.tile.1 * parts + s.tile.1 * parts + 1;
+        assert!(used < target.registers(), "{}: a tile of {:?} takes {used} registers", target.level(), s.tile);
+    }
+}

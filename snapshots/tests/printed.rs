@@ -1,0 +1,105 @@
+//! The printed source of the library's kernels, for every target.
+
+use std::path::Path;
+use std::process::Command;
+use std::rc::Rc;
+
+use kernels::{Kernel, Target};
+use snapshots::{kernels, module, printed, targets};
+
+/// The triple whose standard library a level is compiled against.
+fn triple(level: &str) -> &'static str {
+    match level {
+        "neon" => "aarch64-unknown-linux-gnu",
+        "simd128" => "wasm32-wasip1",
+        _ => "x86_64-unknown-linux-gnu",
+    }
+}
+
+#[test]
+fn source_is_as_reviewed() {
+    for target in targets() {
+        let mut settings = insta::Settings::clone_current();
+        settings.set_snapshot_path(Path::new("..").join(target.level()));
+        settings.set_prepend_module_to_snapshot(false);
+        settings.set_omit_expression(true);
+        settings.bind(|| {
+            for (name, kernel) in kernels() {
+                insta::assert_snapshot!(name, printed(&kernel, target.as_ref()));
+            }
+        });
+    }
+}
+
+#[test]
+fn building_and_printing_again_gives_the_same_bytes() {
+    for target in targets() {
+        for ((name, first), (_, second)) in kernels().iter().zip(kernels()) {
+            let level = target.level();
+            assert_eq!(printed(first, target.as_ref()), printed(&second, target.as_ref()), "{name} at {level}");
+        }
+    }
+}
+
+#[test]
+fn every_printed_file_is_rust() {
+    for target in targets() {
+        let text = whole(target.as_ref());
+        let file = syn::parse_file(&text).unwrap_or_else(|e| panic!("{}: {e}", target.level()));
+        assert!(file.items.len() > kernels().len());
+    }
+}
+
+#[test]
+fn printed_files_are_fixed_points_of_rustfmt() {
+    if !answers(Command::new("rustfmt").arg("--version")) {
+        println!("skipped: no rustfmt, so printed source was not compared with its formatting");
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = dir.path().join("rustfmt.toml");
+    std::fs::write(&config, emit::RUSTFMT_TOML).expect("the settings are written");
+    for target in targets() {
+        let path = dir.path().join(format!("{}.rs", target.level()));
+        std::fs::write(&path, whole(target.as_ref())).expect("the file is written");
+        let out = Command::new("rustfmt").arg("--check").arg("--config-path").arg(&config).arg(&path).output();
+        let out = out.expect("rustfmt was found above");
+        let diff: String = String::from_utf8_lossy(&out.stdout).lines().take(40).collect::<Vec<_>>().join("\n");
+        assert!(out.status.success(), "{}:\n{diff}\n{}", target.level(), String::from_utf8_lossy(&out.stderr));
+    }
+}
+
+/// Types and intrinsics are right on every target; nothing is run.
+#[test]
+fn printed_files_compile() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let empty = dir.path().join("empty.rs");
+    std::fs::write(&empty, "").expect("the file is written");
+    for target in targets() {
+        let (level, triple) = (target.level(), triple(target.level()));
+        let compile = |path: &Path| {
+            let mut rustc = Command::new("rustc");
+            rustc.args(["--edition", "2024", "--crate-type", "lib", "--emit", "metadata", "--target", triple]);
+            rustc.args(["-Dwarnings", "-Aunused_imports", "-Adead_code", "--out-dir"]).arg(dir.path()).arg(path);
+            rustc
+        };
+        if !answers(&mut compile(&empty)) {
+            println!("skipped: no standard library for {triple}, so kernels printed for {level} were not compiled");
+            continue;
+        }
+        let path = dir.path().join(format!("{level}.rs"));
+        std::fs::write(&path, whole(target.as_ref())).expect("the file is written");
+        let out = compile(&path).output().expect("rustc was found above");
+        assert!(out.status.success(), "{level}:\n{}", String::from_utf8_lossy(&out.stderr));
+    }
+}
+
+/// All kernels of the list in one file.
+fn whole(target: &dyn Target) -> String {
+    let kernels: Vec<Rc<Kernel>> = kernels().into_iter().map(|(_, k)| k).collect();
+    module(&kernels, target)
+}
+
+fn answers(command: &mut Command) -> bool {
+    command.output().is_ok_and(|out| out.status.success())
+}

@@ -1,0 +1,161 @@
+//! `cargo xtask bench`: the emitted vision tower and ONNX Runtime on the same model, in turn.
+//!
+//! The two run alternately (A B A B), so that a change of the machine's load or clock meets both. The
+//! best time of each side is compared; all rounds are in the JSON. Benches report, they do not assert.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use crate::emitted::{self, Emitted};
+use crate::shell;
+
+/// What the command line asks for.
+struct Args {
+    checkpoint: PathBuf,
+    rounds: usize,
+    runs: usize,
+    threads: Vec<usize>,
+    json: PathBuf,
+}
+
+/// One round of one side: milliseconds of the vision tower.
+#[derive(Clone, Copy)]
+struct Time {
+    best: f64,
+    median: f64,
+}
+
+/// Runs the comparison.
+pub fn run(rest: &[&str]) -> Result<bool, String> {
+    let cache = shell::cache()?;
+    let args = parse(rest)?;
+    let config = args.checkpoint.join("config.json");
+    if !config.is_file() {
+        return Err(format!(
+            "{}: no such file; draw the checkpoint with `bash xtask/oracle/draw.sh 0.5b-hf-bf16-s0` or name one with --checkpoint",
+            config.display()
+        ));
+    }
+    let python = cache.join("bench-venv/bin/python");
+    if !python.is_file() {
+        return Err(format!("{}: no such file; run `bash benches/peers/setup.sh` first", python.display()));
+    }
+    let python = emitted::utf8(&python)?.to_string();
+    let folder = cache.join("bench");
+    let onnx = folder.join("vision-0.5b.onnx");
+    if !onnx.is_file() {
+        let script = ["benches/peers/export_vision.py", emitted::utf8(&args.checkpoint)?, emitted::utf8(&onnx)?];
+        if !shell::run(&mut shell::command(&python, &script))? {
+            return Err("the vision tower could not be exported to ONNX".to_string());
+        }
+    }
+    let ours = emitted::make(&args.checkpoint, &folder.join("emitted-0.5b"))?;
+
+    let mut table = String::from("| threads | ours, ms | ONNX Runtime, ms | ratio | ratio of medians |\n|---|---|---|---|---|\n");
+    let mut rows = Vec::new();
+    for &threads in &args.threads {
+        let (mut us, mut them) = (Vec::new(), Vec::new());
+        let mut decode = Vec::new();
+        for _ in 0..args.rounds {
+            let report = time_ours(&ours, args.runs, threads)?;
+            us.push(time_in(&report, "vision_ms")?);
+            decode.push(report);
+            them.push(time_peer(&python, emitted::utf8(&onnx)?, args.runs, threads)?);
+        }
+        let best = |times: &[Time]| times.iter().map(|t| t.best).fold(f64::INFINITY, f64::min);
+        let (a, b) = (best(&us), best(&them));
+        let (ma, mb) = (median(&us), median(&them));
+        let _ = writeln!(table, "| {threads} | {a:.0} | {b:.0} | {:.2} | {:.2} |", b / a, mb / ma);
+        rows.push(row(threads, &us, &them, &decode));
+    }
+    println!("\n{table}\nA ratio above 1: ours is faster. Best of {} rounds of {} runs, in turn.", args.rounds, args.runs);
+    let text = format!("[\n{}\n]\n", rows.join(",\n"));
+    std::fs::write(&args.json, text).map_err(|e| format!("{}: {e}", args.json.display()))?;
+    println!("all rounds: {}", args.json.display());
+    Ok(true)
+}
+
+fn parse(rest: &[&str]) -> Result<Args, String> {
+    let cache = shell::cache()?;
+    let mut args = Args {
+        checkpoint: cache.join("oracle/0.5b-hf-bf16-s0"),
+        rounds: 3,
+        runs: 2,
+        threads: vec![1, 2],
+        json: cache.join("bench/vision.json"),
+    };
+    let mut rest = rest.iter();
+    while let Some(&flag) = rest.next() {
+        let value = *rest.next().ok_or_else(|| format!("{flag} needs a value"))?;
+        let number = |text: &str| text.parse::<usize>().ok().filter(|n| *n > 0).ok_or_else(|| format!("{flag} {value}: expected numbers above 0"));
+        match flag {
+            "--checkpoint" => args.checkpoint = value.into(),
+            "--rounds" => args.rounds = number(value)?,
+            "--runs" => args.runs = number(value)?,
+            "--threads" => args.threads = value.split(',').map(number).collect::<Result<_, _>>()?,
+            "--json" => args.json = value.into(),
+            _ => return Err(format!("{flag}: unknown option")),
+        }
+    }
+    Ok(args)
+}
+
+fn time_ours(ours: &Emitted, runs: usize, threads: usize) -> Result<String, String> {
+    let (weights, runs, threads) = (ours.weights(), runs.to_string(), threads.to_string());
+    let args = ["--weights", emitted::utf8(&weights)?, "--bench", &runs, "--threads", &threads];
+    shell::output(&mut shell::command(&ours.runner, &args))
+}
+
+fn time_peer(python: &str, onnx: &str, runs: usize, threads: usize) -> Result<Time, String> {
+    let (runs, threads) = (runs.to_string(), threads.to_string());
+    let script = ["benches/peers/bench_ort.py", onnx, "--threads", &threads, "--runs", &runs, "--warmup", "1"];
+    let report = shell::output(&mut shell::command(python, &script))?;
+    Ok(Time { best: number_after(&report, "min_ms")?, median: number_after(&report, "median_ms")? })
+}
+
+/// The times of one phase in a runner's report.
+fn time_in(report: &str, phase: &str) -> Result<Time, String> {
+    let at = report.find(&format!("\"{phase}\"")).ok_or_else(|| format!("no {phase} in the runner's report: {report}"))?;
+    Ok(Time { best: number_after(&report[at..], "min")?, median: number_after(&report[at..], "median")? })
+}
+
+/// The number of the first member `key`; these reports are flat and ours.
+fn number_after(json: &str, key: &str) -> Result<f64, String> {
+    let missing = || format!("no number \"{key}\" in {json}");
+    let key = format!("\"{key}\":");
+    let start = json.find(&key).ok_or_else(missing)? + key.len();
+    let rest = json[start..].trim_start();
+    let end = rest.find(|c: char| !matches!(c, '0'..='9' | '.' | '-' | '+' | 'e' | 'E')).unwrap_or(rest.len());
+    rest[..end].parse().map_err(|_| missing())
+}
+
+fn median(times: &[Time]) -> f64 {
+    let mut all: Vec<f64> = times.iter().map(|t| t.median).collect();
+    all.sort_by(f64::total_cmp);
+    all[all.len() / 2]
+}
+
+fn row(threads: usize, us: &[Time], them: &[Time], reports: &[String]) -> String {
+    let list = |times: &[Time]| times.iter().map(|t| format!("{:.1}", t.best)).collect::<Vec<_>>().join(", ");
+    let reports: Vec<&str> = reports.iter().map(|r| r.trim()).collect();
+    format!(
+        "  {{\"threads\": {threads}, \"ours_ms\": [{}], \"onnxruntime_ms\": [{}], \"ours\": [{}]}}",
+        list(us),
+        list(them),
+        reports.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{number_after, time_in};
+
+    #[test]
+    fn numbers_are_found_in_reports() {
+        let report = r#"{"runs":2,"vision_ms":{"min":3.5,"median":4,"max":5},"decode_ms":{"min":1e-3,"median":2,"max":2}}"#;
+        let time = time_in(report, "decode_ms").expect("it is there");
+        assert_eq!((time.best, time.median), (1e-3, 2.0));
+        assert_eq!(number_after(report, "runs"), Ok(2.0));
+        assert!(number_after(report, "none").is_err());
+    }
+}

@@ -1,0 +1,25 @@
+//! The demo model: answers on the screen, and equality of all its answers with the recorded ones.
+
+use crate::report::Outcome;
+use crate::{emitted, shell};
+
+/// Runs `tvlmc demo`.
+pub fn run(rest: &[&str]) -> Result<bool, String> {
+    emitted::tvlmc(&[&["demo"], rest].concat())
+}
+
+/// Asks all questions; `tvlmc demo` compares its answers with the recorded ones and fails if one differs.
+pub fn equality() -> Result<Outcome, String> {
+    let mut lines = Vec::new();
+    let good = shell::run_lines(&mut shell::cargo(&[&emitted::TVLMC[..], &["demo"]].concat()), |line| {
+        if !line.trim().is_empty() {
+            lines.push(line.to_string());
+        }
+    })?;
+    let last = lines.last().map_or_else(String::new, |line| line.trim().to_string());
+    if good {
+        return Ok(Outcome::Good(last));
+    }
+    lines.iter().for_each(|line| println!("{line}"));
+    Ok(Outcome::Bad(if last.is_empty() { "no answers".to_string() } else { last }))
+}

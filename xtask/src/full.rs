@@ -1,0 +1,78 @@
+//! `cargo xtask full`: the long ladder. What a machine lacks is named in the summary line.
+
+use crate::report::{Outcome, Report};
+use crate::{emitted, shell, test};
+
+/// Runs the short ladder strictly, then what takes long or needs other tools.
+pub fn run() -> Result<bool, String> {
+    let cache = shell::cache()?;
+    let mut report = Report::default();
+    report.stage("format, strict", || {
+        let good = shell::run(&mut shell::cargo(&["fmt", "--all", "--check"]))?;
+        Ok(if good { Outcome::Good(String::new()) } else { Outcome::Bad("run `cargo fmt --all`".to_string()) })
+    });
+    report.stage("lints, strict", || test::lints(&["-D", "warnings"]));
+    report.stage("fresh checkpoints", fresh);
+    test::stages(&mut report);
+
+    let mut skipped = Vec::new();
+    let oracle = cache.join("oracle").display().to_string();
+    report.stage("long tests", || {
+        let args = ["--workspace", "--release", "--no-fail-fast", "--", "--ignored"];
+        test::cargo_test(&args, &[("TVLMC_ORACLE", &oracle)], &mut skipped)
+    });
+    for reason in skipped {
+        report.skip(&reason);
+    }
+    report.stage("old processor", old_processor);
+    report.stage("Miri", miri);
+    Ok(report.summary())
+}
+
+/// Draws the checkpoints of `xtask/oracle/draw.sh` and records what the reference computes with them.
+fn fresh() -> Result<Outcome, String> {
+    let python = shell::cache()?.join("oracle-venv/bin/python");
+    if !python.is_file() {
+        return Ok(Outcome::Skipped("no reference implementation; `cargo xtask setup --full` installs it".to_string()));
+    }
+    let mut args = vec!["xtask/oracle/draw.sh"];
+    let scripts = std::env::var("TVLMC_ORACLE_SCRIPTS").unwrap_or_default();
+    if !scripts.is_empty() {
+        args.extend(["--scripts", &scripts]);
+    }
+    args.push("all");
+    let good = shell::run(&mut shell::command("bash", &args))?;
+    Ok(if good { Outcome::Good(String::new()) } else { Outcome::Bad("draw.sh failed".to_string()) })
+}
+
+/// A processor without AVX2 gets an error, never an illegal instruction.
+fn old_processor() -> Result<Outcome, String> {
+    if shell::ask("qemu-x86_64", &["--version"]).is_none() {
+        return Ok(Outcome::Skipped("no qemu-x86_64; `cargo xtask setup --full` installs it".to_string()));
+    }
+    let out = shell::target().join("emitted-demo");
+    let made = emitted::make(&shell::root().join("models/demo"), &out)?;
+    let args = ["-cpu", "Nehalem", emitted::utf8(&made.runner)?, "--weights", emitted::utf8(&made.weights())?, "--prompt", "Hello"]
+        .map(str::to_string);
+    let mut command = shell::command("qemu-x86_64", &[]);
+    let status = command.args(&args).status().map_err(|e| format!("cannot run qemu-x86_64: {e}"))?;
+    Ok(match status.code() {
+        Some(4) => Outcome::Good("refused with exit code 4".to_string()),
+        Some(code) => Outcome::Bad(format!("exit code {code}, expected 4")),
+        None => Outcome::Bad("killed by a signal: an instruction this processor lacks".to_string()),
+    })
+}
+
+/// The runtime's unsafe code under the interpreter that finds undefined behavior.
+fn miri() -> Result<Outcome, String> {
+    if shell::ask("cargo", &["+nightly", "miri", "--version"]).is_none() {
+        return Ok(Outcome::Skipped("no Miri; `cargo xtask setup --full` adds it".to_string()));
+    }
+    let dir = shell::target().join("miri");
+    let mut command = shell::command("cargo", &["+nightly", "miri", "test", "-p", "runtime-min", "--lib"]);
+    // The toolchain of this process must not leak into the other one's.
+    command.env_remove("CARGO").env_remove("RUSTUP_TOOLCHAIN").env("CARGO_TARGET_DIR", dir);
+    command.env("MIRIFLAGS", "-Zmiri-disable-isolation");
+    let good = shell::run(&mut command)?;
+    Ok(if good { Outcome::Good(String::new()) } else { Outcome::Bad("see above".to_string()) })
+}
