@@ -110,7 +110,7 @@ impl Prepared {
         self.program
             .packs
             .write(&self.weights, checkpoint, &mut keep, &|_| {})
-            .map_err(|e| Error::input("weights", "", e.to_string()))?;
+            .map_err(|e| checkpoint.failure().unwrap_or_else(|| Error::Bug(e.to_string())))?;
         Ok(floats)
     }
 }

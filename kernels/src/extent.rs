@@ -39,6 +39,9 @@ pub fn extents(kernel: &Kernel, sizes: &[(i64, i64)]) -> Result<Vec<Range<i64>>,
 /// Iterations of nested loops that are walked one by one.
 const WALKED: i64 = 1 << 14;
 
+/// Iterations of an inner loop that are walked: the taps of a convolution.
+const FEW: i64 = 8;
+
 /// Extents of callees by name and sizes.
 type Memo = Rc<RefCell<HashMap<(String, Vec<(i64, i64)>), Vec<Range<i64>>>>>;
 
@@ -141,7 +144,8 @@ impl Walk<'_> {
     fn repeat(&mut self, var: Var, from: (i64, i64), to: (i64, i64), body: &[Stmt]) -> Result<(), ExtentError> {
         let (first, end) = (from.0, to.1);
         let known = from.0 == from.1 && to.0 == to.1;
-        if known && end - first > 1 && end - first <= self.budget && has_call(body) {
+        let walked = end - first <= if has_call(body) { self.budget } else { FEW.min(self.budget) };
+        if known && end - first > 1 && walked {
             let outer = self.budget;
             self.budget /= end - first;
             for i in first..end {

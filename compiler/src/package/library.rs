@@ -106,7 +106,7 @@ fn face(prepared: &Prepared, id: &Identity<'_>) -> File {
         head: quote!(pub const WEIGHTS_DIGEST: [u8; 32] =),
         rows: id
             .digest
-            .chunks(8)
+            .chunks(16)
             .map(|bytes| {
                 let bytes: Vec<TokenStream> = bytes
                     .iter()

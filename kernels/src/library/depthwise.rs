@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use crate::build::Builder;
 use crate::int::Int;
-use crate::ir::{Kernel, Op, Reg};
+use crate::ir::{Kernel, Op, Ptr, Reg};
 use crate::library::{Schedule, lines, pitch};
 use crate::LANES;
 
@@ -70,7 +70,7 @@ pub fn row(s: &Schedule, shape: &Shape) -> Rc<Kernel> {
     let (x, w, bias, y) = (k.read("x"), k.read("w"), k.read("bias"), k.write("y"));
     let (top, bottom) = (k.size("top"), k.size("bottom"));
 
-    let whole = 0..kernel;
+    let (whole, padding) = (0..kernel, shape.padding());
     let out_width = shape.out_width();
     let left = (0..out_width).take_while(|&p| shape.taps(p) != whole).count();
     let right = (left..out_width).rev().take_while(|&p| shape.taps(p) != whole).count();
@@ -81,78 +81,79 @@ pub fn row(s: &Schedule, shape: &Shape) -> Rc<Kernel> {
         k.each("c", 0usize, in_lines, |k, c| {
             let c_out = c.clone() + plane * in_lines;
             let b = k.load("b", bias, c_out.clone() * LANES);
-            // Outputs `at..at + n` (pixels); their taps are `taps` of the first, shifted by the stride.
-            let block = |k: &mut Builder, at: Int, n: usize, taps: &[std::ops::Range<usize>], first: Int| {
+            // First floats of kernel row `r` in `x` and in `w`.
+            let row_at = |k: &mut Builder, r: Int| {
+                let x_at = k.int("x_at", (r.clone() - top.clone()) * (width * in_pitch) + c.clone() * LANES);
+                let w_at = k.int("w_at", (c_out.clone() * kernel + r) * (kernel * LANES));
+                (x_at, w_at)
+            };
+            let edge = |k: &mut Builder, from: usize, to: usize| {
+                k.each("e", from, to, |k, e| {
+                    let center = k.int("center", e.clone() * stride);
+                    let first = k.int("first", Int::from(padding) - center.clone().min(padding));
+                    let last = k.int("last", Int::from(kernel).min(Int::from(width + padding) - center.clone()));
+                    let pixel = k.int("pixel", center.max(padding) - padding);
+                    let acc = k.bind_mut("acc", Op::Copy(b));
+                    k.each("r", top.clone(), bottom.clone(), |k, r| {
+                        let (x_at, w_at) = row_at(k, r);
+                        k.each("t", first.clone(), last, |k, t| {
+                            let weight = k.load("w_t", w, w_at + t.clone() * LANES);
+                            let v = k.load("x_t", x, x_at + (pixel + (t - first)) * in_pitch);
+                            k.mul_add(acc, weight, v);
+                        });
+                    });
+                    k.store(y, e * out_pitch + c_out.clone() * LANES, acc);
+                });
+            };
+            // `n` outputs from `at` on whose windows lie inside the row, the first one at `pixel`.
+            let block = |k: &mut Builder, at: Int, n: usize, pixel: Int| {
                 let acc: Vec<Reg> = (0..n).map(|i| k.bind_mut(&format!("acc_{i}"), Op::Copy(b))).collect();
                 k.each("r", top.clone(), bottom.clone(), |k, r| {
-                    let from = k.int("from", (r.clone() - top.clone()) * (width * in_pitch) + first.clone() * in_pitch + c.clone() * LANES);
-                    let w_at = k.int("w_at", (c_out.clone() * kernel + r) * (kernel * LANES));
-                    accumulate(k, s, (w, w_at), (x, from), &acc, taps, stride, in_pitch);
+                    let (x_at, w_at) = row_at(k, r);
+                    let from = k.int("from", x_at + pixel * in_pitch);
+                    accumulate(k, s, shape, (w, w_at), (x, from), &acc);
                 });
                 for (i, &a) in acc.iter().enumerate() {
                     k.store(y, (at.clone() + i) * out_pitch + c_out.clone() * LANES, a);
                 }
             };
-            for p in 0..left {
-                let taps = shape.taps(p);
-                let first = p * stride + taps.start - shape.padding();
-                block(k, Int::from(p), 1, &[taps], Int::from(first));
-            }
-            let full = vec![whole.clone(); tile];
-            let base = left * stride;
+            edge(k, 0, left);
+            let inside = left * stride - padding.min(left * stride);
             k.each("t", 0usize, inner / tile, |k, t| {
                 let at = k.int("at", t.clone() * tile + left);
-                block(k, at, tile, &full, t * (tile * stride) + (base - shape.padding().min(base)));
+                block(k, at, tile, t * (tile * stride) + inside);
             });
             let rest = inner % tile;
             if rest > 0 {
                 let at = left + inner - rest;
-                block(k, Int::from(at), rest, &full[..rest], Int::from(at * stride - shape.padding()));
+                block(k, Int::from(at), rest, Int::from(at * stride - padding));
             }
-            for p in out_width - right..out_width {
-                if p < left {
-                    continue;
-                }
-                let taps = shape.taps(p);
-                let first = p * stride + taps.start - shape.padding();
-                block(k, Int::from(p), 1, &[taps], Int::from(first));
-            }
+            edge(k, out_width - right, out_width);
         });
     }
     k.finish()
 }
 
 /// One kernel row into the accumulators. `x` is at the first tap of the first output.
-#[expect(clippy::too_many_arguments, reason = "one call site, all of them indices of the same loop nest")]
-fn accumulate(
-    k: &mut Builder,
-    s: &Schedule,
-    (w, w_at): (crate::Ptr, Int),
-    (x, from): (crate::Ptr, Int),
-    acc: &[Reg],
-    taps: &[std::ops::Range<usize>],
-    stride: usize,
-    in_pitch: usize,
-) {
-    let first = taps[0].start;
+fn accumulate(k: &mut Builder, s: &Schedule, shape: &Shape, (w, w_at): (Ptr, Int), (x, from): (Ptr, Int), acc: &[Reg]) {
+    let (kernel, stride, in_pitch) = (shape.kernel, shape.stride, pitch(shape.channels));
     if s.depthwise_weights_in_registers {
         // Each input pixel is loaded once and meets every output whose window holds it.
         let weights: Vec<Reg> =
-            taps[0].clone().map(|t| k.load(&format!("w_{t}"), w, w_at.clone() + t * LANES)).collect();
-        let pixels = (acc.len() - 1) * stride + taps[0].len();
-        for pixel in 0..pixels {
+            (0..kernel).map(|t| k.load(&format!("w_{t}"), w, w_at.clone() + t * LANES)).collect();
+        for pixel in 0..(acc.len() - 1) * stride + kernel {
             let v = k.load(&format!("x_{pixel}"), x, from.clone() + pixel * in_pitch);
             for (i, &a) in acc.iter().enumerate() {
-                if let Some(t) = pixel.checked_sub(i * stride).filter(|t| *t < weights.len()) {
+                if let Some(t) = pixel.checked_sub(i * stride).filter(|t| *t < kernel) {
                     k.mul_add(a, weights[t], v);
                 }
             }
         }
     } else {
-        for t in taps[0].clone() {
+        for t in 0..kernel {
             let weight = k.load(&format!("w_{t}"), w, w_at.clone() + t * LANES);
             for (i, &a) in acc.iter().enumerate() {
-                let v = k.load(&format!("x_{i}"), x, from.clone() + (t - first + i * stride) * in_pitch);
+                let v = k.load(&format!("x_{i}"), x, from.clone() + (t + i * stride) * in_pitch);
                 k.mul_add(a, weight, v);
             }
         }

@@ -1,0 +1,220 @@
+//! The emitted crate, compiled natively, against the kernel interpreter: every step of every phase,
+//! bit for bit, at both levels and with one, two and three threads. Also what the text promises:
+//! the same bytes each time, a fixed point of rustfmt, no warnings, unsafe only inside.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value as Json;
+use tvlmc::frontend::{Checkpoint, OpenOptions, tokenizer_section};
+use tvlmc::lower::Phase;
+use tvlmc::package::{self, Identity, Package, WEIGHTS_NAME};
+use tvlmc::pipeline::{Options, Prepared, prepare};
+use tvlmc::simulate::Simulation;
+use tvlmc::weightfile::WeightFileWriter;
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+const PROMPT: &str = "What is this?";
+
+struct Emitted {
+    checkpoint: Checkpoint,
+    prepared: Prepared,
+    package: Package,
+    folder: tempfile::TempDir,
+    runner: PathBuf,
+}
+
+fn nano(layout: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/nano").join(layout)
+}
+
+fn emit(layout: &str) -> (Checkpoint, Prepared, Package, [u8; 32]) {
+    let checkpoint = Checkpoint::open(&nano(layout), &OpenOptions::default()).expect("a checkpoint");
+    let prepared = prepare(&checkpoint, &Options::default()).unwrap_or_else(|e| panic!("{e}"));
+    let digest = checkpoint.digest().expect("a digest");
+    let pairing = package::digest(&prepared, "nano", TARGET, digest).unwrap_or_else(|e| panic!("{e}"));
+    let id = Identity { name: "nano", target: TARGET, digest: pairing, checkpoint: digest };
+    let package = package::emit(&prepared, &id).unwrap_or_else(|e| panic!("{e}"));
+    (checkpoint, prepared, package, pairing)
+}
+
+/// Emits, writes and builds a nano model. Warnings are errors.
+fn build(layout: &str) -> Emitted {
+    let (checkpoint, prepared, package, pairing) = emit(layout);
+    let folder = tempfile::tempdir().expect("a folder");
+    for (name, text) in &package.files {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("inside the folder")).expect("a folder");
+        std::fs::write(path, text).expect("written");
+    }
+    let mut file = WeightFileWriter::create(&folder.path().join(WEIGHTS_NAME), pairing).expect("a file");
+    file.section("tokenizer", &tokenizer_section(&checkpoint, &prepared.description).expect("a tokenizer")).expect("written");
+    file.begin("weights").expect("written");
+    file.write_f32(&prepared.packed(&checkpoint).expect("weights")).expect("written");
+    file.finish().expect("written");
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--release", "--offline", "--locked"])
+        .current_dir(folder.path())
+        .env("CARGO_TARGET_DIR", folder.path().join("target"))
+        .env("RUSTFLAGS", "-Dwarnings")
+        .output()
+        .expect("cargo runs");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let runner = folder.path().join("target/release/nano");
+    Emitted { checkpoint, prepared, package, folder, runner }
+}
+
+/// Steps by phase and name, in order, from one run of the runner with `--dump`.
+struct Dumped {
+    prompt: Vec<i64>,
+    tokens: Vec<u32>,
+    pixels: Vec<u8>,
+    steps: BTreeMap<(String, String), Vec<u32>>,
+}
+
+fn dump(e: &Emitted, level: &str, threads: usize) -> Dumped {
+    let out = e.folder.path().join(format!("dump-{level}-{threads}"));
+    let (w, h) = (50, 31);
+    let rgb: Vec<u8> = (0..w * h * 3).map(|i| ((i * 7919 + i / 97 * 31) % 251) as u8).collect();
+    let picture = e.folder.path().join("picture.rgb");
+    std::fs::write(&picture, rgb).expect("written");
+    let ran = Command::new(&e.runner)
+        .arg("--weights")
+        .arg(e.folder.path().join(WEIGHTS_NAME))
+        .arg("--rgb")
+        .arg(format!("{w}x{h}:{}", picture.display()))
+        .args(["--prompt", PROMPT, "--level", level, "--threads", &threads.to_string(), "--dump"])
+        .arg(&out)
+        .output()
+        .expect("the runner runs");
+    assert!(ran.status.success(), "{level}: {}", String::from_utf8_lossy(&ran.stderr));
+    let index: Json = serde_json::from_slice(&std::fs::read(out.join("index.json")).expect("an index")).expect("JSON");
+    let text = |file: &Json, key: &str| file[key].as_str().unwrap_or_default().to_string();
+    let mut steps = BTreeMap::new();
+    for file in index["files"].as_array().expect("a list") {
+        if file["phase"] == "input" {
+            continue;
+        }
+        let bytes = std::fs::read(out.join(text(file, "file"))).expect("a file of the index");
+        let bits = bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        steps.insert((text(file, "phase"), text(file, "name")), bits);
+    }
+    let numbers = |key: &str| index[key].as_array().expect("a list").iter().map(|n| n.as_i64().expect("a number"));
+    Dumped {
+        prompt: numbers("prompt_token_ids").collect(),
+        tokens: numbers("token_ids").map(|n| n as u32).collect(),
+        pixels: std::fs::read(out.join("pixels.u8")).expect("pixels"),
+        steps,
+    }
+}
+
+/// Runs a phase in the interpreter and compares every step's bits.
+fn compare(sim: &mut Simulation<'_>, phase: &Phase, name: &str, at: (usize, usize), seen: &Dumped) {
+    let mut compared = 0;
+    sim.run(phase, at, 1, |step, sim| {
+        let tap = &step.result;
+        let rows = if tap.rows == 0 { at.1 } else { tap.rows };
+        let mine: Vec<u32> = (0..rows)
+            .flat_map(|r| sim.get(tap.slot, tap.at + r * tap.pitch, tap.channels))
+            .map(f32::to_bits)
+            .collect();
+        let theirs = &seen.steps[&(name.to_string(), step.name.clone())];
+        assert_eq!(mine.len(), theirs.len(), "{}", step.name);
+        let differ = mine.iter().zip(theirs).position(|(a, b)| a != b);
+        assert_eq!(differ, None, "{name} {}: first differing element", step.name);
+        compared += 1;
+    })
+    .unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(compared, phase.steps.len());
+}
+
+fn check(layout: &str) {
+    let e = build(layout);
+    let packed = e.prepared.packed(&e.checkpoint).expect("weights");
+    let (side, hidden) = (e.prepared.description.vision.side, e.prepared.description.text.hidden);
+    let pitch = kernels::library::pitch(hidden);
+    for (level, name) in [(0, "x86-64-v4"), (1, "x86-64-v3")] {
+        if level == 0 && !std::is_x86_feature_detected!("avx512f") {
+            println!("skipped: level {name}, this processor has no AVX-512");
+            continue;
+        }
+        let one = dump(&e, name, 1);
+        for threads in [2, 3, 7] {
+            let many = dump(&e, name, threads);
+            assert!(one.steps == many.steps, "{name}: {threads} threads give other bits");
+            assert_eq!(one.tokens, many.tokens);
+        }
+        let program = &e.prepared.program;
+        let mut sim = Simulation::new(program, &e.prepared.memory, level, e.prepared.targets[level].as_ref(), &packed);
+        let row = (side + 2) * 3;
+        for (y, line) in one.pixels.chunks_exact(side * 3).enumerate() {
+            let floats: Vec<f32> = line.iter().map(|&b| f32::from(b)).collect();
+            sim.set(program.io.image, (y + 1) * row + 3, &floats);
+        }
+        compare(&mut sim, &program.vision, "vision", (0, 0), &one);
+        let image: Vec<f32> = sim.get(program.io.image_rows, 0, e.prepared.description.vision.tokens() * pitch);
+        let mut n = 0;
+        let mut tokens = image.chunks_exact(pitch);
+        // The image is one id for each row, or one id outside the vocabulary for all.
+        let image_id = e.prepared.description.tokens.image.map_or(-200, i64::from);
+        for &id in &one.prompt {
+            if id == image_id {
+                for rows in tokens.by_ref().take(if id < 0 { usize::MAX } else { 1 }) {
+                    sim.set(program.io.rows, n * pitch, &rows[..hidden]);
+                    n += 1;
+                }
+            } else {
+                sim.embed(id as u32, n, pitch).expect("a row");
+                n += 1;
+            }
+        }
+        compare(&mut sim, &program.prefill, "prefill", (0, n), &one);
+        sim.embed(one.tokens[0], 0, pitch).expect("a row");
+        compare(&mut sim, &program.decode, "decode", (n, 1), &one);
+    }
+    text_is_well_formed(&e);
+}
+
+/// rustfmt changes nothing; no unsafe is public.
+fn text_is_well_formed(e: &Emitted) {
+    for (name, text) in e.package.files.iter().filter(|(name, _)| name.starts_with("src/") && name.ends_with(".rs")) {
+        syn::parse_file(text).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(text.lines().all(|line| line.len() <= 100 && !line.ends_with(' ')), "{name}: a long or ragged line");
+    }
+    let face = &e.package.files["src/lib.rs"];
+    assert!(face.contains("#![deny(unsafe_op_in_unsafe_fn)]") && !face.contains("unsafe fn") && !face.contains("pub mod"));
+    let mut files: Vec<PathBuf> = e.package.files.keys().filter(|n| n.starts_with("src/")).map(|n| e.folder.path().join(n)).collect();
+    files.sort();
+    let formatted = Command::new("rustfmt").args(["--check", "--edition", "2024", "--config-path"]).arg(e.folder.path().join("rustfmt.toml")).args(&files).output();
+    match formatted {
+        Ok(out) => assert!(out.status.success(), "rustfmt would change:\n{}", String::from_utf8_lossy(&out.stdout)),
+        Err(e) => println!("skipped: the fixed point of rustfmt, which cannot be run ({e})"),
+    }
+}
+
+#[test]
+fn hf_has_the_interpreters_bits() {
+    check("hf");
+}
+
+#[test]
+fn llava_has_the_interpreters_bits() {
+    check("llava");
+}
+
+#[test]
+fn the_same_input_gives_the_same_bytes() {
+    let (a, b) = (emit("hf").2, emit("hf").2);
+    assert_eq!(a, b);
+}
+
+#[test]
+fn names_that_cannot_name_a_crate_are_refused() {
+    for name in ["", "Upper", "9x", "a b", "a\"; }}", "match", "a/../b", "test", &"x".repeat(65), "a\u{202e}b"] {
+        assert!(package::check_name(name).is_err(), "{name:?}");
+    }
+    for name in ["a", "fast-vlm_05b", &"x".repeat(64)] {
+        assert!(package::check_name(name).is_ok(), "{name:?}");
+    }
+}
