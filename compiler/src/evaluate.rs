@@ -171,7 +171,13 @@ impl Dump<'_> {
     fn floats(&self, entry: &Entry) -> Result<Vec<f32>, Error> {
         let bytes = self.read(&entry.file)?;
         if bytes.len() != entry.rows * entry.channels * 4 {
-            return Err(wrong(format!("{}: {} bytes, not {} x {} floats", entry.file, bytes.len(), entry.rows, entry.channels)));
+            return Err(wrong(format!(
+                "{}: {} bytes, not {} x {} floats",
+                entry.file,
+                bytes.len(),
+                entry.rows,
+                entry.channels
+            )));
         }
         Ok(bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect())
     }

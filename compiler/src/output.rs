@@ -18,6 +18,9 @@ use crate::error::{Error, grouped};
 /// Between the name of the output and the process id in the name of an unfinished folder.
 const UNFINISHED: &str = ".tvlmc-tmp-";
 
+/// After that name while an older output waits to be removed.
+const ASIDE: &str = ".old";
+
 /// The file that shows a folder to be an output of this program.
 pub const MANIFEST: &str = "manifest.json";
 
@@ -119,14 +122,14 @@ impl Staging {
             rustix::fs::renameat_with(rustix::fs::CWD, &self.folder, rustix::fs::CWD, &self.out, flags)
                 .map_err(io::Error::from)
         };
-        let unsupported = |e: &io::Error| {
-            e.kind() == io::ErrorKind::InvalidInput || e.kind() == io::ErrorKind::Unsupported
-        };
+        let unsupported =
+            |e: &io::Error| e.kind() == io::ErrorKind::InvalidInput || e.kind() == io::ErrorKind::Unsupported;
         if self.replace && fs::symlink_metadata(&self.out).is_ok() {
             return match with(RenameFlags::EXCHANGE) {
                 // A file system that cannot exchange: the old output steps aside first.
                 Err(e) if unsupported(&e) => {
-                    let aside = self.folder.with_extension("old");
+                    let mut aside = self.folder.clone().into_os_string();
+                    aside.push(ASIDE);
                     fs::rename(&self.out, &aside)?;
                     let renamed = fs::rename(&self.folder, &self.out);
                     match renamed {
@@ -208,7 +211,7 @@ fn remove_leftovers(parent: &Path, name: &OsStr) {
     for entry in entries.flatten() {
         let found = entry.file_name();
         let Some(id) = found.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes()) else { continue };
-        let id = std::str::from_utf8(id).ok().and_then(|id| id.trim_end_matches(".old").parse::<i32>().ok());
+        let id = std::str::from_utf8(id).ok().and_then(|id| id.trim_end_matches(ASIDE).parse::<i32>().ok());
         let Some(id) = id else { continue };
         let path = entry.path();
         let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());

@@ -5,7 +5,7 @@ mod frontend_support;
 
 use std::path::Path;
 
-use cli_support::{compile, fail, finish, names, nano, succeed, tvlmc};
+use cli_support::{compile, copy, fail, finish, names, nano, succeed, tvlmc};
 use frontend_support::{Folder, Tensor};
 use models::Layout;
 use serde_json::json;
@@ -68,7 +68,9 @@ fn texts() {
     let tokenizer = b"{\"model\": \"\xff\"}".to_vec();
     let dir = changed(|folder| drop(folder.raw.insert("tokenizer.json".into(), tokenizer)));
     refused(dir.path(), &["tokenizer.json", "UTF-8"]);
-    for (key, value) in [("num_hidden_layers", json!(1_000_000_000)), ("hidden_size", json!(-1)), ("vocab_size", json!(1e308))] {
+    for (key, value) in
+        [("num_hidden_layers", json!(1_000_000_000)), ("hidden_size", json!(-1)), ("vocab_size", json!(1e308))]
+    {
         let dir = changed(|folder| folder.set("config.json", &format!("/text_config/{key}"), value));
         refused(dir.path(), &["config.json", key]);
     }
@@ -95,10 +97,18 @@ fn tensors() {
 #[test]
 fn values_that_are_not_finite() {
     let name = "model.language_model.layers.1.mlp.up_proj.weight";
-    let dir = changed(|folder| folder.tensor(name).bytes[6..8].copy_from_slice(&[0xc0, 0x7f]));
-    refused(dir.path(), &["model.safetensors", name, "[0, 3]", "NaN", "--allow-non-finite"]);
-    let out = TempDir::new().expect("a folder");
-    succeed(compile(dir.path()).arg("--allow-non-finite").arg("-o").arg(out.path().join("out")));
+    let dir = TempDir::new().expect("a folder");
+    let model = dir.path().join("model");
+    copy(&nano("hf"), &model);
+    let path = model.join("model.safetensors");
+    let mut bytes = std::fs::read(&path).expect("a file");
+    let n_header = u64::from_le_bytes(bytes[..8].try_into().expect("eight")) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + n_header]).expect("JSON");
+    let at = 8 + n_header + header[name]["data_offsets"][0].as_u64().expect("an offset") as usize;
+    bytes[at + 6..at + 8].copy_from_slice(&[0xc0, 0x7f]);
+    std::fs::write(&path, bytes).expect("written");
+    refused(&model, &["model.safetensors", name, "[0, 3]", "NaN", "--allow-non-finite"]);
+    succeed(compile(&model).arg("--allow-non-finite").arg("-o").arg(dir.path().join("out")));
 }
 
 #[test]

@@ -83,12 +83,25 @@ fn compiled_folders_run_and_verify() {
     // Under the cache's name, so that the code is the same and only cargo's check is new.
     succeed(compile(&nano("hf")).arg("-o").arg(&out));
     let text = succeed(run(&out).args(["--prompt", PROMPT, "--max-new-tokens", "4", "--image"]).arg(picture()));
-    assert_eq!(text, succeed(run(&nano("hf")).args(["--prompt", PROMPT, "--max-new-tokens", "4", "--image"]).arg(picture())));
+    assert_eq!(
+        text,
+        succeed(run(&nano("hf")).args(["--prompt", PROMPT, "--max-new-tokens", "4", "--image"]).arg(picture()))
+    );
     assert!(!out.join("target").exists(), "the folder is the user's");
     fail(tvlmc().arg("verify").arg(&out), 2, &["--checkpoint"]);
     fail(tvlmc().arg("verify").arg(&out).arg("--checkpoint").arg(nano("llava")), 3, &["another checkpoint"]);
     succeed(tvlmc().arg("verify").arg(&out).arg("--checkpoint").arg(nano("hf")));
     fail(run(&out).args(["--prompt", "x", "--context", "300"]), 2, &["--context"]);
+    // A wrong constant in the code is found where it stands.
+    let plan = out.join("src/plan/vision.rs");
+    let code = std::fs::read_to_string(&plan).expect("the plan");
+    let broken = code.replace("weights::VISION_STAGE2_0_MLP_FC2_BIAS", "weights::VISION_STAGE2_0_MIXER_BIAS");
+    assert_ne!(code, broken);
+    std::fs::write(&plan, broken).expect("written");
+    let done = finish(tvlmc().arg("verify").arg(&out).arg("--checkpoint").arg(nano("hf")).arg("--json"));
+    assert_eq!(done.code, 1, "{}", done.stderr);
+    assert!(done.stdout.starts_with("{\"ok\":false"), "{}", done.stdout);
+    assert!(done.stderr.contains("part first at vision.stage2.0.mlp (vision)"), "{}", done.stderr);
     assert!(succeed(tvlmc().arg("inspect").arg(&out)).contains("hf for x86_64"));
     // Weights of another model are refused before anything is computed.
     let other = dir.path().join("other");
@@ -155,7 +168,8 @@ fn pictures() {
         assert_eq!(ids(&report, "token_ids").len(), 2, "{name}");
     }
     // Of an animation the first frame counts.
-    let frames = [[200, 0, 0, 255], [0, 0, 200, 255]].map(|color| image::RgbaImage::from_pixel(8, 8, image::Rgba(color)));
+    let frames =
+        [[200, 0, 0, 255], [0, 0, 200, 255]].map(|color| image::RgbaImage::from_pixel(8, 8, image::Rgba(color)));
     let animated = {
         let mut bytes = Vec::new();
         let mut encoder = image::codecs::gif::GifEncoder::new(&mut bytes);

@@ -177,7 +177,8 @@ impl<T: Into<Int>> Sub<T> for Int {
     type Output = Int;
     fn sub(self, other: T) -> Int {
         match (self, other.into()) {
-            (Int::Const(a), Int::Const(b)) => Int::Const(a - b),
+            // A difference below zero stays, for `eval` to refuse.
+            (Int::Const(a), Int::Const(b)) if a >= b => Int::Const(a - b),
             (a, Int::Const(0)) => a,
             (a, b) if a == b => Int::Const(0),
             (a, b) => Int::Sub(Box::new(a), Box::new(b)),

@@ -128,7 +128,7 @@ pub enum ReduceOp {
     Add,
     /// Largest.
     Max,
-    /// Smallest integer, as unsigned.
+    /// Smallest integer, signed.
     MinInt,
 }
 
@@ -257,7 +257,8 @@ impl Kernel {
     }
 }
 
-fn each_call(body: &[Stmt], f: &mut impl FnMut(&Rc<Kernel>)) {
+/// Runs `f` on the callee of every call in `body`.
+pub(crate) fn each_call(body: &[Stmt], f: &mut impl FnMut(&Rc<Kernel>)) {
     for stmt in body {
         match stmt {
             Stmt::Call(callee, _) => f(callee),

@@ -50,17 +50,17 @@ impl Legalizer<'_> {
             Stmt::Note(_) | Stmt::Blank | Stmt::CopyOne(..) | Stmt::LetInt(..) => out.push(stmt.clone()),
             Stmt::Let(reg, op) => self.bind(*reg, op, out),
             Stmt::LetMut(reg, op) => {
+                let ops = self.each_part(op, out);
                 let parts = self.fresh(*reg, self.parts);
-                for (part, &dst) in parts.iter().enumerate() {
-                    let op = self.part(op, part);
+                for (op, &dst) in ops.into_iter().zip(&parts) {
                     self.emit(dst, op, Stmt::LetMut, out);
                 }
                 self.map[reg.0 as usize] = parts;
             }
             Stmt::Set(reg, op) => {
+                let ops = self.each_part(op, out);
                 let parts = self.map[reg.0 as usize].clone();
-                for (part, &dst) in parts.iter().enumerate() {
-                    let op = self.part(op, part);
+                for (op, dst) in ops.into_iter().zip(parts) {
                     self.emit(dst, op, Stmt::Set, out);
                 }
             }
@@ -96,6 +96,14 @@ impl Legalizer<'_> {
             self.emit(dst, op, Stmt::Let, out);
         }
         self.map[reg.0 as usize] = parts;
+    }
+
+    /// The operation on each part of the line. A reduction is one of all parts.
+    fn each_part(&mut self, op: &Op, out: &mut Vec<Stmt>) -> Vec<Op> {
+        match op {
+            Op::Reduce(reduce, a) => vec![Op::Reduce(*reduce, self.tree(*reduce, *a, out)); self.parts],
+            op => (0..self.parts).map(|part| self.part(op, part)).collect(),
+        }
     }
 
     /// The parts of a line combined into one register, in the order of the reduction tree.

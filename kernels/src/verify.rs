@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::rc::Rc;
 
 use crate::int::{Int, Var};
-use crate::ir::{Access, Arg, BinaryOp, CompareOp, Elem, Kernel, Op, ParamKind, Ptr, ReduceOp, Reg, Stmt, Ty, UnaryOp};
+use crate::ir::{Access, Arg, BinaryOp, CompareOp, Elem, Kernel, Op, ParamKind, Ptr, ReduceOp, Reg, Stmt, Ty, UnaryOp, each_call};
 
 /// What is wrong with a kernel: its name and the finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +26,8 @@ impl std::error::Error for Invalid {}
 
 /// Checks that registers and variables are defined before use and hold the type their operation
 /// wants, that only mutable registers are assigned, that nothing is written through a read-only
-/// pointer, that names are unique, and that calls match their callee's parameters.
+/// pointer, that names are unique, those of all callees too, and that calls match their callee's
+/// parameters.
 pub fn verify(kernel: &Kernel) -> Result<(), Invalid> {
     let fail = |reason: String| Invalid { kernel: kernel.name.clone(), reason };
     let mut scope = Scope {
@@ -40,7 +42,26 @@ pub fn verify(kernel: &Kernel) -> Result<(), Invalid> {
             scope.vars.insert(var);
         }
     }
-    scope.block(&kernel.body).map_err(fail)
+    scope.block(&kernel.body).map_err(fail)?;
+    match namesake(kernel, &mut Vec::new()) {
+        Some(name) => Err(fail(format!("two kernels are named {name}"))),
+        None => Ok(()),
+    }
+}
+
+/// The name of two different kernels that are called, if any: extents and the printed functions
+/// know a kernel by its name.
+fn namesake(kernel: &Kernel, known: &mut Vec<Rc<Kernel>>) -> Option<String> {
+    let mut found = None;
+    each_call(&kernel.body, &mut |callee| match known.iter().find(|k| k.name == callee.name) {
+        Some(other) if other == callee => {}
+        Some(other) => found = Some(other.name.clone()),
+        None => {
+            known.push(callee.clone());
+            found = found.take().or_else(|| namesake(callee, known));
+        }
+    });
+    found
 }
 
 #[derive(Clone, Copy, PartialEq)]

@@ -12,8 +12,9 @@ const TARGETS: [&str; 2] = ["aarch64-unknown-linux-gnu", "wasm32-wasip1"];
 
 /// Sets up what `test` uses, or `full`.
 pub fn run(full: bool) -> Result<bool, String> {
-    let mut good = rust();
-    good &= components("stable", &[("rustfmt", "cargo", &["fmt", "--version"]), ("clippy", "cargo", &["clippy", "--version"])]);
+    let good = rust();
+    component("rustfmt", &["fmt", "--version"]);
+    component("clippy", &["clippy", "--version"]);
     targets();
     if full {
         packages(&[("qemu-x86_64", "qemu-user")]);
@@ -36,18 +37,15 @@ fn rust() -> bool {
     good
 }
 
-/// Adds components that are missing. Missing ones do not stop the tests.
-fn components(toolchain: &str, wanted: &[(&str, &str, &[&str])]) -> bool {
-    for (component, program, args) in wanted {
-        if shell::ask(program, args).is_some() {
-            println!("{component}: there");
-        } else if has_rustup() && ran(&["component", "add", "--toolchain", toolchain, component]) {
-            println!("{component}: added");
-        } else {
-            println!("{component}: missing and not installable here; its stage is skipped");
-        }
+/// Adds a component of the active toolchain if cargo cannot do its part. A missing one does not stop the tests.
+fn component(name: &str, args: &[&str]) {
+    if shell::ask("cargo", args).is_some() {
+        println!("{name}: there");
+    } else if has_rustup() && ran(&["component", "add", name]) {
+        println!("{name}: added");
+    } else {
+        println!("{name}: missing and not installable here; its stage is skipped");
     }
-    true
 }
 
 fn targets() {

@@ -15,7 +15,7 @@ use super::model::{Compiled, Model};
 use super::ui::Ui;
 use crate::assemble::hex;
 use crate::error::Error;
-use crate::output::MANIFEST;
+use crate::package::WEIGHTS_NAME;
 
 /// The cache's folder.
 pub struct Cache(PathBuf);
@@ -38,7 +38,8 @@ impl Cache {
             })?;
         for part in ["models", "build", "seen"] {
             let part = folder.join(part);
-            fs::create_dir_all(&part).map_err(Error::io("create the cache folder (TVLMC_CACHE chooses another)", &part))?;
+            fs::create_dir_all(&part)
+                .map_err(Error::io("create the cache folder (TVLMC_CACHE chooses another)", &part))?;
         }
         let folder = fs::canonicalize(&folder).map_err(Error::io("open", &folder))?;
         Ok(Cache(folder))
@@ -52,7 +53,7 @@ impl Cache {
         let checkpoint = match Model::open(model)? {
             Model::Compiled(compiled) => {
                 choices.refuse_for_compiled()?;
-                return Ok(compiled);
+                return Ok(*compiled);
             }
             Model::Checkpoint(path) => path,
         };
@@ -70,8 +71,10 @@ impl Cache {
             None => {
                 let out = self.model(&key);
                 ui.note(&format!("compiling into the cache: {}", out.display()));
-                // What is there without being complete was not written by us.
-                let written = compile::write(&assembled, &out, true, ui);
+                // A folder without its files was tampered with: the cache's own are whole or not there.
+                let _ = fs::remove_dir_all(&out);
+                // Somebody else may be compiling the same, who then wins; in use, a folder must not be exchanged.
+                let written = compile::write(&assembled, &out, false, ui);
                 match (written, self.known(&key)) {
                     (_, Some(known)) => known,
                     (Err(error), None) => return Err(error),
@@ -110,11 +113,11 @@ impl Cache {
     fn known(&self, key: &str) -> Option<Compiled> {
         let plain = key.len() == 32 && key.bytes().all(|b| b.is_ascii_hexdigit());
         let folder = self.model(key);
-        if !plain || !folder.join(MANIFEST).is_file() {
+        if !plain || !folder.join(WEIGHTS_NAME).is_file() {
             return None;
         }
         match Model::open(&folder) {
-            Ok(Model::Compiled(compiled)) => Some(compiled),
+            Ok(Model::Compiled(compiled)) => Some(*compiled),
             Ok(Model::Checkpoint(_)) | Err(_) => None,
         }
     }
@@ -136,7 +139,13 @@ fn fingerprint(model: &Path, choices: &Choices) -> Option<String> {
             let name = path.file_name().unwrap_or_default();
             all.update(name.as_encoded_bytes());
             let (changed, nanos) = (meta.ctime(), meta.ctime_nsec());
-            all.update(format!("\n{} {} {changed}.{nanos} {} {}\n", meta.len(), meta.ino(), meta.mtime(), meta.mtime_nsec()));
+            all.update(format!(
+                "\n{} {} {changed}.{nanos} {} {}\n",
+                meta.len(),
+                meta.ino(),
+                meta.mtime(),
+                meta.mtime_nsec()
+            ));
         }
     }
     Some(hex(&all.finalize()[..16]))

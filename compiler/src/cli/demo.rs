@@ -100,10 +100,14 @@ pub fn demo(args: &Demo, ui: &Ui) -> Result<u8, Error> {
 /// `models/demo`, beside the program or in its source tree.
 fn shipped() -> Result<PathBuf, Error> {
     let program = std::env::current_exe().ok();
-    let beside = program.iter().flat_map(|program| program.ancestors().skip(1)).map(|folder| folder.join("models/demo"));
+    let beside =
+        program.iter().flat_map(|program| program.ancestors().skip(1)).map(|folder| folder.join("models/demo"));
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(|root| root.join("models/demo"));
     source.into_iter().chain(beside).find(|folder| folder.join(QUESTIONS).is_file()).ok_or_else(|| {
-        Error::Environment("the demo model (models/demo) is neither in the source tree nor beside the program: --model names it".into())
+        Error::Environment(
+            "the demo model (models/demo) is neither in the source tree nor beside the program: --model names it"
+                .into(),
+        )
     })
 }
 

@@ -21,7 +21,11 @@ const SHOWN_LINES: usize = 400;
 /// Prints what differs; 1 if anything does. Weights are compared by size and pairing digest.
 pub fn check(assembled: &Assembled, out: &Path) -> Result<u8, Error> {
     if !out.is_dir() {
-        return Err(Error::input(out.display().to_string(), "", "is no folder: --check compares an output that exists"));
+        return Err(Error::input(
+            out.display().to_string(),
+            "",
+            "is no folder: --check compares an output that exists",
+        ));
     }
     let mut text = String::new();
     let mut n_files = 0;

@@ -67,7 +67,8 @@ fn checkpoint(assembled: &Assembled) -> (String, Value) {
     let levels: Vec<&str> = prepared.targets.iter().map(|target| target.level()).collect();
     let package = &assembled.package;
     let code: u64 = package.files.values().map(|text| text.len() as u64).sum();
-    let n_steps = [&prepared.program.vision, &prepared.program.prefill, &prepared.program.decode].map(|p| p.steps.len());
+    let n_steps =
+        [&prepared.program.vision, &prepared.program.prefill, &prepared.program.decode].map(|p| p.steps.len());
 
     let mut table = Table(String::new());
     table.row("format", format!("{layout}, vision tower in {form} form"));
@@ -101,7 +102,8 @@ fn checkpoint(assembled: &Assembled) -> (String, Value) {
     table.row("", format!("{:12} weights", size(package.weights_bytes as u64)));
     table.row("", format!("{:12} arena, {} positions", size(package.arena_bytes as u64), prepared.program.context));
     table.row("", format!("{:12} scratch of each thread", size(package.scratch_bytes as u64)));
-    table.row("", format!("{} steps for an image, {} for a prompt, {} for a token", n_steps[0], n_steps[1], n_steps[2]));
+    table
+        .row("", format!("{} steps for an image, {} for a prompt, {} for a token", n_steps[0], n_steps[1], n_steps[2]));
 
     let json = json!({
         "format": layout,
@@ -137,7 +139,8 @@ fn checkpoint(assembled: &Assembled) -> (String, Value) {
 
 fn folder(compiled: &Compiled) -> (String, Value) {
     let m = &compiled.manifest;
-    let (vision, decode): (u64, u64) = (m.vision.iter().map(|op| op.macs).sum(), m.decode.iter().map(|op| op.macs).sum());
+    let (vision, decode): (u64, u64) =
+        (m.vision.iter().map(|op| op.macs).sum(), m.decode.iter().map(|op| op.macs).sum());
     let mut table = Table(String::new());
     table.row("compiled", format!("{} for {}, {}", m.name, m.target, m.quantization));
     table.row("by", &m.tool);

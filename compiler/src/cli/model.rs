@@ -14,7 +14,7 @@ pub enum Model {
     /// A checkpoint folder or a file in one, not looked into yet.
     Checkpoint(PathBuf),
     /// A compiled folder.
-    Compiled(Compiled),
+    Compiled(Box<Compiled>),
 }
 
 /// A compiled folder.
@@ -79,8 +79,6 @@ pub enum Alpha {
 /// One step of a compiled model.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Op {
-    /// Dotted name.
-    pub name: String,
     /// Multiply-adds.
     pub macs: u64,
 }
@@ -103,7 +101,7 @@ impl Model {
             let found = format!("format {} version {}", Quoted(&read.format), read.version);
             return Err(Error::input(shown, "", format!("{found}, this version reads tvlmc-package version 1")));
         }
-        Ok(Model::Compiled(Compiled { folder: path.to_owned(), manifest: read }))
+        Ok(Model::Compiled(Box::new(Compiled { folder: path.to_owned(), manifest: read })))
     }
 }
 
@@ -131,7 +129,9 @@ impl Choices {
     pub fn refuse_for_compiled(&self) -> Result<(), Error> {
         self.options()?;
         if self.context.is_some() {
-            return Err(Error::Usage("--context: the folder was compiled already; compile it again to change it".into()));
+            return Err(Error::Usage(
+                "--context: the folder was compiled already; compile it again to change it".into(),
+            ));
         }
         Ok(())
     }

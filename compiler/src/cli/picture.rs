@@ -1,8 +1,8 @@
 //! Picture files to plain RGB, as the reference's Pillow reads them.
 //!
 //! Sizes are checked before anything is decoded. Of animations the first frame counts, 16-bit channels give
-//! their upper byte, and gray becomes three equal channels. Inks (CMYK) are refused: what color they are
-//! depends on the press.
+//! their upper byte (16-bit gray too, of which Pillow makes white), and gray becomes three equal channels.
+//! Inks (CMYK) are refused: what color they are depends on the press.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Cursor, Read};

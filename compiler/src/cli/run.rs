@@ -50,9 +50,7 @@ pub fn run(args: &Run, ui: &Ui) -> Result<u8, Error> {
         }
     }
     ui.check()?;
-    let status = runner::run(command)?;
-    ui.check()?;
-    runner::exit_code(status)
+    runner::exit_code(runner::run(command, ui)?)
 }
 
 /// The question as text.

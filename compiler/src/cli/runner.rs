@@ -6,6 +6,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -141,7 +142,10 @@ impl RawPictures {
     /// # Errors
     /// There is no folder for temporary files.
     pub fn new() -> Result<RawPictures, Error> {
-        let folder = tempfile::Builder::new().prefix("tvlmc-").tempdir().map_err(Error::io("create a folder in", &std::env::temp_dir()))?;
+        let folder = tempfile::Builder::new()
+            .prefix("tvlmc-")
+            .tempdir()
+            .map_err(Error::io("create a folder in", &std::env::temp_dir()))?;
         Ok(RawPictures { folder, sizes: Vec::new() })
     }
 
@@ -187,13 +191,27 @@ impl RawPictures {
     }
 }
 
-/// Runs a call whose output is the user's.
+/// How often a running child is looked at.
+const POLL: Duration = Duration::from_millis(5);
+
+/// Runs a call whose output is the user's. It ends when the user stops us.
 ///
 /// # Errors
-/// The binary cannot be started.
-pub fn run(mut command: Command) -> Result<ExitStatus, Error> {
+/// The binary cannot be started, or the user stopped us.
+pub fn run(mut command: Command, ui: &Ui) -> Result<ExitStatus, Error> {
     let program = PathBuf::from(command.get_program());
-    command.status().map_err(Error::io("run", &program))
+    let mut child = command.spawn().map_err(Error::io("run", &program))?;
+    loop {
+        if let Some(status) = child.try_wait().map_err(Error::io("wait for", &program))? {
+            ui.check()?;
+            return Ok(status);
+        }
+        if ui.is_interrupted() {
+            // It may have ended by itself: Ctrl-C goes to all of us.
+            let _ = child.kill();
+        }
+        std::thread::sleep(POLL);
+    }
 }
 
 /// The exit code of a runner as ours.

@@ -69,7 +69,7 @@ impl Ui {
     /// Work that takes a while: a bar on a terminal, else a line when it is done.
     pub fn work(&self, what: &'static str, total: Option<u64>) -> Work<'_> {
         let style = match total {
-            Some(_) => "{msg} [{bar:30}] {bytes} of {total_bytes}, {bytes_per_sec}",
+            Some(_) => "{msg} [{bar:30}] {decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}",
             None => "{msg} {spinner} {elapsed}",
         };
         let bar = if self.bars {

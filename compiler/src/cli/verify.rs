@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::json;
+use serde::Serialize;
 
 use super::args::Verify;
 use super::cache::Cache;
@@ -14,7 +14,16 @@ use super::runner::{self, RawPictures, Runner};
 use super::ui::Ui;
 use crate::assemble::{Assembled, Options, hex};
 use crate::error::Error;
-use crate::evaluate::{self, Comparison, TOLERANCE_DB};
+use crate::evaluate::{self, Comparison, Op, TOLERANCE_DB};
+
+/// `--json`.
+#[derive(Serialize)]
+struct Report<'a> {
+    ok: bool,
+    ops: &'a [Op],
+    tokens: &'a [u32],
+    expected_tokens: &'a [u32],
+}
 
 pub fn verify(args: &Verify, ui: &Ui) -> Result<u8, Error> {
     let prompt = prompt(&args.prompt)?;
@@ -30,7 +39,7 @@ pub fn verify(args: &Verify, ui: &Ui) -> Result<u8, Error> {
                 )));
             };
             let assembled = same_model(&compiled, checkpoint, choices, ui)?;
-            (compiled, assembled)
+            (*compiled, assembled)
         }
         Model::Checkpoint(path) => {
             if args.checkpoint.is_some() {
@@ -58,8 +67,7 @@ pub fn verify(args: &Verify, ui: &Ui) -> Result<u8, Error> {
         command.arg("--level").arg(level);
     }
     let work = ui.work("running the emitted code", None);
-    let code = runner::exit_code(runner::run(command)?)?;
-    ui.check()?;
+    let code = runner::exit_code(runner::run(command, ui)?)?;
     if code != 0 {
         return Ok(code);
     }
@@ -111,13 +119,14 @@ fn drawn(side: u32) -> Rgb {
 
 fn report(compared: &Comparison, json: bool) -> Result<u8, Error> {
     if json {
-        let report = json!({
-            "ok": compared.ok(),
-            "ops": compared.ops,
-            "tokens": compared.tokens,
-            "expected_tokens": compared.expected,
-        });
-        super::print(&format!("{report}\n"))?;
+        let report = Report {
+            ok: compared.ok(),
+            ops: &compared.ops,
+            tokens: &compared.tokens,
+            expected_tokens: &compared.expected,
+        };
+        let text = serde_json::to_string(&report).map_err(|e| Error::Bug(e.to_string()))?;
+        super::print(&format!("{text}\n"))?;
     } else {
         let mut text = String::new();
         let width = compared.ops.iter().map(|op| op.name.len()).max().unwrap_or(0);

@@ -24,7 +24,8 @@ pub enum Init {
 }
 
 impl Init {
-    fn name(self) -> &'static str {
+    /// Part of a kernel's name.
+    pub(super) fn name(self) -> &'static str {
         match self {
             Init::Zero => "",
             Init::Bias => "_bias",

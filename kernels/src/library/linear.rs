@@ -119,12 +119,7 @@ pub fn linear(s: &Schedule, l: &Linear) -> Rc<Kernel> {
     let (ldx, ldy) = (pitch(l.inputs), pitch(l.outputs));
     let before = l.norm.map_or("", Norm::name);
     let after = if l.gelu { "_gelu" } else { "" };
-    let start = match l.init {
-        Init::Zero | Init::Accumulate => "",
-        Init::Bias => "_bias",
-        Init::BiasResidual => "_bias_residual",
-        Init::Residual => "_residual",
-    };
+    let start = l.init.name();
     let mut k = Builder::new(
         format!("{before}linear{start}{after}_f32_{}x{}x{}", l.rows.name(), l.inputs, l.outputs),
         &[
@@ -185,12 +180,7 @@ fn normalize(
 pub fn vector(s: &Schedule, l: &Linear, any_row: bool) -> Rc<Kernel> {
     let (ldx, ldy) = (pitch(l.inputs), pitch(l.outputs));
     let before = l.norm.map_or("", Norm::name);
-    let start = match l.init {
-        Init::Zero | Init::Accumulate => "",
-        Init::Bias => "_bias",
-        Init::BiasResidual => "_bias_residual",
-        Init::Residual => "_residual",
-    };
+    let start = l.init.name();
     let row_name = if any_row { "_row" } else { "" };
     let mut k = Builder::new(
         format!("{before}gemv{start}{row_name}_f32_{}x{}", l.inputs, l.outputs),
@@ -255,11 +245,12 @@ impl TwoLayer {
         }
     }
 
-    /// Block size so that the widened rows of `rows` rows take at most `bytes`.
+    /// Block size so that the widened rows of `rows` rows take at most `bytes`, one line at least.
     pub fn new(channels: usize, hidden: usize, activation: Activation, rows: usize, bytes: usize) -> TwoLayer {
         let mut t = TwoLayer { channels, hidden, activation, block_lines: lines(hidden) };
         let line_bytes = rows * LANES * 4 * (t.width() + usize::from(t.width() > 1));
-        let blocks = (lines(hidden) * line_bytes).div_ceil(bytes).max(1);
+        let most = (bytes / line_bytes).max(1);
+        let blocks = lines(hidden).div_ceil(most);
         t.block_lines = lines(hidden).div_ceil(blocks);
         t
     }

@@ -1,0 +1,240 @@
+//! A case and the one check every family uses.
+
+use std::rc::Rc;
+
+use codegen_avx2::Level;
+use codegen_neon::Neon;
+use codegen_wasm::Simd128;
+use kernels::library::Schedule;
+use kernels::{Kernel, Memory, ParamKind, Place, Target, interpret, legalize, verify};
+
+use crate::data::{HOLE, float};
+use crate::trace;
+
+/// What an element holds after a kernel.
+#[derive(Clone, Copy, Debug)]
+pub enum Want {
+    /// What it held before: nothing may write it.
+    Same,
+    /// A float near this one.
+    Near(f64),
+    /// These bits.
+    Bits(u32),
+}
+
+/// A pointer argument.
+#[derive(Clone)]
+pub enum Buffer {
+    /// Only read. Elements that are [`HOLE`] must not be.
+    Read(Vec<u32>),
+    /// As [`Buffer::Read`], but holes may be read: their lanes must not matter.
+    Loose(Vec<u32>),
+    /// Holes first, then this.
+    Write(Vec<Want>),
+    /// Written in place.
+    Update(Vec<u32>, Vec<Want>),
+    /// This many floats, with holes first for every part.
+    Scratch(fn(&Schedule, usize) -> usize, usize),
+}
+
+impl Buffer {
+    fn start(&self, s: &Schedule) -> Vec<u32> {
+        match self {
+            Buffer::Read(start) | Buffer::Loose(start) | Buffer::Update(start, _) => start.clone(),
+            Buffer::Write(want) => vec![HOLE; want.len()],
+            Buffer::Scratch(size, n) => vec![HOLE; size(s, *n)],
+        }
+    }
+}
+
+/// Scratch of a size that does not depend on the schedule.
+pub fn scratch(floats: usize) -> Buffer {
+    Buffer::Scratch(|_, n| n, floats)
+}
+
+/// A kernel with its arguments and the result.
+pub struct Case<'a> {
+    /// Says which shape failed.
+    pub name: String,
+    /// The kernel under a schedule.
+    pub kernel: &'a dyn Fn(&Schedule) -> Rc<Kernel>,
+    /// Pointer arguments by name.
+    pub buffers: Vec<(&'static str, Buffer)>,
+    /// Size arguments by name, but `first` and `last`.
+    pub sizes: Vec<(&'static str, usize)>,
+    /// Units of work, if the kernel ends in `first` and `last`.
+    pub units: Option<usize>,
+    /// Largest error, as a share of `1 + |expected|`.
+    pub tolerance: f64,
+}
+
+impl Case<'_> {
+    fn buffer(&self, name: &str) -> &Buffer {
+        let found = self.buffers.iter().find(|(n, _)| *n == name);
+        &found.unwrap_or_else(|| panic!("{}: no buffer {name}", self.name)).1
+    }
+
+    fn sizes(&self, kernel: &Kernel, first: usize, last: usize) -> Vec<i64> {
+        let value = |name: &str| match (name, self.units) {
+            ("first", Some(_)) => first,
+            ("last", Some(_)) => last,
+            _ => {
+                self.sizes.iter().find(|(n, _)| *n == name).unwrap_or_else(|| panic!("{}: no size {name}", self.name)).1
+            }
+        };
+        let sizes = kernel.params.iter().filter(|p| matches!(p.kind, ParamKind::Size(_)));
+        sizes.map(|p| value(&p.name) as i64).collect()
+    }
+}
+
+/// Elements in front of and behind every buffer that nothing may touch.
+const GUARD: usize = 48;
+
+/// Four targets; the first three fuse multiply and add.
+pub fn targets() -> [Box<dyn Target>; 4] {
+    [Box::new(Level::V3), Box::new(Level::V4), Box::new(Neon), Box::new(Simd128)]
+}
+
+/// Schedules with small blocks, and tiles no target has.
+pub fn odd_schedules() -> [Schedule; 3] {
+    let odd = Schedule {
+        tile: (3, 2),
+        vector_lines: 2,
+        depth_block: 16,
+        depthwise: 3,
+        depthwise_weights_in_registers: true,
+        strip_bytes: 4096,
+    };
+    [
+        odd,
+        Schedule {
+            tile: (1, 1),
+            vector_lines: 1,
+            depth_block: 32,
+            depthwise: 1,
+            depthwise_weights_in_registers: false,
+            strip_bytes: 1 << 10,
+        },
+        Schedule { tile: (5, 4), vector_lines: 8, depth_block: 48, depthwise: 5, strip_bytes: 1 << 14, ..odd },
+    ]
+}
+
+/// Runs a case everywhere. Returns the floats of what it writes, in order of the parameters.
+pub fn check(case: &Case) -> Vec<Vec<u32>> {
+    let own: Vec<Schedule> = targets().iter().map(|t| Schedule::new(t.as_ref())).collect();
+    let base = execute(case, &(case.kernel)(&own[1]), &own[1], 1, "lines");
+    let mut unfused = None;
+    for (target, s) in targets().iter().zip(&own) {
+        let kernel = legalized(case, s, target.as_ref());
+        let found = execute(case, &kernel, s, 1, target.level());
+        // `Simd128` rounds twice, so its bits are its own.
+        let same = if target.level() == "simd128" { &*unfused.insert(found.clone()) } else { &base };
+        assert_eq!(&found, same, "{} at {} has other bits", case.name, target.level());
+    }
+    for s in odd_schedules() {
+        let kernel = (case.kernel)(&s);
+        let found = execute(case, &kernel, &s, 1, "another schedule");
+        assert_eq!(found, base, "{}: {s:?} has other bits", case.name);
+        trace::check(case, &kernel, &s);
+    }
+    let s = &odd_schedules()[0];
+    let found = execute(case, &legalized(case, s, &Simd128), s, 1, "simd128, another schedule");
+    assert_eq!(Some(found), unfused, "{}: {s:?} has other bits on simd128", case.name);
+    for (parts, s) in [2, 3, 7].into_iter().zip(&own) {
+        if case.units.is_some() {
+            let found = execute(case, &(case.kernel)(s), s, parts, "parts");
+            assert_eq!(found, base, "{}: {parts} parts have other bits", case.name);
+        }
+    }
+    base
+}
+
+fn legalized(case: &Case, s: &Schedule, target: &dyn Target) -> Rc<Kernel> {
+    let kernel = (case.kernel)(s);
+    verify(&kernel).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+    let kernel = legalize(&kernel, target);
+    verify(&kernel).unwrap_or_else(|e| panic!("{} at {}: {e}", case.name, target.level()));
+    trace::check(case, &kernel, s);
+    kernel
+}
+
+/// Runs `kernel` on guarded buffers, its units in parts, and compares with what the case wants.
+fn execute(case: &Case, kernel: &Kernel, s: &Schedule, parts: usize, how: &str) -> Vec<Vec<u32>> {
+    let mut memory = Memory::default();
+    let mut places = Vec::new();
+    for (name, _, _) in kernel.pointers() {
+        let mut elements = vec![HOLE; GUARD];
+        elements.extend(case.buffer(name).start(s));
+        elements.extend([HOLE; GUARD]);
+        places.push(Place { buffer: memory.buffers.len(), at: GUARD });
+        memory.buffers.push(elements);
+    }
+    let before = memory.buffers.clone();
+    for (first, last) in split(case, parts) {
+        for ((name, _, _), place) in kernel.pointers().zip(&places) {
+            if matches!(case.buffer(name), Buffer::Scratch(..)) {
+                memory.buffers[place.buffer].fill(HOLE);
+            }
+        }
+        let sizes = case.sizes(kernel, first, last);
+        interpret(kernel, &mut memory, &places, &sizes).unwrap_or_else(|e| panic!("{}, {how}: {e}", case.name));
+    }
+    let mut out = Vec::new();
+    for (((name, _, _), after), before) in kernel.pointers().zip(&memory.buffers).zip(&before) {
+        let end = after.len() - GUARD;
+        let guarded = after[..GUARD].iter().chain(&after[end..]).all(|&e| e == HOLE);
+        assert!(guarded, "{}, {how}: guards of {name} are overwritten", case.name);
+        let (after, before) = (&after[GUARD..end], &before[GUARD..end]);
+        match case.buffer(name) {
+            Buffer::Read(_) | Buffer::Loose(_) => {
+                assert_eq!(after, before, "{}, {how}: {name} is overwritten", case.name)
+            }
+            Buffer::Scratch(..) => {}
+            Buffer::Write(want) | Buffer::Update(_, want) => {
+                for (i, want) in want.iter().enumerate() {
+                    compare(*want, before[i], after[i], case.tolerance)
+                        .unwrap_or_else(|e| panic!("{}, {how}: {name}[{i}] {e}", case.name));
+                }
+                out.push(after.to_vec());
+            }
+        }
+    }
+    out
+}
+
+fn compare(want: Want, before: u32, after: u32, tolerance: f64) -> Result<(), String> {
+    let right = match want {
+        Want::Same => after == before,
+        Want::Bits(bits) => after == bits,
+        Want::Near(want) => {
+            let error = (f64::from(f32::from_bits(after)) - want).abs();
+            error <= tolerance * (1.0 + want.abs())
+        }
+    };
+    if right {
+        Ok(())
+    } else {
+        Err(format!("is {} ({after:#x}), {want:?} is wanted, was {}", float(after), float(before)))
+    }
+}
+
+/// The units of a case in parts; one part without units.
+pub fn split(case: &Case, parts: usize) -> Vec<(usize, usize)> {
+    let units = case.units.unwrap_or(0);
+    (0..parts).map(|i| (units * i / parts, units * (i + 1) / parts)).collect()
+}
+
+/// Sizes of a whole run.
+pub fn whole(case: &Case, kernel: &Kernel) -> Vec<i64> {
+    case.sizes(kernel, 0, case.units.unwrap_or(0))
+}
+
+/// Sizes of a part.
+pub fn part(case: &Case, kernel: &Kernel, (first, last): (usize, usize)) -> Vec<i64> {
+    case.sizes(kernel, first, last)
+}
+
+/// Holes and contents of each argument before a run.
+pub fn contents(case: &Case, kernel: &Kernel, s: &Schedule) -> Vec<(Vec<u32>, Buffer)> {
+    kernel.pointers().map(|(name, _, _)| (case.buffer(name).start(s), case.buffer(name).clone())).collect()
+}

@@ -1,0 +1,16 @@
+//! Every kernel of the library against naive f64 code, over sizes on both sides of each tile edge.
+//!
+//! A case is a kernel, its buffers and what must be in them afterwards; [`case::check`] runs it on
+//! lines and on all four targets, with several schedules, in parts, and follows its addresses.
+
+mod attention;
+mod case;
+mod conv;
+mod data;
+mod depthwise;
+mod functions;
+mod head;
+mod linear;
+mod mlp;
+mod rows;
+mod trace;
