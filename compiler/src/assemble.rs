@@ -134,17 +134,17 @@ fn name_of(folder: &Path) -> String {
     let mut name = String::new();
     for c in given.chars() {
         match c {
-            'a'..='z' => name.push(c),
-            '0'..='9' if !name.is_empty() => name.push(c),
+            'a'..='z' | '0'..='9' => name.push(c),
             _ if name.ends_with('-') || name.is_empty() => {}
             _ => name.push('-'),
         }
     }
-    name.truncate(MAX_NAME);
+    // Room for what may be put before it.
+    name.truncate(MAX_NAME - "fastvlm-".len());
     let name = name.trim_end_matches('-');
     match name {
         "" => "fastvlm".into(),
-        // A word of Rust, such as "test".
+        // A number first, or a word of Rust such as "test".
         name if package::check_name(name).is_err() => format!("fastvlm-{name}"),
         name => name.into(),
     }
@@ -163,9 +163,10 @@ mod tests {
     fn names_are_made_of_folders() {
         let made = |folder: &str| name_of(Path::new(folder));
         assert_eq!(made("/none/FastVLM-0.5B"), "fastvlm-0-5b");
-        assert_eq!(made("/none/123"), "fastvlm");
+        assert_eq!(made("/none/123"), "fastvlm-123");
+        assert_eq!(made("/none/..."), "fastvlm");
         assert_eq!(made("/none/\"; evil"), "evil");
         assert_eq!(made("/none/test"), "fastvlm-test");
-        assert_eq!(made(&format!("/none/{}", "a".repeat(100))).len(), MAX_NAME);
+        assert_eq!(made(&format!("/none/{}", "0".repeat(100))).len(), MAX_NAME);
     }
 }

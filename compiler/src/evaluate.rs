@@ -16,7 +16,7 @@ use crate::frontend::Checkpoint;
 use crate::pack::Kind;
 use crate::pipeline::Prepared;
 
-/// Smallest signal-to-noise ratio that counts as equal. Rounding alone stays above 100 dB; a wrong
+/// Smallest signal-to-noise ratio that counts as equal. Rounding alone stays above 95 dB; a wrong
 /// constant or a missing term falls below 60 dB.
 pub const TOLERANCE_DB: f64 = 80.0;
 

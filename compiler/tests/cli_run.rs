@@ -1,6 +1,6 @@
 //! `run`, `verify` and `demo`: emitted crates are built by cargo, and answer as the reference does.
 //!
-//! The first run builds three crates, about half a minute each; later ones find them in the cache.
+//! The first run builds five crates, about half a minute each; later ones find most of them in the cache.
 
 mod cli_support;
 
@@ -66,11 +66,10 @@ fn both_layouts_make_the_reference_s_tokens() {
 
 #[test]
 fn text_streams_and_the_first_run_says_that_it_compiles() {
-    let cache = TempDir::new().expect("a folder");
-    // The build of the shared cache serves, so that only the compile is new.
     let done = finish(run(&nano("hf")).args(["--prompt", PROMPT, "--max-new-tokens", "3", "--image"]).arg(picture()));
     assert_eq!(done.code, 0, "{}", done.stderr);
     assert!(done.stdout.ends_with('\n') && !done.stdout.contains("token_ids"), "{:?}", done.stdout);
+    let cache = TempDir::new().expect("a folder");
     let mut command = run(&nano("hf"));
     command.args(["--prompt", PROMPT]).env("TVLMC_CACHE", cache.path()).env("CARGO", "/nonexistent/cargo");
     fail(&mut command, 4, &["compiling into the cache", "/nonexistent/cargo is not there", "Rust toolchain"]);
@@ -80,7 +79,6 @@ fn text_streams_and_the_first_run_says_that_it_compiles() {
 fn compiled_folders_run_and_verify() {
     let dir = TempDir::new().expect("a folder");
     let out = dir.path().join("out");
-    // Under the cache's name, so that the code is the same and only cargo's check is new.
     succeed(compile(&nano("hf")).arg("-o").arg(&out));
     let text = succeed(run(&out).args(["--prompt", PROMPT, "--max-new-tokens", "4", "--image"]).arg(picture()));
     assert_eq!(

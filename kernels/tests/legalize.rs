@@ -181,3 +181,31 @@ fn reductions() {
     check("MinInt", true, true, &|o| Op::Reduce(ReduceOp::MinInt, o.bits));
     check("MinInt of a splat", true, true, &|o| Op::Reduce(ReduceOp::MinInt, o.flat_bits));
 }
+
+/// Where a lane is NaN, the maximum takes what the tree says: the second operand.
+#[test]
+fn largest_with_nan_at_every_lane() {
+    let mut k = Builder::new("largest", &[]);
+    let (x, y) = (k.read("x"), k.write("y"));
+    let line = k.load("line", x, 0usize);
+    let top = k.reduce("top", ReduceOp::Max, line);
+    k.store(y, 0usize, top);
+    let lines = k.finish();
+    for at in 0..LANES {
+        let mut values: Vec<f32> = (0..LANES).map(|i| (i * 5 % 16) as f32).collect();
+        values[at] = f32::NAN;
+        let mut tree = values.clone();
+        while tree.len() > 1 {
+            let far = tree.split_off(tree.len() / 2);
+            tree.iter_mut().zip(far).for_each(|(near, far)| *near = if *near > far { *near } else { far });
+        }
+        let want = vec![tree[0].to_bits(); LANES];
+        let registers = [&Level::V3 as &dyn Target, &Level::V4, &Neon, &Simd128].map(|t| legalize(&lines, t));
+        for kernel in registers.iter().chain([&lines]) {
+            let mut memory = Memory::default();
+            let places = [memory.floats(&values), memory.zeros(LANES)];
+            interpret(kernel, &mut memory, &places, &[]).expect("in range");
+            assert_eq!(memory.buffers[1], want, "NaN at {at} in {} lanes", kernel.lanes);
+        }
+    }
+}

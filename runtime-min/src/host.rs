@@ -48,6 +48,8 @@ pub fn run<P: Program>(
     let (message, code) = match fault {
         Fault::Usage(reason) => (format!("{reason}; --help lists the options"), 2),
         Fault::Error(error) => (error.to_string(), error.exit_code()),
+        // Who reads has heard enough: nothing is wrong.
+        Fault::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return 0,
         Fault::Output(error) => (format!("standard output: {error}"), 4),
     };
     // Nothing can be told when stderr is gone as well.

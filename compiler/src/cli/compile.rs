@@ -21,7 +21,6 @@ pub fn compile(args: &Compile, ui: &Ui) -> Result<u8, Error> {
     let options = Options { name: args.name.as_deref(), dump: args.dump_ir.as_deref(), ..choices };
     if let Some(dump) = &args.dump_ir {
         refuse_inside(dump, &args.model)?;
-        std::fs::create_dir_all(dump).map_err(Error::io("create", dump))?;
     }
     let assembled = read(&args.model, &options, ui)?;
     check_memory(&assembled, args.max_ram)?;

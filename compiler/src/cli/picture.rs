@@ -232,6 +232,18 @@ mod tests {
     }
 
     #[test]
+    fn cameras_are_turned_only_when_asked() {
+        let mut jpeg = encoded(DynamicImage::new_rgb8(16, 8), ImageFormat::Jpeg);
+        // One entry, tag 0x112 (orientation), a short: 6, to be turned clockwise.
+        let tiff = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+        let exif = [b"Exif\0\0", &tiff[..]].concat();
+        let segment = [&[0xff, 0xe1][..], &(exif.len() as u16 + 2).to_be_bytes(), &exif].concat();
+        jpeg.splice(2..2, segment);
+        let size = |exif| decode(&jpeg, Alpha::White, exif).map(|rgb| (rgb.width, rgb.height));
+        assert_eq!((size(false), size(true)), (Ok((16, 8)), Ok((8, 16))));
+    }
+
+    #[test]
     fn odd_shapes_are_taken() {
         for (width, height) in [(1, 1), (20_000, 3)] {
             let bytes = encoded(DynamicImage::new_rgb8(width, height), ImageFormat::Png);

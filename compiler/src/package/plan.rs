@@ -140,7 +140,7 @@ fn step_statements(prepared: &Prepared, step: &Step, index: usize, names: &Names
         }
     };
     body.push(Stmt::Line(quote!(let part = cx.part(#units);)));
-    body.push(Stmt::Comment("SAFETY: the compiler has checked every operand of this call against its slot or weight.".to_string()));
+    body.push(Stmt::Comment("SAFETY: every operand was checked against its slot or weight.".to_string()));
     let kernel = &step.kernels[0];
     let field = ident(&kernel.name);
     let mut places = step.pointers.iter();

@@ -118,16 +118,11 @@ pub fn row(s: &Schedule, shape: &Shape) -> Rc<Kernel> {
                 }
             };
             edge(k, 0, left);
-            let inside = left * stride - padding.min(left * stride);
-            k.each("t", 0usize, inner / tile, |k, t| {
-                let at = k.int("at", t.clone() * tile + left);
-                block(k, at, tile, t * (tile * stride) + inside);
+            // The last block ends with the row: it may compute outputs again, to the same bits.
+            k.each("t", 0usize, inner.div_ceil(tile), |k, t| {
+                let at = k.int("at", (t * tile).min(inner - tile) + left);
+                block(k, at.clone(), tile, at * stride - padding);
             });
-            let rest = inner % tile;
-            if rest > 0 {
-                let at = left + inner - rest;
-                block(k, Int::from(at), rest, Int::from(at * stride - padding));
-            }
             edge(k, out_width - right, out_width);
         });
     }

@@ -302,7 +302,7 @@ fn row_tiles(
 ) {
     let call = |k: &mut Builder, height: usize, row: Int| {
         let at = (a.clone() + row.clone() * shape.lda, b.clone(), column.clone());
-        let own = (height == s.tile.0).then_some(shape.lda);
+        let own = ((height, width) == s.tile).then_some(shape.lda);
         call_tile(k, shape, &Tile { rows: height, lines: width, init, lda: own }, x, row, at, depth);
     };
     in_powers(k, "i", s.tile.0, Int::from(0usize), n, call);
