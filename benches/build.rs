@@ -182,7 +182,9 @@ fn wrapper(i: usize, case: &Case, target: &dyn Target) -> String {
         .iter()
         .map(|param| match param.kind {
             ParamKind::Ptr(..) => format!("p[{}].cast()", ptrs.next().unwrap_or(0)),
-            ParamKind::Size(_) => sizes.next().unwrap_or_else(|| panic!("{}: a size is missing", case.name)).to_string(),
+            ParamKind::Size(_) => {
+                sizes.next().unwrap_or_else(|| panic!("{}: a size is missing", case.name)).to_string()
+            }
         })
         .collect();
     format!(

@@ -184,11 +184,19 @@ impl Target for Level {
     }
 
     fn prelude(&self) -> Vec<Item> {
-        let imports = Item::Line { docs: vec![], attrs: vec![], tokens: quote!(use core::arch::x86_64::*;) };
+        let imports = Item::Line {
+            docs: vec![],
+            attrs: vec![],
+            tokens: quote!(
+                use core::arch::x86_64::*;
+            ),
+        };
         let nearest = Item::Line {
             docs: vec!["To the nearest integer, ties to even, without raising flags.".to_string()],
             attrs: vec![],
-            tokens: quote!(pub const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;),
+            tokens: quote!(
+                pub const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+            ),
         };
         vec![
             imports,

@@ -143,9 +143,27 @@ impl Target for Neon {
         };
         // `vmaxq_f32` gives NaN where an operand is NaN; these give the second operand, as on x86.
         vec![
-            Item::Line { docs: vec![], attrs: vec![], tokens: quote!(use core::arch::aarch64::*;) },
-            helper("max", "`a > b ? a : b` by lane.", &["a", "b"], quote!(float32x4_t), &[quote!(vbslq_f32(vcgtq_f32(a, b), a, b))]),
-            helper("min", "`a < b ? a : b` by lane.", &["a", "b"], quote!(float32x4_t), &[quote!(vbslq_f32(vcltq_f32(a, b), a, b))]),
+            Item::Line {
+                docs: vec![],
+                attrs: vec![],
+                tokens: quote!(
+                    use core::arch::aarch64::*;
+                ),
+            },
+            helper(
+                "max",
+                "`a > b ? a : b` by lane.",
+                &["a", "b"],
+                quote!(float32x4_t),
+                &[quote!(vbslq_f32(vcgtq_f32(a, b), a, b))],
+            ),
+            helper(
+                "min",
+                "`a < b ? a : b` by lane.",
+                &["a", "b"],
+                quote!(float32x4_t),
+                &[quote!(vbslq_f32(vcltq_f32(a, b), a, b))],
+            ),
             helper(
                 "reduce_add",
                 "The sum of all lanes, in all lanes: lanes 2 apart, then 1.",

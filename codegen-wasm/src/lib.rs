@@ -117,7 +117,8 @@ impl Target for Simd128 {
     fn prelude(&self) -> Vec<Item> {
         let tree = |name: &str, doc: &str, fold: &dyn Fn(TokenStream) -> TokenStream| {
             let name = Ident::new(name, Span::call_site());
-            let (far, near) = (fold(quote!(i32x4_shuffle::<2, 3, 0, 1>(x, x))), fold(quote!(i32x4_shuffle::<1, 0, 3, 2>(x, x))));
+            let (far, near) =
+                (fold(quote!(i32x4_shuffle::<2, 3, 0, 1>(x, x))), fold(quote!(i32x4_shuffle::<1, 0, 3, 2>(x, x))));
             Item::Function(emit::Function {
                 docs: vec![doc.to_string()],
                 attrs: vec![quote!(inline), quote!(target_feature(enable = "simd128"))],
@@ -128,7 +129,13 @@ impl Target for Simd128 {
             })
         };
         vec![
-            Item::Line { docs: vec![], attrs: vec![], tokens: quote!(use core::arch::wasm32::*;) },
+            Item::Line {
+                docs: vec![],
+                attrs: vec![],
+                tokens: quote!(
+                    use core::arch::wasm32::*;
+                ),
+            },
             tree("reduce_add", "The sum of all lanes, in all lanes.", &|y| quote!(f32x4_add(x, #y))),
             tree("reduce_max", "The largest lane, in all lanes.", &|y| quote!(f32x4_pmax(#y, x))),
             tree("reduce_min_int", "The smallest integer, in all lanes.", &|y| quote!(i32x4_min(x, #y))),

@@ -131,7 +131,14 @@ impl Packs {
     }
 
     /// A depthwise convolution.
-    pub fn depthwise(&mut self, name: &str, weight: WeightId, channels: usize, multiplier: usize, kernel: usize) -> PackId {
+    pub fn depthwise(
+        &mut self,
+        name: &str,
+        weight: WeightId,
+        channels: usize,
+        multiplier: usize,
+        kernel: usize,
+    ) -> PackId {
         let taps = kernel * kernel;
         let floats = multiplier * lines(channels) * taps * LANES;
         self.add(name, Kind::Depthwise { weight, channels, multiplier, taps }, floats)
@@ -165,7 +172,8 @@ impl Packs {
         write: &mut dyn FnMut(&[f32]) -> Result<(), E>,
         progress: &dyn Fn(usize),
     ) -> Result<(), E> {
-        let pieces: Vec<(&Pack, Range<usize>)> = self.packs.iter().flat_map(|p| p.pieces().map(move |r| (p, r))).collect();
+        let pieces: Vec<(&Pack, Range<usize>)> =
+            self.packs.iter().flat_map(|p| p.pieces().map(move |r| (p, r))).collect();
         let mut done = 0;
         for batch in pieces.chunks(BATCH) {
             let made: Vec<Result<Vec<f32>, SourceError>> =
@@ -211,7 +219,12 @@ impl Pack {
     }
 
     /// The floats of units `units`.
-    fn piece(&self, weights: &Weights, source: &dyn TensorSource, units: Range<usize>) -> Result<Vec<f32>, SourceError> {
+    fn piece(
+        &self,
+        weights: &Weights,
+        source: &dyn TensorSource,
+        units: Range<usize>,
+    ) -> Result<Vec<f32>, SourceError> {
         let mut out = vec![0.0; units.len() * self.unit().1];
         match &self.kind {
             Kind::Matrix { weight, outputs, depth, gap } => {

@@ -69,15 +69,8 @@ pub fn prepare(checkpoint: &Checkpoint, options: &Options<'_>) -> Result<Prepare
     let decoder = passes::run_all(decoder, &mut weights, options.dump).map_err(|e| pass_error(&e))?;
     let targets: Vec<Box<dyn Target>> =
         codegen_avx2::Level::ALL.into_iter().map(|l| Box::new(l) as Box<dyn Target>).collect();
-    let lowered = lower::lower(
-        &description,
-        &vision,
-        &decoder,
-        table,
-        &mut weights,
-        &targets,
-        &lower::Options { context },
-    );
+    let lowered =
+        lower::lower(&description, &vision, &decoder, table, &mut weights, &targets, &lower::Options { context });
     let program = lowered.map_err(|e| match e {
         lower::LowerError::Unsupported { .. } => refused("the model", &e),
         e => Error::Bug(e.to_string()),

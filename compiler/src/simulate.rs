@@ -20,7 +20,13 @@ const SCRATCH: usize = 2;
 
 impl<'a> Simulation<'a> {
     /// The program at one level; `weights` are the packed floats.
-    pub fn new(program: &'a Program, memory: &'a Memory, level: usize, target: &'a dyn Target, weights: &[f32]) -> Self {
+    pub fn new(
+        program: &'a Program,
+        memory: &'a Memory,
+        level: usize,
+        target: &'a dyn Target,
+        weights: &[f32],
+    ) -> Self {
         let mut buffers = Buffers::default();
         buffers.zeros(memory.total / 4);
         buffers.floats(weights);

@@ -49,7 +49,8 @@ fn build(layout: &str) -> Emitted {
         std::fs::write(path, text).expect("written");
     }
     let mut file = WeightFileWriter::create(&folder.path().join(WEIGHTS_NAME), pairing).expect("a file");
-    file.section("tokenizer", &tokenizer_section(&checkpoint, &prepared.description).expect("a tokenizer")).expect("written");
+    file.section("tokenizer", &tokenizer_section(&checkpoint, &prepared.description).expect("a tokenizer"))
+        .expect("written");
     file.begin("weights").expect("written");
     file.write_f32(&prepared.packed(&checkpoint).expect("weights")).expect("written");
     file.finish().expect("written");
@@ -115,10 +116,8 @@ fn compare(sim: &mut Simulation<'_>, phase: &Phase, name: &str, at: (usize, usiz
     sim.run(phase, at, 1, |step, sim| {
         let tap = &step.result;
         let rows = if tap.rows == 0 { at.1 } else { tap.rows };
-        let mine: Vec<u32> = (0..rows)
-            .flat_map(|r| sim.get(tap.slot, tap.at + r * tap.pitch, tap.channels))
-            .map(f32::to_bits)
-            .collect();
+        let mine: Vec<u32> =
+            (0..rows).flat_map(|r| sim.get(tap.slot, tap.at + r * tap.pitch, tap.channels)).map(f32::to_bits).collect();
         let theirs = &seen.steps[&(name.to_string(), step.name.clone())];
         assert_eq!(mine.len(), theirs.len(), "{}", step.name);
         let differ = mine.iter().zip(theirs).position(|(a, b)| a != b);
@@ -183,10 +182,17 @@ fn text_is_well_formed(e: &Emitted) {
         assert!(text.lines().all(|line| line.len() <= 100 && !line.ends_with(' ')), "{name}: a long or ragged line");
     }
     let face = &e.package.files["src/lib.rs"];
-    assert!(face.contains("#![deny(unsafe_op_in_unsafe_fn)]") && !face.contains("unsafe fn") && !face.contains("pub mod"));
-    let mut files: Vec<PathBuf> = e.package.files.keys().filter(|n| n.starts_with("src/")).map(|n| e.folder.path().join(n)).collect();
+    assert!(
+        face.contains("#![deny(unsafe_op_in_unsafe_fn)]") && !face.contains("unsafe fn") && !face.contains("pub mod")
+    );
+    let mut files: Vec<PathBuf> =
+        e.package.files.keys().filter(|n| n.starts_with("src/")).map(|n| e.folder.path().join(n)).collect();
     files.sort();
-    let formatted = Command::new("rustfmt").args(["--check", "--edition", "2024", "--config-path"]).arg(e.folder.path().join("rustfmt.toml")).args(&files).output();
+    let formatted = Command::new("rustfmt")
+        .args(["--check", "--edition", "2024", "--config-path"])
+        .arg(e.folder.path().join("rustfmt.toml"))
+        .args(&files)
+        .output();
     match formatted {
         Ok(out) => assert!(out.status.success(), "rustfmt would change:\n{}", String::from_utf8_lossy(&out.stdout)),
         Err(e) => println!("skipped: the fixed point of rustfmt, which cannot be run ({e})"),

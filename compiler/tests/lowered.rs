@@ -111,8 +111,7 @@ fn check(layout: &str, level: usize, threads: usize) {
     run_and_compare(&mut sim, &prepared.program.vision, (0, 0), threads, &expected, 1e-4);
     let (tokens, hidden) = (prepared.description.vision.tokens(), prepared.description.text.hidden);
     let pitch = kernels::library::pitch(hidden);
-    let rows: Vec<f32> =
-        (0..tokens).flat_map(|r| sim.get(prepared.program.io.image_rows, r * pitch, hidden)).collect();
+    let rows: Vec<f32> = (0..tokens).flat_map(|r| sim.get(prepared.program.io.image_rows, r * pitch, hidden)).collect();
     let error = relative(&rows, &floats(&file, "projector"));
     println!("{layout}: projector {error:.1e}");
     assert!(error < 1e-3);

@@ -198,18 +198,33 @@ mod tests {
         let cases = [
             (quote!(let a_0 = _mm512_set1_ps(*a.add(i * 96 + 16));), "let a_0 = _mm512_set1_ps(*a.add(i * 96 + 16));"),
             (quote!(for i in 0..n / 3), "for i in 0..n / 3"),
-            (quote!(pub const STEPS: &[Step] = &[];), "pub const STEPS: &[Step] = &[];"),
+            (
+                quote!(
+                    pub const STEPS: &[Step] = &[];
+                ),
+                "pub const STEPS: &[Step] = &[];",
+            ),
             (quote!(a: *const f32), "a: *const f32"),
             (quote!(x.cast::<f32>().add(4)), "x.cast::<f32>().add(4)"),
             (quote!(cx: &Cx<'_>), "cx: &Cx<'_>"),
             (quote!(a < b && !c), "a < b && !c"),
-            (quote!(pub(crate) use self::level as v3;), "pub(crate) use self::level as v3;"),
+            (
+                quote!(
+                    pub(crate) use self::level as v3;
+                ),
+                "pub(crate) use self::level as v3;",
+            ),
             (quote!(#[target_feature(enable = "avx2,fma")]), "#[target_feature(enable = \"avx2,fma\")]"),
             (quote!(Kernels { a: v3::a, b }), "Kernels { a: v3::a, b }"),
             (quote!(_mm256_permute2f128_ps::<1>(x, x)), "_mm256_permute2f128_ps::<1>(x, x)"),
             (quote!(x = -1.5f32;), "x = -1.5f32;"),
             (quote!(const A: &'static [Level] =), "const A: &'static [Level] ="),
-            (quote!(use super::{slots, weights};), "use super::{slots, weights};"),
+            (
+                quote!(
+                    use super::{slots, weights};
+                ),
+                "use super::{slots, weights};",
+            ),
         ];
         for (tokens, expected) in cases {
             assert_eq!(tokens_to_string(&tokens), expected);

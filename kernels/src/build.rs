@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use crate::LANES;
 use crate::int::{Int, Var};
 use crate::ir::{
-    Access, Arg, BinaryOp, CompareOp, Elem, Kernel, Op, Param, ParamKind, Ptr, ReduceOp, Reg, RegInfo, Stmt, Ty, UnaryOp,
+    Access, Arg, BinaryOp, CompareOp, Elem, Kernel, Op, Param, ParamKind, Ptr, ReduceOp, Reg, RegInfo, Stmt, Ty,
+    UnaryOp,
 };
-use crate::LANES;
 
 /// Builds one kernel. Loops in Rust unroll while building; [`Builder::each`] loops at run time.
 pub struct Builder {
@@ -254,13 +255,7 @@ impl Builder {
 
     /// A loop at run time over `from..to`. A constant empty range makes nothing, a constant range
     /// of one makes its body once.
-    pub fn each(
-        &mut self,
-        name: &str,
-        from: impl Into<Int>,
-        to: impl Into<Int>,
-        body: impl FnOnce(&mut Builder, Int),
-    ) {
+    pub fn each(&mut self, name: &str, from: impl Into<Int>, to: impl Into<Int>, body: impl FnOnce(&mut Builder, Int)) {
         let (from, to) = (from.into(), to.into());
         if let (Some(a), Some(b)) = (from.constant(), to.constant()) {
             if a >= b {

@@ -105,9 +105,19 @@ impl Walk<'_> {
         match op {
             Op::Load(ptr, at) => self.touch(*ptr, at, self.kernel.lanes as i64),
             Op::Broadcast(ptr, at) => self.touch(*ptr, at, 1),
-            Op::Splat(_) | Op::SplatBits(_) | Op::SplatInt(_) | Op::Iota(_) | Op::Unary(..) | Op::Binary(..)
-            | Op::MulAdd(..) | Op::NegMulAdd(..) | Op::ShiftLeft(..) | Op::Compare(..) | Op::Select(..)
-            | Op::Reduce(..) | Op::Copy(_) => Ok(()),
+            Op::Splat(_)
+            | Op::SplatBits(_)
+            | Op::SplatInt(_)
+            | Op::Iota(_)
+            | Op::Unary(..)
+            | Op::Binary(..)
+            | Op::MulAdd(..)
+            | Op::NegMulAdd(..)
+            | Op::ShiftLeft(..)
+            | Op::Compare(..)
+            | Op::Select(..)
+            | Op::Reduce(..)
+            | Op::Copy(_) => Ok(()),
         }
     }
 
@@ -197,7 +207,14 @@ fn has_call(body: &[Stmt]) -> bool {
         Stmt::Call(..) => true,
         Stmt::Loop(_, _, _, body) => has_call(body),
         Stmt::IfLess(_, _, then, otherwise) => has_call(then) || has_call(otherwise),
-        Stmt::Note(_) | Stmt::Blank | Stmt::Let(..) | Stmt::LetMut(..) | Stmt::Set(..) | Stmt::Store(..)
-        | Stmt::StoreOne(..) | Stmt::CopyOne(..) | Stmt::LetInt(..) => false,
+        Stmt::Note(_)
+        | Stmt::Blank
+        | Stmt::Let(..)
+        | Stmt::LetMut(..)
+        | Stmt::Set(..)
+        | Stmt::Store(..)
+        | Stmt::StoreOne(..)
+        | Stmt::CopyOne(..)
+        | Stmt::LetInt(..) => false,
     })
 }

@@ -122,7 +122,12 @@ impl Int {
         match self {
             Int::Const(_) => {}
             Int::Var(v) => f(*v),
-            Int::Add(a, b) | Int::Sub(a, b) | Int::Mul(a, b) | Int::Div(a, b) | Int::Rem(a, b) | Int::Min(a, b)
+            Int::Add(a, b)
+            | Int::Sub(a, b)
+            | Int::Mul(a, b)
+            | Int::Div(a, b)
+            | Int::Rem(a, b)
+            | Int::Min(a, b)
             | Int::Max(a, b) => {
                 a.each_var(f);
                 b.each_var(f);

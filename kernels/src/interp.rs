@@ -259,8 +259,20 @@ fn binary(op: BinaryOp, a: u32, b: u32) -> u32 {
         BinaryOp::Sub => (x - y).to_bits(),
         BinaryOp::Mul => (x * y).to_bits(),
         BinaryOp::Div => (x / y).to_bits(),
-        BinaryOp::Min => if x < y { a } else { b },
-        BinaryOp::Max => if x > y { a } else { b },
+        BinaryOp::Min => {
+            if x < y {
+                a
+            } else {
+                b
+            }
+        }
+        BinaryOp::Max => {
+            if x > y {
+                a
+            } else {
+                b
+            }
+        }
         BinaryOp::AddInt => a.wrapping_add(b),
         BinaryOp::And => a & b,
         BinaryOp::Or => a | b,

@@ -267,8 +267,15 @@ pub(crate) fn each_call(body: &[Stmt], f: &mut impl FnMut(&Rc<Kernel>)) {
                 each_call(then, f);
                 each_call(otherwise, f);
             }
-            Stmt::Note(_) | Stmt::Blank | Stmt::Let(..) | Stmt::LetMut(..) | Stmt::Set(..) | Stmt::Store(..)
-            | Stmt::StoreOne(..) | Stmt::CopyOne(..) | Stmt::LetInt(..) => {}
+            Stmt::Note(_)
+            | Stmt::Blank
+            | Stmt::Let(..)
+            | Stmt::LetMut(..)
+            | Stmt::Set(..)
+            | Stmt::Store(..)
+            | Stmt::StoreOne(..)
+            | Stmt::CopyOne(..)
+            | Stmt::LetInt(..) => {}
         }
     }
 }

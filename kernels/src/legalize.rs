@@ -2,10 +2,10 @@
 
 use std::rc::Rc;
 
+use crate::LANES;
 use crate::int::Int;
 use crate::ir::{BinaryOp, CompareOp, Kernel, Op, ReduceOp, Reg, RegInfo, Stmt, Ty};
 use crate::target::Target;
-use crate::LANES;
 
 /// The kernel, and every kernel it calls, on registers of the target.
 ///

@@ -26,7 +26,10 @@ pub use build::Builder;
 pub use extent::{ExtentError, extents};
 pub use int::{Int, Var};
 pub use interp::{Fault, Memory, Place, interpret};
-pub use ir::{Access, Arg, BinaryOp, CompareOp, Elem, Kernel, Op, Param, ParamKind, Ptr, ReduceOp, Reg, RegInfo, Stmt, Ty, UnaryOp};
+pub use ir::{
+    Access, Arg, BinaryOp, CompareOp, Elem, Kernel, Op, Param, ParamKind, Ptr, ReduceOp, Reg, RegInfo, Stmt, Ty,
+    UnaryOp,
+};
 pub use legalize::legalize;
 pub use print::{emit_kernel, float_tokens, parameter_tokens};
 pub use target::Target;

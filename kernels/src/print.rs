@@ -138,9 +138,7 @@ impl Printer<'_> {
             Op::SplatInt(n) => self.target.op(op, ty, &[], &self.int_in(n, 2)),
             Op::Splat(_) | Op::SplatBits(_) | Op::Iota(_) => self.target.op(op, ty, &[], &none),
             Op::Unary(_, a) | Op::ShiftLeft(a, _) | Op::Reduce(_, a) => self.target.op(op, ty, &[self.reg(*a)], &none),
-            Op::Binary(_, a, b) | Op::Compare(_, a, b) => {
-                self.target.op(op, ty, &[self.reg(*a), self.reg(*b)], &none)
-            }
+            Op::Binary(_, a, b) | Op::Compare(_, a, b) => self.target.op(op, ty, &[self.reg(*a), self.reg(*b)], &none),
             Op::MulAdd(a, b, c) | Op::NegMulAdd(a, b, c) | Op::Select(a, b, c) => {
                 self.target.op(op, ty, &[self.reg(*a), self.reg(*b), self.reg(*c)], &none)
             }

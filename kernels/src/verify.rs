@@ -5,7 +5,9 @@ use std::fmt;
 use std::rc::Rc;
 
 use crate::int::{Int, Var};
-use crate::ir::{Access, Arg, BinaryOp, CompareOp, Elem, Kernel, Op, ParamKind, Ptr, ReduceOp, Reg, Stmt, Ty, UnaryOp, each_call};
+use crate::ir::{
+    Access, Arg, BinaryOp, CompareOp, Elem, Kernel, Op, ParamKind, Ptr, ReduceOp, Reg, Stmt, Ty, UnaryOp, each_call,
+};
 
 /// What is wrong with a kernel: its name and the finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,12 +32,8 @@ impl std::error::Error for Invalid {}
 /// parameters.
 pub fn verify(kernel: &Kernel) -> Result<(), Invalid> {
     let fail = |reason: String| Invalid { kernel: kernel.name.clone(), reason };
-    let mut scope = Scope {
-        kernel,
-        regs: vec![State::Undefined; kernel.regs.len()],
-        vars: HashSet::new(),
-        names: HashSet::new(),
-    };
+    let mut scope =
+        Scope { kernel, regs: vec![State::Undefined; kernel.regs.len()], vars: HashSet::new(), names: HashSet::new() };
     for param in &kernel.params {
         scope.name(&param.name).map_err(fail)?;
         if let ParamKind::Size(var) = param.kind {

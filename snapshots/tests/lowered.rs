@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 
+use compiler::frontend::{Checkpoint, OpenOptions, describe};
+use compiler::{lower, passes};
 use kernels::library::Schedule;
 use kernels::{Kernel, Target};
 use snapshots::{module, targets};
-use compiler::frontend::{Checkpoint, OpenOptions, describe};
-use compiler::{lower, passes};
 
 /// The kernels of a nano model's program, built with the schedule of `target`.
 fn kernels_of(layout: &str, target: Box<dyn Target>) -> Vec<Rc<Kernel>> {

@@ -51,7 +51,8 @@ pub fn run(rest: &[&str]) -> Result<bool, String> {
     }
     let ours = emitted::make(&args.checkpoint, &folder.join("emitted-0.5b"))?;
 
-    let mut table = String::from("| threads | ours, ms | ONNX Runtime, ms | ratio | ratio of medians |\n|---|---|---|---|---|\n");
+    let mut table =
+        String::from("| threads | ours, ms | ONNX Runtime, ms | ratio | ratio of medians |\n|---|---|---|---|---|\n");
     let mut rows = Vec::new();
     for &threads in &args.threads {
         let (mut us, mut them) = (Vec::new(), Vec::new());
@@ -68,7 +69,10 @@ pub fn run(rest: &[&str]) -> Result<bool, String> {
         let _ = writeln!(table, "| {threads} | {a:.0} | {b:.0} | {:.2} | {:.2} |", b / a, mb / ma);
         rows.push(row(threads, &us, &them, &decode));
     }
-    println!("\n{table}\nA ratio above 1: ours is faster. Best of {} rounds of {} runs, in turn.", args.rounds, args.runs);
+    println!(
+        "\n{table}\nA ratio above 1: ours is faster. Best of {} rounds of {} runs, in turn.",
+        args.rounds, args.runs
+    );
     let text = format!("[\n{}\n]\n", rows.join(",\n"));
     std::fs::write(&args.json, text).map_err(|e| format!("{}: {e}", args.json.display()))?;
     println!("all rounds: {}", args.json.display());
@@ -87,7 +91,12 @@ fn parse(rest: &[&str]) -> Result<Args, String> {
     let mut rest = rest.iter();
     while let Some(&flag) = rest.next() {
         let value = *rest.next().ok_or_else(|| format!("{flag} needs a value"))?;
-        let number = |text: &str| text.parse::<usize>().ok().filter(|n| *n > 0).ok_or_else(|| format!("{flag} {value}: expected numbers above 0"));
+        let number = |text: &str| {
+            text.parse::<usize>()
+                .ok()
+                .filter(|n| *n > 0)
+                .ok_or_else(|| format!("{flag} {value}: expected numbers above 0"))
+        };
         match flag {
             "--checkpoint" => args.checkpoint = value.into(),
             "--rounds" => args.rounds = number(value)?,
@@ -115,7 +124,8 @@ fn time_peer(python: &str, onnx: &str, runs: usize, threads: usize) -> Result<Ti
 
 /// The times of one phase in a runner's report.
 fn time_in(report: &str, phase: &str) -> Result<Time, String> {
-    let at = report.find(&format!("\"{phase}\"")).ok_or_else(|| format!("no {phase} in the runner's report: {report}"))?;
+    let at =
+        report.find(&format!("\"{phase}\"")).ok_or_else(|| format!("no {phase} in the runner's report: {report}"))?;
     Ok(Time { best: number_after(&report[at..], "min")?, median: number_after(&report[at..], "median")? })
 }
 
@@ -152,7 +162,8 @@ mod tests {
 
     #[test]
     fn numbers_are_found_in_reports() {
-        let report = r#"{"runs":2,"vision_ms":{"min":3.5,"median":4,"max":5},"decode_ms":{"min":1e-3,"median":2,"max":2}}"#;
+        let report =
+            r#"{"runs":2,"vision_ms":{"min":3.5,"median":4,"max":5},"decode_ms":{"min":1e-3,"median":2,"max":2}}"#;
         let time = time_in(report, "decode_ms").expect("it is there");
         assert_eq!((time.best, time.median), (1e-3, 2.0));
         assert_eq!(number_after(report, "runs"), Ok(2.0));

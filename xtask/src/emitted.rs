@@ -39,7 +39,8 @@ pub fn make(checkpoint: &Path, out: &Path) -> Result<Emitted, String> {
     let manifest = out.join("Cargo.toml");
     let built = shell::target().join("emitted");
     let args = ["build", "--release", "--manifest-path", utf8(&manifest)?, "--target-dir", utf8(&built)?];
-    let messages = shell::output(&mut shell::cargo(&[&args[..], &["--message-format", "json-render-diagnostics"]].concat()))?;
+    let messages =
+        shell::output(&mut shell::cargo(&[&args[..], &["--message-format", "json-render-diagnostics"]].concat()))?;
     let runner = executable(&messages).ok_or_else(|| format!("{to} has no executable"))?;
     Ok(Emitted { folder: out.to_path_buf(), runner })
 }
@@ -63,7 +64,8 @@ mod tests {
 
     #[test]
     fn the_executable_is_found_in_cargos_messages() {
-        let lines = "{\"reason\":\"compiler-artifact\",\"executable\":null}\n{\"executable\":\"/a/b\",\"fresh\":true}\n";
+        let lines =
+            "{\"reason\":\"compiler-artifact\",\"executable\":null}\n{\"executable\":\"/a/b\",\"fresh\":true}\n";
         assert_eq!(executable(lines), Some("/a/b".into()));
         assert_eq!(executable("{}"), None);
     }

@@ -52,8 +52,16 @@ fn old_processor() -> Result<Outcome, String> {
     }
     let out = shell::target().join("emitted-demo");
     let made = emitted::make(&shell::root().join("models/demo"), &out)?;
-    let args = ["-cpu", "Nehalem", emitted::utf8(&made.runner)?, "--weights", emitted::utf8(&made.weights())?, "--prompt", "Hello"]
-        .map(str::to_string);
+    let args = [
+        "-cpu",
+        "Nehalem",
+        emitted::utf8(&made.runner)?,
+        "--weights",
+        emitted::utf8(&made.weights())?,
+        "--prompt",
+        "Hello",
+    ]
+    .map(str::to_string);
     let mut command = shell::command("qemu-x86_64", &[]);
     let status = command.args(&args).status().map_err(|e| format!("cannot run qemu-x86_64: {e}"))?;
     Ok(match status.code() {
@@ -74,7 +82,10 @@ fn miri() -> Result<Outcome, String> {
         let args = [&["+nightly", "miri", "test", "-p", "runtime-min"], tests].concat();
         let mut command = shell::command("cargo", &args);
         // The toolchain of this process must not leak into the other one's.
-        command.env_remove("CARGO").env_remove("RUSTUP_TOOLCHAIN").env("CARGO_TARGET_DIR", shell::target().join("miri"));
+        command
+            .env_remove("CARGO")
+            .env_remove("RUSTUP_TOOLCHAIN")
+            .env("CARGO_TARGET_DIR", shell::target().join("miri"));
         if !shell::run(command.env("MIRIFLAGS", "-Zmiri-disable-isolation"))? {
             return Ok(Outcome::Bad(format!("runtime-min {}", tests.join(" "))));
         }

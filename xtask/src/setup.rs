@@ -69,9 +69,15 @@ fn packages(wanted: &[(&str, &str)]) {
     for (program, package) in wanted {
         if shell::ask(program, &["--version"]).is_some() {
             println!("{program}: there");
-        } else if shell::ask("id", &["-u"]).is_some_and(|id| id.trim() == "0") && shell::ask("apt-get", &["--version"]).is_some() {
-            let good = shell::run(&mut shell::command("apt-get", &["install", "-y", "--no-install-recommends", package]));
-            println!("{program}: {}", if good == Ok(true) { "installed" } else { "apt-get could not install it; its stage is skipped" });
+        } else if shell::ask("id", &["-u"]).is_some_and(|id| id.trim() == "0")
+            && shell::ask("apt-get", &["--version"]).is_some()
+        {
+            let good =
+                shell::run(&mut shell::command("apt-get", &["install", "-y", "--no-install-recommends", package]));
+            println!(
+                "{program}: {}",
+                if good == Ok(true) { "installed" } else { "apt-get could not install it; its stage is skipped" }
+            );
         } else {
             println!("{program}: missing; install the package {package} (this is not root on Debian)");
         }

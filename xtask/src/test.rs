@@ -31,7 +31,8 @@ fn format() -> Result<Outcome, String> {
         return Ok(Outcome::Skipped("no rustfmt; `cargo xtask setup` adds it".to_string()));
     }
     let mut files = 0;
-    let good = shell::run_lines(&mut shell::cargo(&["fmt", "--all", "--", "--check", "--files-with-diff"]), |_| files += 1)?;
+    let good =
+        shell::run_lines(&mut shell::cargo(&["fmt", "--all", "--", "--check", "--files-with-diff"]), |_| files += 1)?;
     Ok(if good { Outcome::Good(String::new()) } else { Outcome::Note(format!("{files} files would change")) })
 }
 

@@ -38,7 +38,7 @@ impl Value {
 
 /// Collects a program.
 pub(super) struct Context<'a> {
-        /// One for each level.
+    /// One for each level.
     pub schedules: Vec<Schedule>,
     pub weights: &'a mut Weights,
     pub slots: Vec<Slot>,

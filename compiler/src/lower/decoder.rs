@@ -111,7 +111,11 @@ impl Decoder<'_, '_> {
         let rows = if decode { 1 } else { self.chunk };
         let most = vec![("rows", rows as i64), ("start", (self.context - rows) as i64), ("row", rows as i64 - 1)];
         let step = self.cx.step(Draft { most, ..draft }, build, |_| scratch)?;
-        if decode { self.decode.steps.push(step) } else { self.prefill.steps.push(step) }
+        if decode {
+            self.decode.steps.push(step)
+        } else {
+            self.prefill.steps.push(step)
+        }
         Ok(())
     }
 
@@ -194,12 +198,16 @@ impl Decoder<'_, '_> {
             return Err(mismatch(node, "causal attention with a cache", &found));
         };
         if !head_dim.is_multiple_of(2 * LANES) {
-            return Err(LowerError::unsupported(&node.name, format!("the head dimension is {head_dim}, must be a multiple of {}", 2 * LANES)));
+            return Err(LowerError::unsupported(
+                &node.name,
+                format!("the head dimension is {head_dim}, must be a multiple of {}", 2 * LANES),
+            ));
         }
         if *turned != heads + kv_heads || rotated != head_dim || *scale != 1.0 {
             return Err(mismatch(node, "all queries and keys turned, the scale folded", &found));
         }
-        let a = Attention { heads: *heads, kv_heads: *kv_heads, head_dim: *head_dim, capacity: self.context, causal: true };
+        let a =
+            Attention { heads: *heads, kv_heads: *kv_heads, head_dim: *head_dim, capacity: self.context, causal: true };
         let (norm, _) = rms(norm)?;
         let (w1, b1, wide, hidden) = linear_of(self.cx, qkv)?;
         let (w2, b2, _, inner) = linear_of(self.cx, out)?;
@@ -263,7 +271,8 @@ impl Decoder<'_, '_> {
         whole_lines(&node.name, "the hidden width", hidden)?;
         let y = self.values(&node.name, channels);
         let [x, one] = self.x;
-        let two = |s: &Schedule| TwoLayer::new(channels, hidden, linear::Activation::SwiGlu, LINEAR_STRIP, s.strip_bytes);
+        let two =
+            |s: &Schedule| TwoLayer::new(channels, hidden, linear::Activation::SwiGlu, LINEAR_STRIP, s.strip_bytes);
         let most = self.cx.schedules.iter().map(|s| two(s).scratch(LINEAR_STRIP)).max().unwrap_or(0);
         let draft = Draft {
             name: node.name.clone(),
@@ -289,7 +298,15 @@ impl Decoder<'_, '_> {
         };
         let scratch = pitch(channels) + pitch(2 * hidden);
         self.step(true, draft, |s| linear::gated_vector(s, norm, channels, hidden), scratch)?;
-        let l = Linear { norm: None, inputs: hidden, outputs: channels, init: Init::Residual, gelu: false, rows: Rows::Fixed(1), strip: 1 };
+        let l = Linear {
+            norm: None,
+            inputs: hidden,
+            outputs: channels,
+            init: Init::Residual,
+            gelu: false,
+            rows: Rows::Fixed(1),
+            strip: 1,
+        };
         let draft = Draft {
             name: node.name.clone(),
             shapes: format!("[1, {hidden}] x [{hidden}, {channels}] + residual"),
@@ -306,7 +323,9 @@ impl Decoder<'_, '_> {
 
     fn head(&mut self, node: &Node, graph: &Graph, logits: SlotId) -> Result<(), LowerError> {
         let found = body(graph);
-        let [last, norm, linear_node] = found[..] else { return Err(mismatch(node, "LastRow, RmsNorm, Linear", &found)) };
+        let [last, norm, linear_node] = found[..] else {
+            return Err(mismatch(node, "LastRow, RmsNorm, Linear", &found));
+        };
         if last.op != Op::LastRow || !matches!(last.shape, Shape::Rows { n: Axis::Fixed(1), .. }) {
             return Err(mismatch(node, "LastRow, RmsNorm, Linear", &found));
         }
@@ -316,7 +335,15 @@ impl Decoder<'_, '_> {
             return Err(LowerError::unsupported(&node.name, "a head with a bias"));
         }
         let gain = gain.map(|g| Place::Weight(self.cx.packs.vector(&format!("{}.gain", norm.name), g, hidden)));
-        let l = Linear { norm: Some(kind), inputs: hidden, outputs: vocab, init: Init::Zero, gelu: false, rows: Rows::Fixed(1), strip: 1 };
+        let l = Linear {
+            norm: Some(kind),
+            inputs: hidden,
+            outputs: vocab,
+            init: Init::Zero,
+            gelu: false,
+            rows: Rows::Fixed(1),
+            strip: 1,
+        };
         for decode in [false, true] {
             let x = self.x[usize::from(decode)];
             let mut bind = vec![("x", x.place()), ("w", w), ("y", Place::Slot(logits, 0)), ("scratch", Place::Scratch)];

@@ -74,7 +74,9 @@ fn region(
 /// Largest divisor of `height` whose strip of `width` stays within the pixels and leaves strips for
 /// several threads.
 fn strip_of(height: usize, width: usize, pixels: usize) -> usize {
-    let fits = |r: &usize| height.is_multiple_of(*r) && r * width <= pixels.max(width) && height / r >= LEAST_STRIPS.min(height);
+    let fits = |r: &usize| {
+        height.is_multiple_of(*r) && r * width <= pixels.max(width) && height / r >= LEAST_STRIPS.min(height)
+    };
     (1..=height).rev().find(fits).unwrap_or(1)
 }
 
@@ -85,13 +87,23 @@ struct Depthwise {
     bias: Place,
 }
 
-fn depthwise_of(cx: &mut Context<'_>, node: &Node, height: usize, width: usize, channels: usize) -> Result<Depthwise, LowerError> {
+fn depthwise_of(
+    cx: &mut Context<'_>,
+    node: &Node,
+    height: usize,
+    width: usize,
+    channels: usize,
+) -> Result<Depthwise, LowerError> {
     let Op::Conv2d { weight, bias, stride, padding, groups, order } = &node.op else {
         return Err(LowerError::unsupported(&node.name, format!("expected Conv2d, found {}", node.op.name())));
     };
     let shape = cx.weights.shape(*weight).to_vec();
     let (out, kernel) = (shape[0], shape[2]);
-    let fits = *groups == channels && *padding == kernel / 2 && kernel % 2 == 1 && shape[3] == kernel && matches!(stride, 1 | 2);
+    let fits = *groups == channels
+        && *padding == kernel / 2
+        && kernel % 2 == 1
+        && shape[3] == kernel
+        && matches!(stride, 1 | 2);
     let multiplier = out / channels;
     if !fits || !(multiplier == 1 || (multiplier == 2 && *order == ChannelOrder::Planar)) {
         let reason = format!(
@@ -141,10 +153,21 @@ fn depthwise_node(
     Ok(y)
 }
 
-fn pointwise(cx: &mut Context<'_>, node: &Node, gap: Option<usize>) -> Result<(Place, Place, usize, usize), LowerError> {
+fn pointwise(
+    cx: &mut Context<'_>,
+    node: &Node,
+    gap: Option<usize>,
+) -> Result<(Place, Place, usize, usize), LowerError> {
     let (weight, bias) = match &node.op {
-        Op::Conv2d { weight, bias, stride: 1, padding: 0, groups: 1, .. } | Op::Linear { weight, bias } => (*weight, *bias),
-        other => return Err(LowerError::unsupported(&node.name, format!("expected a 1x1 Conv2d or Linear, found {}", other.name()))),
+        Op::Conv2d { weight, bias, stride: 1, padding: 0, groups: 1, .. } | Op::Linear { weight, bias } => {
+            (*weight, *bias)
+        }
+        other => {
+            return Err(LowerError::unsupported(
+                &node.name,
+                format!("expected a 1x1 Conv2d or Linear, found {}", other.name()),
+            ));
+        }
     };
     let shape = cx.weights.shape(weight).to_vec();
     let (out, depth) = (shape[0], shape[1]);
@@ -158,7 +181,9 @@ fn pointwise(cx: &mut Context<'_>, node: &Node, gap: Option<usize>) -> Result<(P
 
 fn stem(cx: &mut Context<'_>, phase: &mut Phase, node: &Node, graph: &Graph, x: Value) -> Result<Value, LowerError> {
     let found = body(graph);
-    let [c0, g0, c1, g1, c2, g2] = found[..] else { return Err(mismatch(node, "three convolutions, each with GELU", &found)) };
+    let [c0, g0, c1, g1, c2, g2] = found[..] else {
+        return Err(mismatch(node, "three convolutions, each with GELU", &found));
+    };
     for g in [g0, g1, g2] {
         if g.op != Op::Activation(Activation::Gelu) {
             return Err(mismatch(node, "GELU after each convolution", &found));
@@ -169,7 +194,10 @@ fn stem(cx: &mut Context<'_>, phase: &mut Phase, node: &Node, graph: &Graph, x: 
     };
     let channels = cx.weights.shape(*weight)[0];
     if cx.weights.shape(*weight) != [channels, 3, 3, 3] {
-        return Err(LowerError::unsupported(&c0.name, format!("weight is {:?}, must be [n, 3, 3, 3]", cx.weights.shape(*weight))));
+        return Err(LowerError::unsupported(
+            &c0.name,
+            format!("weight is {:?}, must be [n, 3, 3, 3]", cx.weights.shape(*weight)),
+        ));
     }
     let w0 = cx.packs.stem(&format!("{}.weight", c0.name), *weight, channels);
     let b0 = cx.bias(&c0.name, *bias, channels);
@@ -185,7 +213,11 @@ fn stem(cx: &mut Context<'_>, phase: &mut Phase, node: &Node, graph: &Graph, x: 
     let y = cx.value(&node.name, ho * wo, channels);
     let draft = Draft {
         name: node.name.clone(),
-        shapes: format!("{} conv 3x3, depthwise 3x3, 1x1 -> {}", shape_text(side, side, 3), shape_text(ho, wo, channels)),
+        shapes: format!(
+            "{} conv 3x3, depthwise 3x3, 1x1 -> {}",
+            shape_text(side, side, 3),
+            shape_text(ho, wo, channels)
+        ),
         units: Units::Fixed(ho / sizes.strip),
         bind: vec![
             ("image", x.place()),
@@ -206,7 +238,13 @@ fn stem(cx: &mut Context<'_>, phase: &mut Phase, node: &Node, graph: &Graph, x: 
     Ok(y)
 }
 
-fn patch_embed(cx: &mut Context<'_>, phase: &mut Phase, node: &Node, graph: &Graph, x: Value) -> Result<Value, LowerError> {
+fn patch_embed(
+    cx: &mut Context<'_>,
+    phase: &mut Phase,
+    node: &Node,
+    graph: &Graph,
+    x: Value,
+) -> Result<Value, LowerError> {
     let found = body(graph);
     let [c0, _, c1, _] = found[..] else { return Err(mismatch(node, "two convolutions, each with GELU", &found)) };
     let (h, w, c) = map(&graph[graph.entry().ok_or_else(|| mismatch(node, "an input", &found))?])?;
@@ -219,7 +257,13 @@ fn patch_embed(cx: &mut Context<'_>, phase: &mut Phase, node: &Node, graph: &Gra
     let y = cx.value(&node.name, ho * wo, out);
     let draft = Draft {
         name: node.name.clone(),
-        shapes: format!("{} conv {}x{}, 1x1 -> {}", shape_text(h, w, c), d.map.row.kernel, d.map.row.kernel, shape_text(ho, wo, out)),
+        shapes: format!(
+            "{} conv {}x{}, 1x1 -> {}",
+            shape_text(h, w, c),
+            d.map.row.kernel,
+            d.map.row.kernel,
+            shape_text(ho, wo, out)
+        ),
         units: Units::Fixed(ho / strip),
         bind: vec![
             ("x", x.place()),
@@ -239,7 +283,13 @@ fn patch_embed(cx: &mut Context<'_>, phase: &mut Phase, node: &Node, graph: &Gra
     Ok(y)
 }
 
-fn conv_ffn(cx: &mut Context<'_>, phase: &mut Phase, node: &Node, graph: &Graph, x: Value) -> Result<Value, LowerError> {
+fn conv_ffn(
+    cx: &mut Context<'_>,
+    phase: &mut Phase,
+    node: &Node,
+    graph: &Graph,
+    x: Value,
+) -> Result<Value, LowerError> {
     let found = body(graph);
     let [c0, c1, _, c2, add] = found[..] else {
         return Err(mismatch(node, "Conv2d, Conv2d, Activation, Conv2d, Add", &found));
@@ -252,7 +302,8 @@ fn conv_ffn(cx: &mut Context<'_>, phase: &mut Phase, node: &Node, graph: &Graph,
     let (w1, b1, hidden, _) = pointwise(cx, c1, None)?;
     let (w2, b2, _, _) = pointwise(cx, c2, None)?;
     let strip = strip_of(h, w, STRIP_PIXELS);
-    let two = |s: &kernels::library::Schedule| TwoLayer::new(c, hidden, linear::Activation::Gelu, strip * w, s.strip_bytes);
+    let two =
+        |s: &kernels::library::Schedule| TwoLayer::new(c, hidden, linear::Activation::Gelu, strip * w, s.strip_bytes);
     let y = cx.value(&node.name, h * w, c);
     let k = d.map.row.kernel;
     let draft = Draft {
@@ -283,14 +334,23 @@ fn conv_ffn(cx: &mut Context<'_>, phase: &mut Phase, node: &Node, graph: &Graph,
     Ok(y)
 }
 
-fn attention(cx: &mut Context<'_>, phase: &mut Phase, node: &Node, graph: &Graph, x: Value) -> Result<Value, LowerError> {
+fn attention(
+    cx: &mut Context<'_>,
+    phase: &mut Phase,
+    node: &Node,
+    graph: &Graph,
+    x: Value,
+) -> Result<Value, LowerError> {
     let found = body(graph);
     let nodes: Vec<&Node> = found.iter().copied().filter(|n| n.op != Op::Flatten).collect();
     let [norm, qkv, att, proj, add] = nodes[..] else {
         return Err(mismatch(node, "LayerNorm, Linear, Attention, Linear, Add", &found));
     };
-    let (Op::LayerNorm { affine: None, eps }, Op::Attention { heads, kv_heads, head_dim, causal: false, cache: None, .. }, Op::Add) =
-        (&norm.op, &att.op, &add.op)
+    let (
+        Op::LayerNorm { affine: None, eps },
+        Op::Attention { heads, kv_heads, head_dim, causal: false, cache: None, .. },
+        Op::Add,
+    ) = (&norm.op, &att.op, &add.op)
     else {
         return Err(mismatch(node, "LayerNorm, Linear, Attention, Linear, Add", &found));
     };
@@ -353,11 +413,8 @@ fn attention(cx: &mut Context<'_>, phase: &mut Phase, node: &Node, graph: &Graph
         macs: (2 * a.heads * n * n * a.head_dim) as u64,
         most: vec![],
     };
-    let step = cx.step(
-        draft,
-        |s| attention::attend(s, &a, Rows::Fixed(n), QUERY_BLOCK),
-        |_| QUERY_BLOCK * pitch(a.capacity),
-    )?;
+    let step =
+        cx.step(draft, |s| attention::attend(s, &a, Rows::Fixed(n), QUERY_BLOCK), |_| QUERY_BLOCK * pitch(a.capacity))?;
     phase.steps.push(step);
 
     let last = Linear { norm: None, inputs: a.heads * a.head_dim, outputs: c, init: Init::BiasResidual, ..first };
@@ -374,7 +431,13 @@ fn attention(cx: &mut Context<'_>, phase: &mut Phase, node: &Node, graph: &Graph
     Ok(y)
 }
 
-fn final_conv(cx: &mut Context<'_>, phase: &mut Phase, node: &Node, graph: &Graph, x: Value) -> Result<Value, LowerError> {
+fn final_conv(
+    cx: &mut Context<'_>,
+    phase: &mut Phase,
+    node: &Node,
+    graph: &Graph,
+    x: Value,
+) -> Result<Value, LowerError> {
     let found = body(graph);
     let [conv, se, gelu] = found[..] else { return Err(mismatch(node, "Conv2d, SqueezeExcite, Activation", &found)) };
     let (Op::SqueezeExcite { reduce, expand }, Op::Activation(Activation::Gelu)) = (&se.op, &gelu.op) else {
@@ -410,12 +473,24 @@ fn final_conv(cx: &mut Context<'_>, phase: &mut Phase, node: &Node, graph: &Grap
         name: format!("{}.gate", se.name),
         shapes: format!("[{}, {out}] -> {reduced} -> {out}", h * w),
         units: Units::Fixed(1),
-        bind: vec![("x", z.place()), ("w1", w1), ("b1", b1), ("w2", w2), ("b2", b2), ("gate", gate.place()), ("scratch", Place::Scratch)],
+        bind: vec![
+            ("x", z.place()),
+            ("w1", w1),
+            ("b1", b1),
+            ("w2", w2),
+            ("b2", b2),
+            ("gate", gate.place()),
+            ("scratch", Place::Scratch),
+        ],
         result: gate.tap(),
         macs: (2 * out * reduced) as u64,
         most: vec![],
     };
-    phase.steps.push(cx.step(draft, |s| squeeze_excite::gate(s, &sizes), |_| pitch(out) + lines(reduced) * kernels::LANES)?);
+    phase.steps.push(cx.step(
+        draft,
+        |s| squeeze_excite::gate(s, &sizes),
+        |_| pitch(out) + lines(reduced) * kernels::LANES,
+    )?);
 
     let y = cx.value(&node.name, h * w, out);
     let draft = Draft {
@@ -431,7 +506,13 @@ fn final_conv(cx: &mut Context<'_>, phase: &mut Phase, node: &Node, graph: &Grap
     Ok(y)
 }
 
-fn projector(cx: &mut Context<'_>, phase: &mut Phase, node: &Node, graph: &Graph, x: Value) -> Result<Value, LowerError> {
+fn projector(
+    cx: &mut Context<'_>,
+    phase: &mut Phase,
+    node: &Node,
+    graph: &Graph,
+    x: Value,
+) -> Result<Value, LowerError> {
     let found = body(graph);
     let [l1, gelu, l2] = found[..] else { return Err(mismatch(node, "Linear, GELU, Linear", &found)) };
     if gelu.op != Op::Activation(Activation::Gelu) {
@@ -441,7 +522,15 @@ fn projector(cx: &mut Context<'_>, phase: &mut Phase, node: &Node, graph: &Graph
     // A step is named after the node whose value it leaves.
     for (linear_node, name, gelu) in [(l1, &gelu.name, true), (l2, &node.name, false)] {
         let (w, b, out, depth) = pointwise(cx, linear_node, None)?;
-        let l = Linear { norm: None, inputs: depth, outputs: out, init: Init::Bias, gelu, rows: Rows::Fixed(x.rows), strip: LINEAR_STRIP };
+        let l = Linear {
+            norm: None,
+            inputs: depth,
+            outputs: out,
+            init: Init::Bias,
+            gelu,
+            rows: Rows::Fixed(x.rows),
+            strip: LINEAR_STRIP,
+        };
         let y = cx.value(name, x.rows, out);
         let draft = Draft {
             name: name.clone(),

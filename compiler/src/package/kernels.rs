@@ -148,7 +148,9 @@ fn family_file(name: &str, kernels: &[&Rc<Kernel>], target: &dyn Target) -> Resu
         })
         .collect();
     if helpers(target, &named) {
-        items.push(line(quote!(use super::lanes::*;)));
+        items.push(line(quote!(
+            use super::lanes::*;
+        )));
     }
     items.sort_by_key(|i| if let Item::Line { tokens, .. } = i { tokens.to_string() } else { String::new() });
     if let Some(intrinsics) = target.prelude().into_iter().find(|i| matches!(i, Item::Line { .. }))

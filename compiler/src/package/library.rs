@@ -108,31 +108,54 @@ fn face(prepared: &Prepared, id: &Identity<'_>) -> File {
             .digest
             .chunks(16)
             .map(|bytes| {
-                let bytes: Vec<TokenStream> = bytes
-                    .iter()
-                    .map(|b| format!("0x{b:02x}").parse().expect("a number is a token"))
-                    .collect();
+                let bytes: Vec<TokenStream> =
+                    bytes.iter().map(|b| format!("0x{b:02x}").parse().expect("a number is a token")).collect();
                 (vec![], quote!(#(#bytes),*))
             })
             .collect(),
         delimiters: ("[", "];"),
     };
     let items = vec![
-        lines(quote!(mod kernels;)),
-        lines(quote!(mod plan;)),
+        lines(quote!(
+            mod kernels;
+        )),
+        lines(quote!(
+            mod plan;
+        )),
         Item::Comment("The runtime's types are this crate's face.".to_string()),
-        lines(quote!(pub use runtime_min::{Answer, CancelToken, Error, Image, OpenOptions, Options, Rgb8};)),
-        lines(quote!(pub use runtime_min::{SamplerOptions, Session, StopReason};)),
+        lines(quote!(
+            pub use runtime_min::{Answer, CancelToken, Error, Image, OpenOptions, Options, Rgb8};
+        )),
+        lines(quote!(
+            pub use runtime_min::{SamplerOptions, Session, StopReason};
+        )),
         Item::Line {
             docs: vec!["The model: weights, tokenizer and the code for this processor.".to_string()],
             attrs: vec![],
-            tokens: quote!(pub type Model = runtime_min::Model<plan::Program>;),
+            tokens: quote!(
+                pub type Model = runtime_min::Model<plan::Program>;
+            ),
         },
         constant("Pixels on each side of the square a picture becomes.", "IMAGE_SIDE", quote!(usize), n(vision.side)),
         constant("Positions one picture takes.", "TOKENS_PER_IMAGE", quote!(usize), n(vision.tokens())),
-        constant("Positions of a conversation, pictures and answers included.", "MAX_CONTEXT", quote!(usize), n(program.context)),
-        constant("Bytes that all threads of a session share: its cache and its intermediate results.", "ARENA_BYTES", quote!(usize), n(memory.total)),
-        constant("Bytes of each thread of a session.", "SCRATCH_BYTES_PER_THREAD", quote!(usize), n(program.scratch_bytes)),
+        constant(
+            "Positions of a conversation, pictures and answers included.",
+            "MAX_CONTEXT",
+            quote!(usize),
+            n(program.context),
+        ),
+        constant(
+            "Bytes that all threads of a session share: its cache and its intermediate results.",
+            "ARENA_BYTES",
+            quote!(usize),
+            n(memory.total),
+        ),
+        constant(
+            "Bytes of each thread of a session.",
+            "SCRATCH_BYTES_PER_THREAD",
+            quote!(usize),
+            n(program.scratch_bytes),
+        ),
         constant("Bytes of weights.", "WEIGHTS_BYTES", quote!(usize), n(program.packs.total() * 4)),
         digest,
         Item::Function(emit::Function {

@@ -73,9 +73,15 @@ fn slots_file(prepared: &Prepared, names: &Names) -> File {
 
 fn phase_file(prepared: &Prepared, name: &str, phase: &Phase, docs: &str, names: &Names) -> File {
     let uses = [
-        quote!(use super::{slots, weights};),
-        quote!(use crate::kernels::Kernels;),
-        quote!(use runtime_min::{Cx, Step};),
+        quote!(
+            use super::{slots, weights};
+        ),
+        quote!(
+            use crate::kernels::Kernels;
+        ),
+        quote!(
+            use runtime_min::{Cx, Step};
+        ),
     ];
     let mut items: Vec<Item> = uses.into_iter().map(line).collect();
     let steps = phase
@@ -110,7 +116,11 @@ fn phase_file(prepared: &Prepared, name: &str, phase: &Phase, docs: &str, names:
         _ => vec![quote!(k: &Kernels), quote!(cx: &Cx<'_>), quote!(start: usize)],
     };
     let function = Function {
-        docs: vec![docs.to_string(), String::new(), "Every thread of the team runs this list; each step divides its work among them.".to_string()],
+        docs: vec![
+            docs.to_string(),
+            String::new(),
+            "Every thread of the team runs this list; each step divides its work among them.".to_string(),
+        ],
         attrs: vec![],
         head: quote!(pub fn run),
         params,
@@ -156,7 +166,11 @@ fn step_statements(prepared: &Prepared, step: &Step, index: usize, names: &Names
                     }
                     Some(Place::Slot(slot, at)) => {
                         let (name, at) = (names.slot(*slot), number(at * 4));
-                        if at.to_string() == "0" { quote!(cx.slot(slots::#name)) } else { quote!(cx.slot(slots::#name + #at)) }
+                        if at.to_string() == "0" {
+                            quote!(cx.slot(slots::#name))
+                        } else {
+                            quote!(cx.slot(slots::#name + #at))
+                        }
                     }
                     Some(Place::Scratch) | None => quote!(cx.scratch()),
                 };
@@ -269,10 +283,11 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
             }
         })
         .collect();
-    let function = |docs: &str, head: TokenStream, params: Vec<TokenStream>, returns: Option<TokenStream>, body: Vec<Stmt>| {
-        let docs = if docs.is_empty() { vec![] } else { vec![docs.to_string()] };
-        Item::Function(Function { docs, attrs: vec![], head, params, returns, body })
-    };
+    let function =
+        |docs: &str, head: TokenStream, params: Vec<TokenStream>, returns: Option<TokenStream>, body: Vec<Stmt>| {
+            let docs = if docs.is_empty() { vec![] } else { vec![docs.to_string()] };
+            Item::Function(Function { docs, attrs: vec![], head, params, returns, body })
+        };
     let cx = quote!(cx: &Cx<'_>);
     let embed = ident(&program.embed[0].name);
     let (table, rows_slot) = (names.pack(program.embed_table), names.slot(program.io.rows));
@@ -311,7 +326,13 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
         table_rows,
         level_rows,
         function("", quote!(fn with_level), vec![quote!(level: usize)], Some(quote!(Self)), choose),
-        function("", quote!(fn vision), vec![quote!(&self), cx.clone()], None, vec![Stmt::Line(quote!(vision::run(&self.kernels, cx);))]),
+        function(
+            "",
+            quote!(fn vision),
+            vec![quote!(&self), cx.clone()],
+            None,
+            vec![Stmt::Line(quote!(vision::run(&self.kernels, cx);))],
+        ),
         function(
             "",
             quote!(fn prefill),
@@ -332,9 +353,14 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
             vec![quote!(&self), cx, quote!(id: u32), quote!(row: usize)],
             None,
             vec![
-                Stmt::Line(quote!(let (table, to) = (cx.weight(weights::#table), cx.slot(slots::#rows_slot + row * #row_bytes));)),
+                Stmt::Line(
+                    quote!(let (table, to) = (cx.weight(weights::#table), cx.slot(slots::#rows_slot + row * #row_bytes));),
+                ),
                 Stmt::Comment("SAFETY: the runtime passes ids below `vocab` and rows below `chunk`.".to_string()),
-                Stmt::Scope { head: quote!(unsafe), body: vec![Stmt::Line(quote!((self.kernels.#embed)(table, to, id as usize);))] },
+                Stmt::Scope {
+                    head: quote!(unsafe),
+                    body: vec![Stmt::Line(quote!((self.kernels.#embed)(table, to, id as usize);))],
+                },
             ],
         ),
     ];
@@ -346,8 +372,12 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
         })
         .collect();
     items.push(Item::Comment("The plan reads top to bottom in `vision`, `prefill` and `decode`.".to_string()));
-    items.push(line(quote!(use crate::kernels::{self, Kernels};)));
-    items.push(line(quote!(use runtime_min::{Cx, ImagePolicy, Info, Level, cpu};)));
+    items.push(line(quote!(
+        use crate::kernels::{self, Kernels};
+    )));
+    items.push(line(quote!(
+        use runtime_min::{Cx, ImagePolicy, Info, Level, cpu};
+    )));
     items.push(Item::Table {
         docs: vec!["The compiled model: the kernels of the level that was chosen when it was opened.".to_string()],
         attrs: vec![],

@@ -5,13 +5,13 @@
 
 use std::rc::Rc;
 
+use crate::LANES;
 use crate::build::Builder;
 use crate::int::Int;
 use crate::ir::Kernel;
 use crate::library::gemm::{self, Init, Operands, Shape};
 use crate::library::linear::Rows;
 use crate::library::{Schedule, lines, pitch, softmax};
-use crate::LANES;
 
 /// Sizes of an attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +78,13 @@ pub fn pack(a: &Attention, rows: usize) -> Rc<Kernel> {
         &[
             "Keys and values of merged rows to their panels; heads `first..last`.",
             "",
-            &format!("`qkv` is `[{rows}, {}]` with rows {ld} floats apart, `keys` is `[{}, {}, {}, 16]`,", a.merged(), a.kv_heads, lines(a.capacity), a.head_dim),
+            &format!(
+                "`qkv` is `[{rows}, {}]` with rows {ld} floats apart, `keys` is `[{}, {}, {}, 16]`,",
+                a.merged(),
+                a.kv_heads,
+                lines(a.capacity),
+                a.head_dim
+            ),
             &format!("`values` is `[{}, {}, {}, 16]`.", a.kv_heads, lines(a.head_dim), lines(a.capacity) * LANES),
         ],
     );
@@ -110,7 +116,14 @@ pub fn attend(s: &Schedule, a: &Attention, rows: Rows, block: usize) -> Rc<Kerne
             &format!("`y = softmax(q keys) values` for {} heads of {d}, {} of keys and values.", a.heads, a.kv_heads),
             "",
             &format!("A unit is a head and {unit} rows. `qkv` has rows {ldq} floats apart, `y` {ldy}; `keys` is"),
-            &format!("`[{}, {}, {d}, 16]`, `values` is `[{}, {}, {}, 16]`.", a.kv_heads, lines(a.capacity), a.kv_heads, lines(d), lines(a.capacity) * LANES),
+            &format!(
+                "`[{}, {}, {d}, 16]`, `values` is `[{}, {}, {}, 16]`.",
+                a.kv_heads,
+                lines(a.capacity),
+                a.kv_heads,
+                lines(d),
+                lines(a.capacity) * LANES
+            ),
         ],
     );
     let (qkv, keys, values) = (k.read("qkv"), k.read("keys"), k.read("values"));

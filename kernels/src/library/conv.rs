@@ -2,13 +2,13 @@
 
 use std::rc::Rc;
 
+use crate::LANES;
 use crate::build::Builder;
 use crate::int::Int;
 use crate::ir::{Kernel, Ptr};
 use crate::library::gemm::{self, Init, Operands, Segment, Shape};
 use crate::library::linear::{TwoLayer, TwoLayerOperands, two_layer};
 use crate::library::{Schedule, depthwise, elementwise, lines, pitch};
-use crate::LANES;
 
 /// A map's depthwise convolution: the row's shape and the input's height.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,14 +45,8 @@ impl Map {
         let top = k.int("top", Int::from(padding) - center.clone().min(padding));
         let bottom = k.int("bottom", Int::from(kernel).min(Int::from(self.height + padding) - center.clone()));
         let first = k.int("first_row", center.max(padding) - padding - skipped);
-        let args = vec![
-            (x, at + first * self.in_row()).into(),
-            w.into(),
-            bias.into(),
-            out.into(),
-            top.into(),
-            bottom.into(),
-        ];
+        let args =
+            vec![(x, at + first * self.in_row()).into(), w.into(), bias.into(), out.into(), top.into(), bottom.into()];
         k.call(&depthwise::row(s, &self.row), args);
     }
 }
@@ -61,11 +55,27 @@ impl Map {
 pub fn depthwise_map(s: &Schedule, map: &Map) -> Rc<Kernel> {
     let row = &map.row;
     let mut k = Builder::new(
-        format!("conv_{}x{}_s{}_f32_{}x{}x{}", row.kernel, row.kernel, row.stride, map.height, row.width, row.out_channels()),
+        format!(
+            "conv_{}x{}_s{}_f32_{}x{}x{}",
+            row.kernel,
+            row.kernel,
+            row.stride,
+            map.height,
+            row.width,
+            row.out_channels()
+        ),
         &[
             &format!("Depthwise {0}x{0} convolution, stride {1}; output rows `first..last`.", row.kernel, row.stride),
             "",
-            &format!("`x` is `[{}, {}, {}]`, `y` is `[{}, {}, {}]`.", map.height, row.width, row.channels, map.out_height(), row.out_width(), row.out_channels()),
+            &format!(
+                "`x` is `[{}, {}, {}]`, `y` is `[{}, {}, {}]`.",
+                map.height,
+                row.width,
+                row.channels,
+                map.out_height(),
+                row.out_width(),
+                row.out_channels()
+            ),
         ],
     );
     let (x, w, bias, y) = (k.read("x"), k.read("w"), k.read("bias"), k.write("y"));
@@ -87,7 +97,10 @@ pub fn conv_ffn(s: &Schedule, map: &Map, t: &TwoLayer, strip: usize) -> Rc<Kerne
         &[
             "`y = x + gelu(conv(x) w1 + b1) w2 + b2`, the convolution depthwise.",
             "",
-            &format!("`x` and `y` are `[{}, {width}, {channels}]`; strips of {strip} rows `first..last`. The {}", map.height, t.hidden),
+            &format!(
+                "`x` and `y` are `[{}, {width}, {channels}]`; strips of {strip} rows `first..last`. The {}",
+                map.height, t.hidden
+            ),
             "channels between the two products live in scratch alone.",
         ],
     );
@@ -131,7 +144,13 @@ pub fn patch_embed(s: &Schedule, map: &Map, channels: usize, strip: usize) -> Rc
         &[
             "`y = gelu(gelu(conv(x)) w1 + b1)`, the convolution depthwise with stride 2.",
             "",
-            &format!("`x` is `[{}, {}, {}]`, `y` is `[{}, {width}, {channels}]`; strips of {strip} rows `first..last`.", map.height, map.row.width, map.row.channels, map.out_height()),
+            &format!(
+                "`x` is `[{}, {}, {}]`, `y` is `[{}, {width}, {channels}]`; strips of {strip} rows `first..last`.",
+                map.height,
+                map.row.width,
+                map.row.channels,
+                map.out_height()
+            ),
         ],
     );
     let (x, w0, b0, w1, b1) = (k.read("x"), k.read("w0"), k.read("b0"), k.read("w1"), k.read("b1"));
@@ -195,7 +214,8 @@ impl Stem {
     }
 
     fn map(&self) -> Map {
-        let row = depthwise::Shape { channels: self.channels, multiplier: 1, kernel: 3, stride: 2, width: self.middle() };
+        let row =
+            depthwise::Shape { channels: self.channels, multiplier: 1, kernel: 3, stride: 2, width: self.middle() };
         Map { row, height: self.middle() }
     }
 
@@ -219,7 +239,10 @@ pub fn stem(s: &Schedule, stem: &Stem) -> Rc<Kernel> {
         &[
             "`y = gelu(gelu(conv2(gelu(conv1(image)))) w2 + b2)`: 3x3 and depthwise 3x3, both with stride 2.",
             "",
-            &format!("`image` is `[{0}, {0}, 3]` with a border of zeros, `y` is `[{out}, {out}, {channels}]`;", side + 2),
+            &format!(
+                "`image` is `[{0}, {0}, 3]` with a border of zeros, `y` is `[{out}, {out}, {channels}]`;",
+                side + 2
+            ),
             &format!("strips of {strip} rows `first..last`."),
         ],
     );

@@ -2,11 +2,11 @@
 
 use std::rc::Rc;
 
+use crate::LANES;
 use crate::build::Builder;
 use crate::int::Int;
 use crate::ir::{Kernel, Op, Ptr, Reg};
 use crate::library::{Schedule, lines, pitch};
-use crate::LANES;
 
 /// A depthwise convolution along one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,7 +62,9 @@ pub fn row(s: &Schedule, shape: &Shape) -> Rc<Kernel> {
         &[
             &format!("One output row of a {kernel}x{kernel} depthwise convolution, stride {stride}."),
             "",
-            &format!("`x` is `[bottom - top, {width}, {channels}]`, pixels {in_pitch} floats apart: the input rows that kernel"),
+            &format!(
+                "`x` is `[bottom - top, {width}, {channels}]`, pixels {in_pitch} floats apart: the input rows that kernel"
+            ),
             &format!("rows `top..bottom` meet. `w` is `[{}, {kernel}, {kernel}, 16]`, `y` is", multiplier * in_lines),
             &format!("`[{}, {}]`, pixels {out_pitch} floats apart.", shape.out_width(), shape.out_channels()),
         ],
@@ -134,8 +136,7 @@ fn accumulate(k: &mut Builder, s: &Schedule, shape: &Shape, (w, w_at): (Ptr, Int
     let (kernel, stride, in_pitch) = (shape.kernel, shape.stride, pitch(shape.channels));
     if s.depthwise_weights_in_registers {
         // Each input pixel is loaded once and meets every output whose window holds it.
-        let weights: Vec<Reg> =
-            (0..kernel).map(|t| k.load(&format!("w_{t}"), w, w_at.clone() + t * LANES)).collect();
+        let weights: Vec<Reg> = (0..kernel).map(|t| k.load(&format!("w_{t}"), w, w_at.clone() + t * LANES)).collect();
         for pixel in 0..(acc.len() - 1) * stride + kernel {
             let v = k.load(&format!("x_{pixel}"), x, from.clone() + pixel * in_pitch);
             for (i, &a) in acc.iter().enumerate() {

@@ -2,18 +2,22 @@
 
 use std::rc::Rc;
 
+use crate::LANES;
 use crate::build::Builder;
 use crate::ir::{Kernel, Op};
 use crate::library::{lines, pitch};
 use crate::math::{Exp, Gelu};
-use crate::LANES;
 
 /// `x = gelu(x)` on rows of `channels`, in place.
 pub fn gelu(channels: usize) -> Rc<Kernel> {
     let (n, pitch) = (lines(channels), pitch(channels));
     let mut k = Builder::new(
         format!("gelu_f32_{channels}"),
-        &["`x = x / 2 (1 + erf(x / sqrt 2))` in place.", "", &format!("`x` is `[rows, {channels}]` with rows {pitch} floats apart.")],
+        &[
+            "`x = x / 2 (1 + erf(x / sqrt 2))` in place.",
+            "",
+            &format!("`x` is `[rows, {channels}]` with rows {pitch} floats apart."),
+        ],
     );
     let x = k.write("x");
     let rows = k.size("rows");
@@ -37,7 +41,10 @@ pub fn swiglu(channels: usize) -> Rc<Kernel> {
         &[
             "`y = gate / (1 + exp(-gate)) * up`; lines of gate and up alternate in `x`.",
             "",
-            &format!("`x` is `[rows, {}]`, `y` is `[rows, {channels}]`; lines `first..last` of `y` are made.", 2 * channels),
+            &format!(
+                "`x` is `[rows, {}]`, `y` is `[rows, {channels}]`; lines `first..last` of `y` are made.",
+                2 * channels
+            ),
         ],
     );
     let (x, y) = (k.read("x"), k.write("y"));

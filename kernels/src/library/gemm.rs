@@ -2,11 +2,11 @@
 
 use std::rc::Rc;
 
+use crate::LANES;
 use crate::build::Builder;
 use crate::int::Int;
 use crate::ir::{Arg, Kernel, Op, Ptr, Reg};
 use crate::library::{Schedule, lines, pitch};
-use crate::LANES;
 
 /// What a tile's accumulators start from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -2,12 +2,12 @@
 
 use std::rc::Rc;
 
+use crate::LANES;
 use crate::build::Builder;
 use crate::int::Int;
 use crate::ir::{Kernel, Ptr};
 use crate::library::gemm::{self, Init, Operands, Shape};
 use crate::library::{Schedule, elementwise, lines, norm, pitch};
-use crate::LANES;
 
 /// A normalization in front of a linear layer, its gain folded into the matrix unless kept.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -125,7 +125,12 @@ pub fn linear(s: &Schedule, l: &Linear) -> Rc<Kernel> {
         &[
             &format!("Rows of {} channels to rows of {}; units of {UNIT} rows `first..last`.", l.inputs, l.outputs),
             "",
-            &format!("`x` is `[rows, {}]` with rows {ldx} floats apart, `w` is `[{}, {}, 16]`,", l.inputs, lines(l.outputs), l.inputs),
+            &format!(
+                "`x` is `[rows, {}]` with rows {ldx} floats apart, `w` is `[{}, {}, 16]`,",
+                l.inputs,
+                lines(l.outputs),
+                l.inputs
+            ),
             &format!("`y` is `[rows, {}]` with rows {ldy} floats apart.", l.outputs),
         ],
     );
@@ -286,11 +291,7 @@ pub fn two_layer(k: &mut Builder, s: &Schedule, t: &TwoLayer, n: &Int, most: usi
     let block = |k: &mut Builder, init: Init, first: Int, count: usize| {
         let hidden = count * LANES;
         let wide = t.width() * hidden;
-        let shape = Shape {
-            lines: Int::from(t.width() * count),
-            ldc: pitch(wide),
-            ..Shape::dense(t.channels, wide)
-        };
+        let shape = Shape { lines: Int::from(t.width() * count), ldc: pitch(wide), ..Shape::dense(t.channels, wide) };
         let start = if o.w1.1.is_some() { Init::Bias } else { Init::Zero };
         let up = Operands {
             a: (o.x.0, o.x.1.clone()),
@@ -339,8 +340,17 @@ pub fn mlp(s: &Schedule, norm: Norm, t: &TwoLayer, strip: usize) -> Rc<Kernel> {
         &[
             "`y = x + swiglu(norm(x) w1) w2`; units of rows `first..last`.",
             "",
-            &format!("`x` and `y` are `[rows, {}]` with rows {ld} floats apart, `w1` is `[{}, {}, 16]` with lines of gate and", t.channels, 2 * lines(t.hidden), t.channels),
-            &format!("up in turn, `w2` is `[{}, {}, 16]`. A unit has {UNIT} rows.", lines(t.channels), lines(t.hidden) * LANES),
+            &format!(
+                "`x` and `y` are `[rows, {}]` with rows {ld} floats apart, `w1` is `[{}, {}, 16]` with lines of gate and",
+                t.channels,
+                2 * lines(t.hidden),
+                t.channels
+            ),
+            &format!(
+                "up in turn, `w2` is `[{}, {}, 16]`. A unit has {UNIT} rows.",
+                lines(t.channels),
+                lines(t.hidden) * LANES
+            ),
         ],
     );
     let (x, w1, w2, y, scratch) = (k.read("x"), k.read("w1"), k.read("w2"), k.write("y"), k.write("scratch"));

@@ -2,10 +2,10 @@
 
 use std::rc::Rc;
 
+use crate::LANES;
 use crate::build::Builder;
 use crate::ir::{BinaryOp, Kernel, Op, Ptr, ReduceOp, Reg, UnaryOp};
 use crate::library::{lines, pitch};
-use crate::LANES;
 
 fn each_line(k: &mut Builder, n: usize, body: impl FnOnce(&mut Builder, crate::Int)) {
     k.each("j", 0usize, n, |k, j| {

@@ -2,11 +2,11 @@
 
 use std::rc::Rc;
 
+use crate::LANES;
 use crate::build::Builder;
 use crate::ir::{Kernel, Op};
 use crate::library::attention::Attention;
 use crate::library::pitch;
-use crate::LANES;
 
 /// Rotates queries and keys of merged rows in place and stores keys and values at their positions;
 /// rows `first..last`, row `i` at position `start + i`. Parameters: qkv, cos, sin, keys, values,

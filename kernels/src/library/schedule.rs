@@ -1,7 +1,7 @@
 //! Tile and strip sizes from a model of the machine.
 
-use crate::target::Target;
 use crate::LANES;
+use crate::target::Target;
 
 /// The numbers the kernels are built with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -2,11 +2,11 @@
 
 use std::rc::Rc;
 
+use crate::LANES;
 use crate::build::Builder;
 use crate::int::Int;
 use crate::ir::{BinaryOp, CompareOp, Kernel, Op, ReduceOp, Reg};
 use crate::math::Exp;
-use crate::LANES;
 
 /// `s = softmax(s)` in place: row `i` over its first `keys` (not causal) or `keys + i` (causal)
 /// columns; the rest of the `lines` lines becomes zero.

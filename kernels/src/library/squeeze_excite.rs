@@ -2,13 +2,13 @@
 
 use std::rc::Rc;
 
+use crate::LANES;
 use crate::build::Builder;
 use crate::int::Int;
 use crate::ir::{BinaryOp, Kernel, Op};
 use crate::library::gemm::{self, Init, Operands, Shape};
 use crate::library::{Schedule, lines, pitch};
 use crate::math::{Exp, Gelu};
-use crate::LANES;
 
 /// Sizes of a squeeze and excite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,40 +31,61 @@ pub fn gate(s: &Schedule, x: &Shapes) -> Rc<Kernel> {
         &[
             "`gate = sigmoid(b2 + w2 relu(b1 + w1 mean(x)))`, the mean over pixels.",
             "",
-            &format!("`x` is `[{pixels}, {channels}]`, `w1` is `[{}, {channels}, 16]`, `w2` is `[{}, {reduced}, 16]`.", lines(reduced), lines(channels)),
+            &format!(
+                "`x` is `[{pixels}, {channels}]`, `w1` is `[{}, {channels}, 16]`, `w2` is `[{}, {reduced}, 16]`.",
+                lines(reduced),
+                lines(channels)
+            ),
         ],
     );
     let (map, w1, b1, w2, b2) = (k.read("x"), k.read("w1"), k.read("b1"), k.read("w2"), k.read("b2"));
     let (gate, scratch) = (k.write("gate"), k.write("scratch"));
     let (first, last) = (k.size("first"), k.size("last"));
-    k.if_less(first, last, |k| {
-        let (zero, share) = (k.splat("zero", 0.0), k.splat("share", 1.0 / pixels as f32));
-        k.each("j", 0usize, lines(channels), |k, j| {
-            let sum = k.bind_mut("sum", Op::Copy(zero));
-            k.each("p", 0usize, pixels, |k, p| {
-                let v = k.load("v", map, p * ld + j.clone() * LANES);
-                k.set(sum, Op::Binary(BinaryOp::Add, sum, v));
+    k.if_less(
+        first,
+        last,
+        |k| {
+            let (zero, share) = (k.splat("zero", 0.0), k.splat("share", 1.0 / pixels as f32));
+            k.each("j", 0usize, lines(channels), |k, j| {
+                let sum = k.bind_mut("sum", Op::Copy(zero));
+                k.each("p", 0usize, pixels, |k, p| {
+                    let v = k.load("v", map, p * ld + j.clone() * LANES);
+                    k.set(sum, Op::Binary(BinaryOp::Add, sum, v));
+                });
+                let mean = k.mul("mean", sum, share);
+                k.store(scratch, j * LANES, mean);
             });
-            let mean = k.mul("mean", sum, share);
-            k.store(scratch, j * LANES, mean);
-        });
-        let at = |n: usize| Int::from(n);
-        let reduce = Operands { a: (scratch, at(0)), b: (w1, at(0)), bias: Some((b1, at(0))), residual: None, c: (scratch, at(ld)) };
-        gemm::vector(k, s, &Shape::dense(channels, reduced), Init::Bias, (at(0), at(lines(reduced))), &reduce);
-        k.each("j", 0usize, lines(reduced), |k, j| {
-            let v = k.load("v", scratch, j.clone() * LANES + ld);
-            let v = k.max("v", v, zero);
-            k.store(scratch, j * LANES + ld, v);
-        });
-        let expand = Operands { a: (scratch, at(ld)), b: (w2, at(0)), bias: Some((b2, at(0))), residual: None, c: (gate, at(0)) };
-        gemm::vector(k, s, &Shape::dense(reduced, channels), Init::Bias, (at(0), at(lines(channels))), &expand);
-        let f = Exp::new(k);
-        k.each("j", 0usize, lines(channels), |k, j| {
-            let v = k.load("v", gate, j.clone() * LANES);
-            let g = f.sigmoid(k, v, zero);
-            k.store(gate, j * LANES, g);
-        });
-    }, |_| {});
+            let at = |n: usize| Int::from(n);
+            let reduce = Operands {
+                a: (scratch, at(0)),
+                b: (w1, at(0)),
+                bias: Some((b1, at(0))),
+                residual: None,
+                c: (scratch, at(ld)),
+            };
+            gemm::vector(k, s, &Shape::dense(channels, reduced), Init::Bias, (at(0), at(lines(reduced))), &reduce);
+            k.each("j", 0usize, lines(reduced), |k, j| {
+                let v = k.load("v", scratch, j.clone() * LANES + ld);
+                let v = k.max("v", v, zero);
+                k.store(scratch, j * LANES + ld, v);
+            });
+            let expand = Operands {
+                a: (scratch, at(ld)),
+                b: (w2, at(0)),
+                bias: Some((b2, at(0))),
+                residual: None,
+                c: (gate, at(0)),
+            };
+            gemm::vector(k, s, &Shape::dense(reduced, channels), Init::Bias, (at(0), at(lines(channels))), &expand);
+            let f = Exp::new(k);
+            k.each("j", 0usize, lines(channels), |k, j| {
+                let v = k.load("v", gate, j.clone() * LANES);
+                let g = f.sigmoid(k, v, zero);
+                k.store(gate, j * LANES, g);
+            });
+        },
+        |_| {},
+    );
     k.finish()
 }
 
@@ -73,7 +94,11 @@ pub fn scale_gelu(x: &Shapes, unit: usize) -> Rc<Kernel> {
     let ld = pitch(x.channels);
     let mut k = Builder::new(
         format!("scale_gelu_f32_{}x{}", x.pixels, x.channels),
-        &["`y = gelu(x * gate)`, the gate per channel.", "", &format!("`x` and `y` are `[{}, {}]`; units of {unit} pixels `first..last`.", x.pixels, x.channels)],
+        &[
+            "`y = gelu(x * gate)`, the gate per channel.",
+            "",
+            &format!("`x` and `y` are `[{}, {}]`; units of {unit} pixels `first..last`.", x.pixels, x.channels),
+        ],
     );
     let (map, gate, y) = (k.read("x"), k.read("gate"), k.write("y"));
     let (first, last) = (k.size("first"), k.size("last"));
