@@ -62,7 +62,9 @@ fn checkpoint(assembled: &Assembled) -> (String, Value) {
     let n_values: u64 = parts.values().sum();
     let stages = stages(&prepared.program.vision);
     let vision_macs: u64 = stages.iter().map(|(_, macs)| macs).sum();
-    let row_macs: u64 = prepared.program.prefill.steps.iter().map(|s| s.macs).sum();
+    // The head runs once, for the last row: its result has a row of its own.
+    let rows = prepared.program.prefill.steps.iter().filter(|s| s.result.rows == 0);
+    let row_macs: u64 = rows.map(|s| s.macs).sum();
     let decode_macs: u64 = prepared.program.decode.steps.iter().map(|s| s.macs).sum();
     let levels: Vec<&str> = prepared.targets.iter().map(|target| target.level()).collect();
     let package = &assembled.package;

@@ -5,7 +5,7 @@ use super::{Encoded, json};
 use crate::error::Error;
 use crate::image::Rgb8;
 use crate::picture::Image;
-use crate::program::Program;
+use crate::program::{Program, Step};
 use crate::session::Session;
 use std::time::{Duration, Instant};
 
@@ -76,7 +76,11 @@ pub fn run<P: Program>(
     report.raw("decode_ms", &summary(decode));
     report.raw("decode_steps", &now.decode_steps.to_string());
     report.milliseconds("generation_ms", generation);
-    let [vision, prefill, decode] = P::INFO.steps.map(|steps| steps.iter().map(|step| step.macs).sum::<u64>());
+    let [vision, prefill, decode] = P::INFO.steps;
+    let sum = |steps: &mut dyn Iterator<Item = &Step>| steps.map(|step| step.macs).sum::<u64>();
+    let (vision, decode) = (sum(&mut vision.iter()), sum(&mut decode.iter()));
+    // The head runs once, for the last row.
+    let prefill = sum(&mut prefill.iter().filter(|step| step.rows == 0));
     report.raw("macs", &format!("{{\"vision\":{vision},\"prefill_row\":{prefill},\"decode\":{decode}}}"));
     report.raw("private_bytes", &chat.private_bytes().to_string());
     Ok(report.end())
