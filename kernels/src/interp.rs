@@ -40,13 +40,6 @@ pub struct Place {
     pub at: usize,
 }
 
-impl Place {
-    /// The place `n` elements further.
-    pub fn add(self, n: usize) -> Place {
-        Place { at: self.at + n, ..self }
-    }
-}
-
 /// What stopped the interpreter: always a bug in a kernel or its caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {

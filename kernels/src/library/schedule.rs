@@ -35,7 +35,7 @@ impl Schedule {
             (1, 32) => (8, 3),
             (2, 16) => (6, 1),
             (4, 32) => (6, 1),
-            _ => (((registers - 1 - parts) / (parts + 1)).max(1).min(4), 1),
+            _ => (((registers - 1 - parts) / (parts + 1)).clamp(1, 4), 1),
         };
         let depthwise = ((registers / 2) / parts).clamp(2, 8);
         Schedule {
