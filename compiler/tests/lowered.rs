@@ -14,8 +14,8 @@ fn nano(layout: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/nano").join(layout)
 }
 
-fn reference(layout: &str) -> Vec<u8> {
-    std::fs::read(nano(layout).join("reference/image.safetensors")).expect("the reference is in the project")
+fn reference(folder: &Path) -> Vec<u8> {
+    std::fs::read(folder.join("reference/image.safetensors")).expect("a reference beside the checkpoint")
 }
 
 fn floats(file: &[u8], name: &str) -> Vec<f32> {
@@ -95,13 +95,14 @@ fn values(prepared: &Prepared, checkpoint: &Checkpoint, vision: bool, input: &Va
     out
 }
 
-fn check(layout: &str, level: usize, threads: usize) {
-    let checkpoint = Checkpoint::open(&nano(layout), &OpenOptions::default()).expect("a checkpoint");
+fn check(folder: &Path, level: usize, threads: usize) {
+    let layout = folder.file_name().unwrap_or_default().display();
+    let checkpoint = Checkpoint::open(folder, &OpenOptions::default()).expect("a checkpoint");
     let prepared = prepare(&checkpoint, &Options::default()).unwrap_or_else(|e| panic!("{e}"));
     let packed = prepared.packed(&checkpoint).expect("weights");
     let target = prepared.targets[level].as_ref();
     let mut sim = Simulation::new(&prepared.program, &prepared.memory, level, target, &packed);
-    let file = reference(layout);
+    let file = reference(folder);
     let side = prepared.description.vision.side;
     let image = pixels(&file, side);
 
@@ -169,10 +170,27 @@ fn check(layout: &str, level: usize, threads: usize) {
 
 #[test]
 fn hf_on_avx512_with_one_thread() {
-    check("hf", 0, 1);
+    check(&nano("hf"), 0, 1);
 }
 
 #[test]
 fn llava_on_avx2_with_three_threads() {
-    check("llava", 1, 3);
+    check(&nano("llava"), 1, 3);
+}
+
+/// Other seeds, number formats, shards and the train form, as `xtask/oracle/draw.sh` draws them.
+#[test]
+fn drawn_nano_checkpoints() {
+    let home = || Some(Path::new(&std::env::var_os("HOME")?).join(".cache/tvlmc/oracle"));
+    let folder = std::env::var_os("TVLMC_ORACLE").map(PathBuf::from).or_else(home).unwrap_or_default();
+    let entries = std::fs::read_dir(&folder).into_iter().flatten().filter_map(|e| Some(e.ok()?.path()));
+    let is_nano = |p: &PathBuf| p.file_name().is_some_and(|n| n.display().to_string().starts_with("nano-"));
+    let mut drawn: Vec<PathBuf> = entries.filter(is_nano).filter(|p| p.join("reference").is_dir()).collect();
+    drawn.sort();
+    if drawn.is_empty() {
+        println!("skipped: drawn nano checkpoints, none in {}: xtask/oracle/draw.sh draws them", folder.display());
+    }
+    for (i, folder) in drawn.iter().enumerate() {
+        check(folder, i % 2, 1 + i % 3);
+    }
 }
