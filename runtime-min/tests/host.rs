@@ -179,18 +179,24 @@ fn exit_codes_and_messages() {
     }
 }
 
+/// Who stops reading (`| head`) is not told that something went wrong; a full disk is.
 #[test]
-fn a_closed_stdout_is_an_error_not_a_panic() {
-    struct Closed;
-    impl std::io::Write for Closed {
+fn output_that_cannot_be_written() {
+    use std::io::ErrorKind;
+    struct Failing(ErrorKind);
+    impl std::io::Write for Failing {
         fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
-            Err(std::io::ErrorKind::BrokenPipe.into())
+            Err(self.0.into())
         }
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
         }
     }
     let weights = TempFile::new("closed.tvlm", &fake_file());
-    let arguments = ["--weights", path(&weights), "--prompt", "x"].map(OsString::from);
-    assert_eq!(run::<Fake>(arguments.into_iter(), false, &mut Closed, &mut std::io::sink()), 4);
+    for (kind, code) in [(ErrorKind::BrokenPipe, 0), (ErrorKind::StorageFull, 4)] {
+        let arguments = ["--weights", path(&weights), "--prompt", "x"].map(OsString::from);
+        let mut err = Vec::new();
+        assert_eq!(run::<Fake>(arguments.into_iter(), false, &mut Failing(kind), &mut err), code, "{kind}");
+        assert_eq!(err.is_empty(), code == 0, "{kind}: {}", String::from_utf8_lossy(&err));
+    }
 }
