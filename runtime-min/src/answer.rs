@@ -3,8 +3,9 @@
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::program::Program;
+use crate::room;
 use crate::session::Session;
-use crate::tokenizer::DecodeStream;
+use crate::tokenizer::{DecodeStream, Tokenizer};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::iter::FusedIterator;
@@ -42,9 +43,45 @@ impl Timings {
     }
 }
 
+/// All the memory that an answer uses, had before the question is read.
+pub(crate) struct Room<'m> {
+    stream: DecodeStream<'m>,
+    tokens: Vec<u32>,
+}
+
+impl<'m> Room<'m> {
+    /// An answer has at most `wanted` tokens, and at most `fitting`: as many as there are positions left, plus one that
+    /// needs none.
+    pub(crate) fn new(wanted: usize, fitting: usize, tokenizer: &'m Tokenizer<'m>) -> Result<Self, Error> {
+        let tokens = room::with_room(wanted.min(fitting), "the answer")?;
+        Ok(Self { stream: DecodeStream::new(tokenizer)?, tokens })
+    }
+}
+
 /// An answer in the making: iterate it for its text, piece by piece.
 ///
-/// It may be dropped at any time; the conversation then goes on from what was made so far.
+/// It may be dropped at any time; the conversation then goes on from what was made so far. While it goes on nothing is
+/// allocated but the pieces that the iterator hands out; [`next_piece`](Self::next_piece) lends them instead.
+///
+/// While it lives nothing else happens in its session:
+///
+/// ```compile_fail,E0499
+/// fn between<P: runtime_min::Program>(chat: &mut runtime_min::Session<'_, P>) {
+///     let mut answer = chat.ask(&[], "one").unwrap();
+///     chat.reset();
+///     answer.next();
+/// }
+/// ```
+///
+/// And a piece that was lent is gone with the next one:
+///
+/// ```compile_fail,E0499
+/// fn kept<P: runtime_min::Program>(mut answer: runtime_min::Answer<'_, '_, P>) {
+///     let one = answer.next_piece();
+///     let two = answer.next_piece();
+///     drop((one, two));
+/// }
+/// ```
 pub struct Answer<'s, 'm, P: Program> {
     session: &'s mut Session<'m, P>,
     stream: DecodeStream<'m>,
@@ -59,17 +96,13 @@ pub struct Answer<'s, 'm, P: Program> {
 impl<'s, 'm, P: Program> Answer<'s, 'm, P> {
     pub(crate) fn new(
         session: &'s mut Session<'m, P>,
+        Room { stream, tokens }: Room<'m>,
         prompt: Vec<i64>,
         prefill: Duration,
         stop: Option<StopReason>,
-    ) -> Result<Self, Error> {
-        let stream = DecodeStream::new(session.model.tokenizer());
-        // No more tokens than the context has room for, plus one that needs none.
-        let room = P::INFO.max_context - session.position + 1;
-        let mut tokens = Vec::new();
-        crate::session::reserve(&mut tokens, session.options.max_new_tokens.min(room), "the answer")?;
+    ) -> Self {
         let timings = Timings { prefill, ..Timings::default() };
-        Ok(Self { session, stream, prompt, tokens, timings, stop, done: false })
+        Self { session, stream, prompt, tokens, timings, stop, done: false }
     }
 
     /// Ids made so far, the end token included.
@@ -102,7 +135,32 @@ impl<'s, 'm, P: Program> Answer<'s, 'm, P> {
     /// # Errors
     /// Those of the iterator.
     pub fn text(&mut self) -> Result<String, Error> {
-        self.collect()
+        let mut text = String::new();
+        while let Some(piece) = self.next_piece() {
+            room::append(&mut text, piece?, "the answer's text")?;
+        }
+        Ok(text)
+    }
+
+    /// As the iterator's `next`, but lends the piece until the next call, and so allocates nothing.
+    pub fn next_piece(&mut self) -> Option<Result<&str, Error>> {
+        while !self.done {
+            let any = match self.step() {
+                Ok(Some(id)) => !self.stream.push(id).is_empty(),
+                Ok(None) => {
+                    self.done = true;
+                    !self.stream.finish().is_empty()
+                }
+                Err(error) => {
+                    self.done = true;
+                    return Some(Err(error));
+                }
+            };
+            if any {
+                return Some(Ok(self.stream.text()));
+            }
+        }
+        None
     }
 
     /// Makes one token; `None` when the answer has ended.
@@ -152,23 +210,14 @@ impl<P: Program> Iterator for Answer<'_, '_, P> {
 
     /// The next piece of text, never empty; waits for as many tokens as it takes to complete a character.
     fn next(&mut self) -> Option<Self::Item> {
-        while !self.done {
-            let piece = match self.step() {
-                Ok(Some(id)) => self.stream.push(id),
-                Ok(None) => {
-                    self.done = true;
-                    self.stream.finish()
-                }
-                Err(error) => {
-                    self.done = true;
-                    return Some(Err(error));
-                }
-            };
-            if !piece.is_empty() {
-                return Some(Ok(piece.into()));
-            }
-        }
-        None
+        let mut piece = String::new();
+        let copied = match self.next_piece()? {
+            Ok(lent) => room::append(&mut piece, lent, "a piece of text"),
+            Err(error) => Err(error),
+        };
+        // Nothing follows a lost piece.
+        self.done |= copied.is_err();
+        Some(copied.map(|()| piece))
     }
 }
 

@@ -3,8 +3,9 @@
 //! Asked once, before the first emitted kernel: a processor below the lowest level gets an error, never an illegal
 //! instruction. `std`'s detection also asks whether the operating system saves the wide registers.
 
+use crate::room::text;
 use alloc::string::String;
-use alloc::vec::Vec;
+use core::fmt;
 
 /// Name of a feature as the compiler spells it, and whether it is there.
 type Feature = (&'static str, bool);
@@ -19,43 +20,69 @@ pub fn x86_64_v4() -> bool {
     has_all("x86-64-v4")
 }
 
+/// True where the code of [`Level`](crate::Level) "x86-64-v3-vnni" can run: v3 and AVX-VNNI.
+pub fn x86_64_v3_vnni() -> bool {
+    has_all("x86-64-v3-vnni")
+}
+
+/// True where the code of [`Level`](crate::Level) "x86-64-v4-vnni" can run: v4 and AVX512-VNNI.
+pub fn x86_64_v4_vnni() -> bool {
+    has_all("x86-64-v4-vnni")
+}
+
 /// True where the code of [`Level`](crate::Level) "armv8.0" can run: NEON.
 pub fn armv8_0() -> bool {
     has_all("armv8.0")
 }
 
 fn has_all(level: &str) -> bool {
-    features(level).is_some_and(|features| features.iter().all(|&(_, present)| present))
+    features(level).is_some_and(|features| features.iter().flatten().all(|&(_, present)| present))
 }
 
 /// What a level needs and what of that is missing here, in words; vague words for levels this table does not know.
 pub(crate) fn describe(level: &str) -> (String, String) {
     let features = features(level).unwrap_or_default();
-    let missing: Vec<&str> = features.iter().filter(|(_, present)| !present).map(|&(name, _)| name).collect();
-    let needed: Vec<&str> = features.iter().map(|&(name, _)| name).collect();
-    (listed(&needed, "instruction sets"), listed(&missing, "some of them"))
+    let named = |wanted: fn(bool) -> bool| {
+        let mut names = [None; MOST];
+        for (name, feature) in names.iter_mut().zip(&features) {
+            *name = feature.filter(|&(_, present)| wanted(present)).map(|(name, _)| name);
+        }
+        names
+    };
+    let (needed, missing) = (named(|_| true), named(|present| !present));
+    (text!("{}", Listed(&needed, "instruction sets")), text!("{}", Listed(&missing, "some of them")))
 }
 
-/// "a", "a and b", "a, b and c"; `none` when there are no names.
-fn listed(names: &[&str], none: &str) -> String {
-    match names {
-        [] => none.into(),
-        [only] => String::from(*only),
-        [init @ .., last] => alloc::format!("{} and {last}", init.join(", ")),
+/// "a", "a and b", "a, b and c"; the second field when there are no names.
+struct Listed<'a>(&'a [Option<&'a str>], &'a str);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let n = self.0.iter().flatten().count();
+        for (i, name) in self.0.iter().flatten().enumerate() {
+            let before = if i == 0 { "" } else { [", ", " and "][usize::from(i + 1 == n)] };
+            write!(f, "{before}{name}")?;
+        }
+        f.write_str(if n == 0 { self.1 } else { "" })
     }
 }
 
-fn features(level: &str) -> Option<Vec<Feature>> {
+/// Most features of a level.
+const MOST: usize = 8;
+
+fn features(level: &str) -> Option<[Option<Feature>; MOST]> {
     Some(match level {
-        "x86-64-v3" => x86(false),
-        "x86-64-v4" => x86(true),
-        "armv8.0" => alloc::vec![("neon", cfg!(target_arch = "aarch64"))],
+        "x86-64-v3" => x86(false, false),
+        "x86-64-v4" => x86(true, false),
+        "x86-64-v3-vnni" => x86(false, true),
+        "x86-64-v4-vnni" => x86(true, true),
+        "armv8.0" => [Some(("neon", cfg!(target_arch = "aarch64"))), None, None, None, None, None, None, None],
         _ => return None,
     })
 }
 
 #[cfg(target_arch = "x86_64")]
-fn x86(v4: bool) -> Vec<Feature> {
+fn x86(v4: bool, vnni: bool) -> [Option<Feature>; MOST] {
     // Without `std` only what the whole program was compiled for can be relied on.
     macro_rules! has {
         ($feature:tt) => {{
@@ -63,19 +90,22 @@ fn x86(v4: bool) -> Vec<Feature> {
             let present = std::arch::is_x86_feature_detected!($feature);
             #[cfg(not(feature = "std"))]
             let present = cfg!(target_feature = $feature);
-            ($feature, present)
+            Some(($feature, present))
         }};
     }
-    let mut features = alloc::vec![has!("avx2"), has!("fma")];
-    if v4 {
-        features.extend([has!("avx512f"), has!("avx512bw"), has!("avx512cd"), has!("avx512dq"), has!("avx512vl")]);
+    let v3 = [has!("avx2"), has!("fma")];
+    if !v4 {
+        let dot = if vnni { has!("avxvnni") } else { None };
+        return [v3[0], v3[1], dot, None, None, None, None, None];
     }
-    features
+    let dot = if vnni { has!("avx512vnni") } else { None };
+    let more = [has!("avx512f"), has!("avx512bw"), has!("avx512cd"), has!("avx512dq"), has!("avx512vl")];
+    [v3[0], v3[1], more[0], more[1], more[2], more[3], more[4], dot]
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn x86(_v4: bool) -> Vec<Feature> {
-    alloc::vec![("x86-64", false)]
+fn x86(_v4: bool, _vnni: bool) -> [Option<Feature>; MOST] {
+    [Some(("x86-64", false)), None, None, None, None, None, None, None]
 }
 
 #[cfg(test)]
@@ -84,8 +114,10 @@ mod tests {
 
     #[test]
     fn words() {
-        assert_eq!(listed(&["avx2"], ""), "avx2");
-        assert_eq!(listed(&["avx2", "fma", "avx512f"], ""), "avx2, fma and avx512f");
+        assert_eq!(text!("{}", Listed(&[None, Some("avx2")], "")), "avx2");
+        assert_eq!(text!("{}", Listed(&[Some("avx2"), Some("fma"), None], "")), "avx2 and fma");
+        assert_eq!(text!("{}", Listed(&[Some("avx2"), Some("fma"), Some("avx512f")], "")), "avx2, fma and avx512f");
+        assert_eq!(text!("{}", Listed(&[None], "nothing")), "nothing");
         assert_eq!(describe("x86-64-v3").0, if cfg!(target_arch = "x86_64") { "avx2 and fma" } else { "x86-64" });
         assert!(!has_all("z80"));
         assert!(!x86_64_v4() || x86_64_v3());

@@ -9,6 +9,7 @@ mod dump;
 mod json;
 mod profile;
 
+use crate::answer::StopReason;
 use crate::error::Error;
 use crate::image::Rgb8;
 use crate::model::{Model, OpenOptions};
@@ -40,14 +41,18 @@ pub fn run<P: Program>(
     err: &mut dyn Write,
 ) -> u8 {
     let result = match args::parse(arguments) {
-        Ok(None) => out.write_all(args::help(P::INFO.name, P::INFO.weights_name).as_bytes()).map_err(Fault::Output),
+        Ok(None) => {
+            let levels: Vec<&str> = P::LEVELS.iter().map(|level| level.name).collect();
+            let help = args::help(P::INFO.name, P::INFO.weights_name, &levels.join(" or "));
+            out.write_all(help.as_bytes()).map_err(Fault::Output)
+        }
         Ok(Some(args)) => execute::<P>(&args, terminal, out, err),
         Err(reason) => Err(Fault::Usage(reason)),
     };
     let Err(fault) = result.and_then(|()| out.flush().map_err(Fault::Output)) else { return 0 };
     let (message, code) = match fault {
         Fault::Usage(reason) => (format!("{reason}; --help lists the options"), 2),
-        Fault::Error(error) => (error.to_string(), error.exit_code()),
+        Fault::Error(error) => (in_options(&error), error.exit_code()),
         // Who reads has heard enough: nothing is wrong.
         Fault::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return 0,
         Fault::Output(error) => (format!("standard output: {error}"), 4),
@@ -55,6 +60,19 @@ pub fn run<P: Program>(
     // Nothing can be told when stderr is gone as well.
     let _ = writeln!(err, "error: {}", visible(&message));
     code
+}
+
+/// An error of the library in the words of a command line.
+fn in_options(error: &Error) -> String {
+    match error {
+        Error::Argument { name, reason } if args::SESSION.contains(name) => format!("--{name}: {reason}"),
+        Error::UnknownLevel { .. } => format!("--{error}"),
+        Error::PromptTooLong { need, have } => format!(
+            "the conversation needs {need} positions with this prompt, the model has {have}: shorten the prompt, or use \
+             fewer pictures"
+        ),
+        other => other.to_string(),
+    }
 }
 
 /// Why the runner failed.
@@ -119,7 +137,7 @@ fn execute<P: Program>(args: &Args, terminal: bool, out: &mut dyn Write, err: &m
         }
         if args.json || dump.is_some() {
             let mut silent = |_: &str| Ok(());
-            let report = answer(&mut chat, &images, &prompt, load, &mut silent, dump.as_ref())?;
+            let (report, _) = answer(&mut chat, &images, &prompt, load, &mut silent, dump.as_ref())?;
             if args.json {
                 writeln!(out, "{report}")?;
             }
@@ -128,8 +146,12 @@ fn execute<P: Program>(args: &Args, terminal: bool, out: &mut dyn Write, err: &m
                 let text = if terminal { visible(piece) } else { piece.into() };
                 out.write_all(text.as_bytes()).and_then(|()| out.flush())
             };
-            answer(&mut chat, &images, &prompt, load, &mut show, None)?;
+            let (_, stop) = answer(&mut chat, &images, &prompt, load, &mut show, None)?;
             writeln!(out)?;
+            if let Some(note) = cut_off(stop, args).filter(|_| !args.quiet) {
+                // When stderr is gone, nobody is left to tell.
+                let _ = writeln!(err, "{note}");
+            }
         }
     } else {
         return Err(Fault::Usage(
@@ -169,7 +191,20 @@ impl Encoded {
     }
 }
 
-/// Answers one question, showing the text as it comes, and returns the report of `--json`.
+/// Says that an answer was not ended by the model, unless that was asked for.
+fn cut_off(stop: Option<StopReason>, args: &Args) -> Option<String> {
+    match stop {
+        Some(StopReason::MaxTokens) if !args.ignore_eos => {
+            Some(format!("note: the answer was cut off by --max-new-tokens {}", args.max_new_tokens))
+        }
+        Some(StopReason::ContextFull) => {
+            Some("note: the answer was cut off: the conversation fills the model's context".into())
+        }
+        Some(StopReason::MaxTokens | StopReason::EndOfText | StopReason::Cancelled) | None => None,
+    }
+}
+
+/// Answers one question, showing the text as it comes, and returns the report of `--json` and why the answer ended.
 fn answer<P: Program>(
     chat: &mut Session<'_, P>,
     images: &[Encoded],
@@ -177,7 +212,7 @@ fn answer<P: Program>(
     load: Duration,
     show: &mut dyn FnMut(&str) -> io::Result<()>,
     dump: Option<&dump::Dump>,
-) -> Result<String, Fault> {
+) -> Result<(String, Option<StopReason>), Fault> {
     let peak = chat.private_bytes() + images.iter().map(|image| image.bytes).sum::<usize>();
     let refs: Vec<&Image> = images.iter().map(|image| &image.image).collect();
     let mut answer = chat.ask(&refs, prompt)?;
@@ -206,7 +241,8 @@ fn answer<P: Program>(
     times.milliseconds("decode_per_token", timings.decode_per_token());
     report.raw("timings_ms", &times.end());
     report.raw("peak_bytes", &peak.to_string());
-    Ok(report.end())
+    let stop = answer.stop_reason();
+    Ok((report.end(), stop))
 }
 
 /// Answers every line of a file, each as a conversation of its own.
@@ -240,7 +276,7 @@ fn questions<P: Program>(
             }
             encoded.as_ref().map_or(&[][..], |(_, images)| images)
         };
-        let report = answer(chat, images, prompt, load, &mut |_| Ok(()), None)?;
+        let (report, _) = answer(chat, images, prompt, load, &mut |_| Ok(()), None)?;
         writeln!(out, "{report}")?;
         out.flush()?;
     }

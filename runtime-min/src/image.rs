@@ -5,8 +5,8 @@
 
 mod resize;
 
-use crate::{Error, ImagePolicy};
-use alloc::format;
+use crate::room::{self, text};
+use crate::{Error, ImagePolicy, float};
 use alloc::string::String;
 use alloc::vec::Vec;
 use resize::{Fit, Resize};
@@ -36,7 +36,7 @@ impl<'a> Rgb8<'a> {
         let expected = width * height * 3;
         if pixels.len() != expected {
             let found = pixels.len();
-            return Err(fault(format!(
+            return Err(fault(text!(
                 "{width} x {height} pixels of 3 bytes are {expected} bytes, not {found}: is it RGB without padding?"
             )));
         }
@@ -61,7 +61,7 @@ impl<'a> Rgb8<'a> {
     /// The picture as it is meant to be seen, where a camera stored it with this EXIF orientation, 1 to 8.
     pub fn oriented(&self, orientation: u8) -> Result<Picture, Error> {
         if !(1..=8).contains(&orientation) {
-            return Err(fault(format!("orientation {orientation}, expected 1 to 8 as in EXIF")));
+            return Err(fault(text!("orientation {orientation}, expected 1 to 8 as in EXIF")));
         }
         let (w, h) = (self.width, self.height);
         let (width, height) = if orientation < 5 { (w, h) } else { (h, w) };
@@ -120,7 +120,7 @@ impl core::fmt::Debug for Picture {
 /// shows the center. Fails with [`Error::Image`] if `side` is 0 or above [`MAX_INPUT_SIDE`].
 pub fn preprocess(image: &Rgb8<'_>, side: usize, policy: &ImagePolicy) -> Result<Vec<u8>, Error> {
     if !(1..=MAX_INPUT_SIDE).contains(&side) {
-        return Err(fault(format!("the model's input side is {side}, expected 1 to {MAX_INPUT_SIDE}")));
+        return Err(fault(text!("the model's input side is {side}, expected 1 to {MAX_INPUT_SIDE}")));
     }
     let (width, height) = (image.width, image.height);
     let (x, y, color) = match policy {
@@ -137,7 +137,8 @@ pub fn preprocess(image: &Rgb8<'_>, side: usize, policy: &ImagePolicy) -> Result
     if x.is_unscaled() && y.is_unscaled() {
         place(image, &x, &y, color, side, &mut out);
     } else {
-        let pass = Resize::new(image, &x, &y, color, side)?;
+        // The weights are made in floating point.
+        let pass = float::standard(|| Resize::new(image, &x, &y, color, side))?;
         pass.run(&mut out)?;
     }
     Ok(out)
@@ -157,24 +158,24 @@ fn place(image: &Rgb8<'_>, x: &Fit, y: &Fit, color: [u8; 3], side: usize, out: &
 
 fn check_size(width: usize, height: usize) -> Result<(), Error> {
     if width == 0 || height == 0 {
-        return Err(fault(format!("{width} x {height} pixels, expected at least one each way")));
+        return Err(fault(text!("{width} x {height} pixels, expected at least one each way")));
     }
     if width > MAX_SIDE || height > MAX_SIDE {
-        return Err(fault(format!("{width} x {height} pixels, expected sides of {MAX_SIDE} at most: scale it down")));
+        return Err(fault(text!("{width} x {height} pixels, expected sides of {MAX_SIDE} at most: scale it down")));
     }
     let found = width as u64 * height as u64;
     if found > MAX_PIXELS as u64 {
-        return Err(fault(format!("{found} pixels, expected {MAX_PIXELS} at most: scale it down first")));
+        return Err(fault(text!("{found} pixels, expected {MAX_PIXELS} at most: scale it down first")));
     }
     Ok(())
 }
 
+/// What memory of this module is for, in errors.
+const ITEM: &str = "a picture";
+
 /// Zeroed bytes, or the error that there are none.
 fn bytes(n: usize) -> Result<Vec<u8>, Error> {
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(n).map_err(|_| Error::OutOfMemory { item: "a picture", need: n as u64, have: None })?;
-    bytes.resize(n, 0);
-    Ok(bytes)
+    room::filled(0, n, ITEM)
 }
 
 fn fault(reason: String) -> Error {

@@ -28,20 +28,27 @@ pub mod tokenizer;
 pub mod weights;
 
 mod answer;
+mod cancel;
 mod clock;
+mod float;
 mod map;
 mod picture;
+mod processors;
+mod room;
+#[cfg(feature = "std")]
+mod sync;
 
 #[cfg(feature = "std")]
 pub mod host;
 
 pub use answer::{Answer, StopReason, Timings};
+pub use cancel::CancelToken;
 pub use error::Error;
 pub use image::Rgb8;
 pub use model::{Model, OpenOptions};
 pub use picture::{Image, Pixels};
 pub use program::{Cx, ImagePolicy, Info, Level, Program, Step};
 pub use sampler::SamplerOptions;
-pub use session::{CancelToken, Options, Session};
+pub use session::{Options, Session};
 pub use team::Member;
 pub use weights::{Residence, Verify};

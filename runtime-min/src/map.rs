@@ -139,7 +139,11 @@ pub(crate) use system::{huge, zeroed};
 pub(crate) fn available() -> Option<u64> {
     #[cfg(all(feature = "std", any(target_os = "linux", target_os = "android"), not(miri)))]
     {
-        let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+        use std::io::Read;
+        // Asked when memory is short, so the text goes to the stack; the lines wanted are among its first.
+        let mut bytes = [0; 1024];
+        let n = std::fs::File::open("/proc/meminfo").ok()?.read(&mut bytes).ok()?;
+        let text = core::str::from_utf8(bytes.get(..n)?).ok()?;
         let kilobytes = |key: &str| -> Option<u64> {
             let line = text.lines().find(|line| line.starts_with(key))?;
             line[key.len()..].trim().trim_end_matches("kB").trim().parse().ok()

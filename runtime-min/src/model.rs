@@ -2,11 +2,11 @@
 
 use crate::cpu;
 use crate::error::Error;
-use crate::program::Program;
+use crate::program::{Level, Program};
+use crate::room::text;
 use crate::session::{Options, Session};
 use crate::tokenizer::Tokenizer;
 use crate::weights::{Expect, Residence, Verify, WeightFile};
-use alloc::string::String;
 use core::time::Duration;
 
 /// Choices made when a model is opened.
@@ -37,7 +37,7 @@ impl<P: Program> Model<P> {
     /// Maps the weights, checks that they belong to this code, and chooses the level. Takes milliseconds.
     ///
     /// # Errors
-    /// Everything [`WeightFile::open`] refuses, and [`Error::Cpu`] on a processor below the lowest level.
+    /// Everything [`WeightFile::open`] refuses, [`Error::Tokenizer`], and [`Error::Cpu`] on a processor below the lowest level.
     #[cfg(feature = "std")]
     pub fn open(path: impl AsRef<std::path::Path>) -> Result<Self, Error> {
         Self::open_with(path, &OpenOptions::default())
@@ -117,23 +117,30 @@ impl<P: Program> core::fmt::Debug for Model<P> {
     }
 }
 
+/// Levels by name, separated by commas.
+struct Names(&'static [Level]);
+
+impl core::fmt::Display for Names {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        for (i, level) in self.0.iter().enumerate() {
+            write!(f, "{}{}", if i == 0 { "" } else { ", " }, level.name)?;
+        }
+        Ok(())
+    }
+}
+
 /// Index of the level to use. Runs before any emitted kernel.
 fn choose_level<P: Program>(name: Option<&str>) -> Result<usize, Error> {
     let refused = |level: &str| {
         let (needs, lacks) = cpu::describe(level);
-        Error::Cpu { level: level.into(), needs, lacks }
+        Error::Cpu { level: text!("{level}"), needs, lacks }
     };
     let Some(name) = name else {
         let best = P::LEVELS.iter().position(|level| (level.available)());
         return best.ok_or_else(|| refused(P::LEVELS.last().map_or("none", |level| level.name)));
     };
     let Some(index) = P::LEVELS.iter().position(|level| level.name == name) else {
-        let mut known = String::new();
-        for level in P::LEVELS {
-            known.push_str(if known.is_empty() { "" } else { ", " });
-            known.push_str(level.name);
-        }
-        return Err(Error::UnknownLevel { name: name.into(), known });
+        return Err(Error::UnknownLevel { name: text!("{name}"), known: text!("{}", Names(P::LEVELS)) });
     };
     if (P::LEVELS[index].available)() { Ok(index) } else { Err(refused(name)) }
 }

@@ -6,6 +6,7 @@
 use crate::arena::Arena;
 use crate::clock::Clock;
 use crate::error::Error;
+use crate::room::text;
 use crate::team::Member;
 use core::cell::Cell;
 use core::fmt;
@@ -106,13 +107,13 @@ impl Info {
 
     /// Checks that every slot the runtime touches lies inside the arena.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        let wrong = |what: &str| Err(Error::Program { reason: alloc::format!("{}: {what}", self.name) });
+        let wrong = |what: fmt::Arguments<'_>| Err(Error::Program { reason: text!("{}: {what}", self.name) });
         let positive = [self.image_side, self.tokens_per_image, self.hidden, self.vocab, self.max_context, self.chunk];
         if positive.contains(&0) {
-            return wrong("a size is zero");
+            return wrong(format_args!("a size is zero"));
         }
         if self.image_rows_pitch < self.hidden || self.rows_pitch < self.hidden {
-            return wrong("a pitch is smaller than the row");
+            return wrong(format_args!("a pitch is smaller than the row"));
         }
         let side = self.image_side.saturating_add(2);
         let slots = [
@@ -125,7 +126,7 @@ impl Info {
         for (name, offset, floats) in slots {
             let end = floats.saturating_mul(4).saturating_add(offset);
             if !offset.is_multiple_of(4) || end > self.arena_bytes {
-                return wrong(&alloc::format!("slot {name} ends at {end}, the arena at {}", self.arena_bytes));
+                return wrong(format_args!("slot {name} ends at {end}, the arena at {}", self.arena_bytes));
             }
         }
         Ok(())
@@ -272,6 +273,10 @@ impl<'a> Call<'a> {
 ///
 /// Pointers are valid for what [`Info`] says: weights for `weights_bytes`, slots for `arena_bytes`, scratch for
 /// `scratch_bytes`; all begin on 64-byte lines. Only the runtime makes them, after it has checked the processor.
+///
+/// ```compile_fail,E0624
+/// let cx = runtime_min::Cx::new(todo!(), todo!());
+/// ```
 pub struct Cx<'a> {
     member: &'a Member<'a>,
     call: &'a Call<'a>,

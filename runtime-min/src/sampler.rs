@@ -5,7 +5,8 @@
 //! and an equal seed choose equal tokens on every machine.
 
 use crate::Error;
-use alloc::format;
+use crate::float;
+use crate::room::{self, text};
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 
@@ -36,7 +37,7 @@ impl SamplerOptions {
     /// Refuses values outside of the ranges that the fields name, NaN among them, with [`Error::Argument`].
     pub fn check(&self) -> Result<(), Error> {
         let refuse = |name, value: f32, allowed: &str| {
-            Err(Error::Argument { name, reason: format!("{value} is outside of what is allowed: {allowed}") })
+            Err(Error::Argument { name, reason: text!("{value} is outside of what is allowed: {allowed}") })
         };
         if !(0.0..=100.0).contains(&self.temperature) {
             return refuse("temperature", self.temperature, "0 (greedy) to 100");
@@ -51,11 +52,13 @@ impl SamplerOptions {
     }
 }
 
-/// Chooses tokens. Allocates in its first choice and then no more.
-#[derive(Clone, Debug)]
+/// Chooses tokens. Allocates when it is made, and then no more.
+#[derive(Debug)]
 pub struct Sampler {
     options: SamplerOptions,
     random: Random,
+    /// Most logits of a choice.
+    vocab: usize,
     /// One bit per token id: it was there before.
     seen: Vec<u64>,
     candidates: Vec<Candidate>,
@@ -71,10 +74,23 @@ struct Candidate {
 }
 
 impl Sampler {
-    /// A sampler at its seed. Settings that [`SamplerOptions::check`] refuses count as off.
-    pub fn new(options: SamplerOptions) -> Self {
+    /// A sampler at its seed, for choices among `vocab` tokens. Settings that [`SamplerOptions::check`] refuses count as
+    /// off. Fails with [`Error::OutOfMemory`].
+    pub fn new(options: SamplerOptions, vocab: usize) -> Result<Self, Error> {
         let random = Random(options.seed);
-        Self { options, random, seen: Vec::new(), candidates: Vec::new() }
+        let mut this = Self { options, random, vocab, seen: Vec::new(), candidates: Vec::new() };
+        if this.penalizes() {
+            room::reserve(&mut this.seen, vocab.div_ceil(64), "the sampler")?;
+        }
+        if this.draws() {
+            room::reserve(&mut this.candidates, vocab, "the sampler")?;
+        }
+        Ok(this)
+    }
+
+    /// Back to the seed.
+    pub fn restart(&mut self) {
+        self.random = Random(self.options.seed);
     }
 
     /// True where the largest logit always wins, whatever came before.
@@ -90,11 +106,16 @@ impl Sampler {
         self.options.repetition_penalty > 0.0 && self.options.repetition_penalty != 1.0
     }
 
-    /// The next token's id, from one logit per id; 0 if there are none.
+    /// The next token's id, from one logit per id; 0 if there are none. Logits beyond the vocabulary are ignored.
     ///
     /// `history` holds the ids before it, for the penalty; ids beyond `logits` are ignored. The penalty is left in
     /// `logits`. A logit that is NaN is never chosen, unless nothing else is there.
     pub fn pick(&mut self, logits: &mut [f32], history: &[u32]) -> u32 {
+        let n = logits.len().min(self.vocab);
+        float::standard(|| self.choose(&mut logits[..n], history))
+    }
+
+    fn choose(&mut self, logits: &mut [f32], history: &[u32]) -> u32 {
         if self.penalizes() {
             self.penalize(logits, history);
         }
@@ -139,7 +160,6 @@ impl Sampler {
         let temperature = f64::from(self.options.temperature);
         let all = (0..).zip(logits).filter(|(_, logit)| !logit.is_nan());
         self.candidates.clear();
-        self.candidates.reserve(logits.len());
         self.candidates.extend(all.map(|(id, logit)| Candidate { id, logit: *logit, weight: 0.0 }));
         let k = self.options.top_k;
         if k > 0 && k < self.candidates.len() {

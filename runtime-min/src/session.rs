@@ -3,21 +3,22 @@
 //! Several sessions may share one model. A session remembers earlier turns in its KV cache, so a further question
 //! costs only its own tokens. Nothing is allocated per decoded token except the text that is handed out.
 
-use crate::answer::{Answer, StopReason};
+use crate::answer::{Answer, Room, StopReason};
 use crate::arena::Arena;
+use crate::cancel::CancelToken;
 use crate::clock::Clock;
 use crate::error::Error;
+use crate::float;
 use crate::image::{Rgb8, preprocess};
 use crate::model::Model;
 use crate::picture::{Image, Pixels};
 use crate::program::{Call, Cx, Info, Observer, Phase, Program, StepView};
+use crate::room::{self, text};
 use crate::sampler::{Sampler, SamplerOptions};
 use crate::team::{self, Team};
 use crate::template::{self, Part};
 use alloc::boxed::Box;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, Ordering};
 
 /// Stands for an image among token ids where the vocabulary has no id for it.
 const IMAGE_ID: i64 = -200;
@@ -41,24 +42,6 @@ impl Default for Options {
     }
 }
 
-/// Stops a session's running work from another thread, or from between two pieces.
-///
-/// It concerns the work that runs: `ask` and `image` begin with a cleared token.
-#[derive(Clone, Debug, Default)]
-pub struct CancelToken(Arc<AtomicBool>);
-
-impl CancelToken {
-    /// Asks the work to stop after its current step.
-    pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// True from [`cancel`](Self::cancel) until the next work begins.
-    pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
 /// A conversation with a model.
 ///
 /// An answer holds its session, so there is one at a time:
@@ -78,6 +61,22 @@ impl CancelToken {
 ///     let chat = model.session(Default::default()).unwrap();
 ///     drop(model);
 ///     drop(chat);
+/// }
+/// ```
+///
+/// One thread at a time has it, though it may move from one to another:
+///
+/// ```compile_fail,E0277
+/// fn shared<T: Sync>() {}
+/// fn test<P: runtime_min::Program>() {
+///     shared::<runtime_min::Session<'_, P>>();
+/// }
+/// ```
+///
+/// ```
+/// fn moved<T: Send>() {}
+/// fn test<P: runtime_min::Program>() {
+///     moved::<runtime_min::Session<'_, P>>();
 /// }
 /// ```
 pub struct Session<'m, P: Program> {
@@ -109,14 +108,13 @@ impl<'m, P: Program> Session<'m, P> {
     const INFO: &'static Info = &P::INFO;
 
     pub(crate) fn new(model: &'m Model<P>, options: Options) -> Result<Self, Error> {
-        check_sampler(&options.sampler)?;
+        options.sampler.check()?;
         let info = Self::INFO;
         let weights = model.file.section("weights", info.weights_bytes)?;
         let team = Team::new(options.threads.or(model.threads).unwrap_or_else(team::available))?;
         let arena = Arena::new("the session's arena", info.session_bytes(team.count()))?;
-        let mut history = Vec::new();
-        reserve(&mut history, info.max_context + 1, "the session's history")?;
-        let sampler = Sampler::new(options.sampler.clone());
+        let history = room::with_room(info.max_context.saturating_add(1), "the session's history")?;
+        let sampler = Sampler::new(options.sampler.clone(), info.vocab)?;
         Ok(Self {
             model,
             weights,
@@ -127,7 +125,7 @@ impl<'m, P: Program> Session<'m, P> {
             history,
             position: 0,
             pending: None,
-            cancel: CancelToken::default(),
+            cancel: CancelToken::new()?,
             observer: None,
         })
     }
@@ -150,7 +148,7 @@ impl<'m, P: Program> Session<'m, P> {
         let side = Self::INFO.image_side;
         let bytes = preprocess(rgb, side, &Self::INFO.policy)?;
         if bytes.len() != side * side * 3 {
-            let reason = alloc::format!("preprocessing made {} bytes for a side of {side}", bytes.len());
+            let reason = text!("preprocessing made {} bytes for a side of {side}", bytes.len());
             return Err(Error::Program { reason });
         }
         Ok(Pixels { side, bytes, took: clock.elapsed() })
@@ -164,12 +162,11 @@ impl<'m, P: Program> Session<'m, P> {
         let clock = Clock::start();
         let info = Self::INFO;
         if pixels.side != info.image_side {
-            let reason = alloc::format!("the side is {}, {} takes {}", pixels.side, info.name, info.image_side);
+            let reason = text!("the side is {}, {} takes {}", pixels.side, info.name, info.image_side);
             return Err(Error::Argument { name: "pixels", reason });
         }
-        let mut rows = Vec::new();
-        reserve(&mut rows, info.tokens_per_image * info.hidden, "an image's rows")?;
-        self.cancel.0.store(false, Ordering::Relaxed);
+        let mut rows = room::with_room(info.tokens_per_image.saturating_mul(info.hidden), "an image's rows")?;
+        self.cancel.clear();
         self.call(Phase::Vision, 0, |program, cx| {
             fill_image(cx, info, &pixels.bytes);
             cx.barrier();
@@ -188,7 +185,8 @@ impl<'m, P: Program> Session<'m, P> {
     /// piece by piece, as it is iterated.
     ///
     /// # Errors
-    /// [`Error::PromptTooLong`], [`Error::EmptyPrompt`] and [`Error::Argument`] before any work; [`Error::Poisoned`].
+    /// [`Error::PromptTooLong`], [`Error::EmptyPrompt`], [`Error::Argument`] and [`Error::OutOfMemory`] before any work;
+    /// [`Error::Poisoned`].
     pub fn ask(&mut self, images: &[&Image], text: &str) -> Result<Answer<'_, 'm, P>, Error> {
         let info = Self::INFO;
         if text.is_empty() {
@@ -196,25 +194,23 @@ impl<'m, P: Program> Session<'m, P> {
         }
         for image in images {
             if image.digest != info.digest || image.hidden != info.hidden {
-                let reason = alloc::format!("encoded by another model, not by {}", info.name);
+                let reason = text!("encoded by another model, not by {}", info.name);
                 return Err(Error::Argument { name: "images", reason });
             }
         }
         let tokenizer = self.model.tokenizer();
         let first = self.position == 0 && self.pending.is_none();
         let turn = if first { template::first_turn } else { template::next_turn };
-        let parts = turn(tokenizer, images.len(), text);
+        let parts = turn(tokenizer, images.len(), text)?;
 
         let new: usize = parts.iter().map(|part| positions(part, images)).sum();
         let need = self.position + usize::from(self.pending.is_some()) + new;
         if need > info.max_context {
             return Err(Error::PromptTooLong { need, have: info.max_context });
         }
-        let mut rows = Vec::new();
-        reserve(&mut rows, new + 1, "the prompt")?;
+        let mut rows = room::with_room(new + 1, "the prompt")?;
         rows.extend(self.pending.map(Row::Token));
-        let mut prompt_ids: Vec<i64> = Vec::new();
-        reserve(&mut prompt_ids, new, "the prompt")?;
+        let mut prompt_ids: Vec<i64> = room::with_room(new, "the prompt")?;
         for part in &parts {
             match part {
                 Part::Tokens(ids) => {
@@ -238,7 +234,8 @@ impl<'m, P: Program> Session<'m, P> {
             return Err(Error::EmptyPrompt);
         }
 
-        self.cancel.0.store(false, Ordering::Relaxed);
+        let answer = Room::new(self.options.max_new_tokens, info.max_context - need + 1, tokenizer)?;
+        self.cancel.clear();
         let clock = Clock::start();
         let stop = match self.prefill(&rows) {
             Ok(()) => None,
@@ -255,7 +252,7 @@ impl<'m, P: Program> Session<'m, P> {
                 Row::Image(_) => None,
             }));
         }
-        Answer::new(self, prompt_ids, clock.elapsed(), stop)
+        Ok(Answer::new(self, answer, prompt_ids, clock.elapsed(), stop))
     }
 
     /// Forgets the conversation; images stay usable, and the sampler starts from its seed.
@@ -263,7 +260,7 @@ impl<'m, P: Program> Session<'m, P> {
         self.position = 0;
         self.pending = None;
         self.history.clear();
-        self.sampler = Sampler::new(self.options.sampler.clone());
+        self.sampler.restart();
     }
 
     /// Changes [`Options::max_new_tokens`] for the answers to come.
@@ -370,9 +367,9 @@ impl<'m, P: Program> Session<'m, P> {
     /// Runs `work` on all threads.
     fn call(&mut self, phase: Phase, start: usize, work: impl Fn(&P, &Cx<'_>) + Sync) -> Result<(), Error> {
         let observer = self.observer.as_deref_mut();
-        let call = Call::new(self.weights, &self.arena, Self::INFO, (phase, start), &self.cancel.0, observer);
+        let call = Call::new(self.weights, &self.arena, Self::INFO, (phase, start), self.cancel.cancelled(), observer);
         let program = &self.model.program;
-        self.team.run(&|member| work(program, &Cx::new(member, &call)))?;
+        self.team.run(&|member| float::standard(|| work(program, &Cx::new(member, &call))))?;
         if call.stopped() { Err(Error::Cancelled) } else { Ok(()) }
     }
 }
@@ -388,12 +385,6 @@ fn positions(part: &Part, images: &[&Image]) -> usize {
         Part::Tokens(ids) => ids.len(),
         Part::Image(index) => images.get(*index).map_or(0, |image| image.tokens()),
     }
-}
-
-/// Makes room, as a typed error rather than an abort where there is none.
-pub(crate) fn reserve<T>(vec: &mut Vec<T>, n: usize, item: &'static str) -> Result<(), Error> {
-    let need = n.saturating_mul(size_of::<T>()) as u64;
-    vec.try_reserve_exact(n).map_err(|_| Error::OutOfMemory { item, need, have: crate::map::available() })
 }
 
 /// Writes this member's share of the image slot: bytes as floats, a border of zeros.
@@ -422,18 +413,4 @@ fn copy_row(cx: &Cx<'_>, info: &Info, floats: &[f32], at: usize) {
     for (to, from) in row.iter_mut().zip(floats) {
         *to = *from;
     }
-}
-
-fn check_sampler(options: &SamplerOptions) -> Result<(), Error> {
-    let refused = |name, reason: &str| Err(Error::Argument { name, reason: reason.into() });
-    if !(options.temperature.is_finite() && options.temperature >= 0.0) {
-        return refused("temperature", "give a finite number, 0 (greedy) or more");
-    }
-    if !(options.top_p > 0.0 && options.top_p <= 1.0) {
-        return refused("top-p", "give a number above 0, up to 1 (off)");
-    }
-    if !(options.repetition_penalty.is_finite() && options.repetition_penalty > 0.0) {
-        return refused("repetition-penalty", "give a finite number above 0; 1 is off");
-    }
-    Ok(())
 }

@@ -74,15 +74,15 @@ impl Team {
     /// A team of `members`, or of fewer where the system does not give that many threads.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless `members` is in `1..=MAX_MEMBERS`.
+    /// [`Error::Argument`] unless `members` is in `1..=MAX_MEMBERS`, [`Error::OutOfMemory`].
     pub fn new(members: usize) -> Result<Self, Error> {
         if !(1..=MAX_MEMBERS).contains(&members) {
-            let reason = alloc::format!("{members} is out of range: give 1 to {MAX_MEMBERS}");
+            let reason = crate::room::text!("{members} is out of range: give 1 to {MAX_MEMBERS}");
             return Err(Error::Argument { name: "threads", reason });
         }
         Ok(Self {
             #[cfg(feature = "std")]
-            threads: threads::Threads::new(members),
+            threads: threads::Threads::new(members)?,
         })
     }
 
@@ -111,36 +111,37 @@ impl Team {
 
 /// Threads this machine runs at once; 1 where nobody knows.
 pub fn available() -> usize {
-    #[cfg(feature = "std")]
-    return std::thread::available_parallelism().map_or(1, |n| n.get()).min(MAX_MEMBERS);
-    #[cfg(not(feature = "std"))]
-    return 1;
+    crate::processors::available().min(MAX_MEMBERS)
 }
 
 #[cfg(feature = "std")]
 mod threads {
     use super::Member;
     use crate::error::Error;
-    use core::cell::UnsafeCell;
-    use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
-    use std::any::Any;
+    use crate::room;
+    use crate::sync::{self, AtomicBool, AtomicUsize, Cell, Condvar, Mutex, Ordering::*, Thread};
+    use alloc::boxed::Box;
+    use alloc::string::String;
+    use alloc::vec::Vec;
+    use core::any::Any;
+    use core::ptr::NonNull;
     use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-    use std::sync::{Arc, Condvar, Mutex, PoisonError};
-    use std::thread::JoinHandle;
-
-    /// Spins before parking: some tens of microseconds, longer than the pauses inside a token.
-    const SPINS: usize = 4000;
-    /// Spins when members outnumber processors: the one we wait for may need this very core.
-    const SPINS_CROWDED: usize = 50;
+    use std::sync::PoisonError;
 
     #[derive(Debug)]
     pub(super) struct Threads {
-        shared: Arc<Shared>,
-        handles: Vec<JoinHandle<()>>,
+        /// From a `Box`, which would claim to be the only way to what the threads use as well.
+        shared: NonNull<Shared>,
+        handles: Vec<Thread>,
     }
 
+    // SAFETY: `shared` is owned, and `Shared` may be used and dropped by any thread.
+    unsafe impl Send for Threads {}
+    // SAFETY: a shared `Threads` only counts its handles.
+    unsafe impl Sync for Threads {}
+
     /// An atomic on a cache line of its own (two, as lines are fetched in pairs), so that spinning does not slow others.
-    #[derive(Debug, Default)]
+    #[derive(Debug)]
     #[repr(align(128))]
     struct Padded<T>(T);
 
@@ -155,9 +156,11 @@ mod threads {
         opened: Padded<AtomicUsize>,
         poisoned: AtomicBool,
         quit: AtomicBool,
-        job: UnsafeCell<Option<Job>>,
+        job: Cell<Option<Job>>,
         /// Members in the current closure; read by threads after they saw the epoch change.
         count: AtomicUsize,
+        /// Ids given out; a thread takes the next one when it starts.
+        ids: AtomicUsize,
         spins: usize,
         /// Members inside `lock`, about to wait or waiting for `wake`.
         parked: AtomicUsize,
@@ -191,32 +194,35 @@ mod threads {
     struct Follower;
 
     impl Threads {
-        pub(super) fn new(members: usize) -> Self {
+        pub(super) fn new(members: usize) -> Result<Self, Error> {
+            const ITEM: &str = "the thread team";
+            let handles = room::with_room(members - 1, ITEM)?;
             let crowded = members > super::available();
-            let shared = Arc::new(Shared {
-                epoch: Padded::default(),
-                running: Padded::default(),
-                arrived: Padded::default(),
-                opened: Padded::default(),
+            let shared = Shared {
+                epoch: Padded(AtomicUsize::new(0)),
+                running: Padded(AtomicUsize::new(0)),
+                arrived: Padded(AtomicUsize::new(0)),
+                opened: Padded(AtomicUsize::new(0)),
                 poisoned: AtomicBool::new(false),
                 quit: AtomicBool::new(false),
-                job: UnsafeCell::new(None),
+                job: Cell::new(None),
                 count: AtomicUsize::new(1),
-                spins: if crowded { SPINS_CROWDED } else { SPINS },
+                ids: AtomicUsize::new(1),
+                spins: if crowded { sync::SPINS_CROWDED } else { sync::SPINS },
                 parked: AtomicUsize::new(0),
                 lock: Mutex::new(()),
                 wake: Condvar::new(),
                 reason: Mutex::new(String::new()),
-            });
-            let mut handles = Vec::with_capacity(members - 1);
-            for id in 1..members {
-                let theirs = Arc::clone(&shared);
-                let spawned = std::thread::Builder::new().name(format!("tvlm-{id}")).spawn(move || theirs.serve(id));
+            };
+            let shared = NonNull::from(Box::leak(room::boxed(shared, ITEM)?));
+            let mut this = Self { shared, handles };
+            for _ in 1..members {
+                // SAFETY: `drop` joins all threads before it frees `shared`.
                 // A system short of threads gets a smaller team.
-                let Ok(handle) = spawned else { break };
-                handles.push(handle);
+                let Some(handle) = (unsafe { sync::spawn(shared) }) else { break };
+                this.handles.push(handle);
             }
-            Self { shared, handles }
+            Ok(this)
         }
 
         pub(super) fn count(&self) -> usize {
@@ -224,9 +230,10 @@ mod threads {
         }
 
         pub(super) fn run<F: Fn(&Member<'_>) + Sync>(&mut self, work: &F) -> Result<(), Error> {
-            let shared = &*self.shared;
-            if shared.poisoned.load(SeqCst) {
-                return Err(self.poisoned());
+            // SAFETY: valid until `drop`, and never borrowed exclusively.
+            let shared = unsafe { self.shared.as_ref() };
+            if shared.poisoned.load(Acquire) {
+                return Err(shared.poisoned());
             }
             let count = self.count();
             if count == 1 {
@@ -235,57 +242,65 @@ mod threads {
             } else {
                 let job = Job { data: core::ptr::from_ref(work).cast(), call: call::<F> };
                 // SAFETY: `&mut self`, and the previous `run` waited for `running` to be 0, so nobody reads `job` now.
-                unsafe { *shared.job.get() = Some(job) };
-                shared.count.store(count, SeqCst);
-                shared.running.0.store(count - 1, SeqCst);
-                shared.epoch.0.fetch_add(1, SeqCst);
+                shared.job.with_mut(|to| unsafe { *to = Some(job) });
+                shared.count.store(count, Relaxed);
+                shared.running.0.store(count - 1, Relaxed);
+                // Publishes the three above; only this thread changes it.
+                shared.epoch.0.fetch_add(1, Release);
                 shared.notify();
 
                 let member = Member { id: 0, count, shared: Some(shared) };
                 shared.guard(|| work(&member));
                 // Also after a panic: the others still use the closure.
-                shared.wait(|| shared.running.0.load(SeqCst) == 0);
+                shared.wait(|| shared.running.0.load(Acquire) == 0);
             }
-            if shared.poisoned.load(SeqCst) { Err(self.poisoned()) } else { Ok(()) }
-        }
-
-        fn poisoned(&self) -> Error {
-            let reason = self.shared.reason.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            Error::Poisoned { reason }
+            if shared.poisoned.load(Acquire) { Err(shared.poisoned()) } else { Ok(()) }
         }
     }
 
     impl Drop for Threads {
         fn drop(&mut self) {
-            self.shared.quit.store(true, SeqCst);
-            self.shared.notify();
+            // SAFETY: valid until the end of this function.
+            let shared = unsafe { self.shared.as_ref() };
+            shared.quit.store(true, Release);
+            shared.notify();
             for handle in self.handles.drain(..) {
-                // Members catch their panics, so joining cannot fail.
-                let _ = handle.join();
+                handle.join();
+            }
+            // SAFETY: leaked from a `Box` in `new`, freed only here, and the threads that used it have ended.
+            drop(unsafe { Box::from_raw(self.shared.as_ptr()) });
+        }
+    }
+
+    impl sync::Body for Shared {
+        /// What a thread does all its life.
+        fn live(&self) {
+            let id = self.ids.fetch_add(1, Relaxed);
+            let mut seen = 0;
+            loop {
+                self.wait(|| self.epoch.0.load(Acquire) != seen || self.quit.load(Acquire));
+                if self.quit.load(Acquire) {
+                    return;
+                }
+                seen = self.epoch.0.load(Acquire);
+                let member = Member { id, count: self.count.load(Relaxed), shared: Some(self) };
+                // SAFETY: written before the epoch that was just read, and not again before `running` is 0.
+                if let Some(job) = self.job.with(|job| unsafe { *job }) {
+                    // SAFETY: `run` keeps the closure alive until `running` is 0, which this thread counts down below.
+                    self.guard(|| unsafe { (job.call)(job.data, &member) });
+                }
+                // Hands over what this thread wrote to the caller, who waits for the last one.
+                if self.running.0.fetch_sub(1, Release) == 1 {
+                    self.notify();
+                }
             }
         }
     }
 
     impl Shared {
-        /// What a thread does all its life.
-        fn serve(&self, id: usize) {
-            let mut seen = 0;
-            loop {
-                self.wait(|| self.epoch.0.load(SeqCst) != seen || self.quit.load(SeqCst));
-                if self.quit.load(SeqCst) {
-                    return;
-                }
-                seen = self.epoch.0.load(SeqCst);
-                let member = Member { id, count: self.count.load(SeqCst), shared: Some(self) };
-                // SAFETY: written before the epoch that was just read, and not again before `running` is 0.
-                if let Some(job) = unsafe { *self.job.get() } {
-                    // SAFETY: `run` keeps the closure alive until `running` is 0, which this thread counts down below.
-                    self.guard(|| unsafe { (job.call)(job.data, &member) });
-                }
-                if self.running.0.fetch_sub(1, SeqCst) == 1 {
-                    self.notify();
-                }
-            }
+        fn poisoned(&self) -> Error {
+            let reason = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
+            Error::Poisoned { reason: room::text!("{}", *reason) }
         }
 
         /// Runs `work`; a panic poisons the team and releases everybody who waits.
@@ -297,22 +312,25 @@ mod threads {
                         reason.push_str(message(&*payload));
                     }
                 }
-                self.poisoned.store(true, SeqCst);
+                self.poisoned.store(true, Release);
                 self.notify();
             }
         }
 
         pub(super) fn barrier(&self, count: usize, last: impl FnOnce()) {
-            let opened = self.opened.0.load(SeqCst);
-            if self.arrived.0.fetch_add(1, SeqCst) + 1 == count {
+            // Never an old number: this member was at every barrier before, and left it after it had opened.
+            let opened = self.opened.0.load(Relaxed);
+            // Hands over what this member wrote, and takes what those before it did.
+            if self.arrived.0.fetch_add(1, AcqRel) + 1 == count {
                 last();
-                self.arrived.0.store(0, SeqCst);
-                self.opened.0.store(opened.wrapping_add(1), SeqCst);
+                self.arrived.0.store(0, Relaxed);
+                // Publishes all of it, the zero above included.
+                self.opened.0.store(opened.wrapping_add(1), Release);
                 self.notify();
             } else {
-                self.wait(|| self.opened.0.load(SeqCst) != opened || self.poisoned.load(SeqCst));
+                self.wait(|| self.opened.0.load(Acquire) != opened || self.poisoned.load(Acquire));
             }
-            if self.poisoned.load(SeqCst) {
+            if self.poisoned.load(Acquire) {
                 resume_unwind(Box::new(Follower));
             }
         }
@@ -323,21 +341,23 @@ mod threads {
                 if ready() {
                     return;
                 }
-                core::hint::spin_loop();
+                sync::spin_loop();
             }
             let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-            // Sequentially consistent with the store that makes `ready` true: either we see that store, or its author
-            // sees us here and takes the lock, which we hold until we wait.
-            self.parked.fetch_add(1, SeqCst);
+            self.parked.fetch_add(1, Relaxed);
+            // Together with the fence of `notify`: either we see the store that makes `ready` true, or its author sees us
+            // here and takes the lock, which we hold until we wait.
+            sync::fence(SeqCst);
             while !ready() {
                 guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
             }
-            self.parked.fetch_sub(1, SeqCst);
+            self.parked.fetch_sub(1, Relaxed);
         }
 
         /// To be called after any store that may make somebody's `ready` true.
         fn notify(&self) {
-            if self.parked.load(SeqCst) > 0 {
+            sync::fence(SeqCst);
+            if self.parked.load(Relaxed) > 0 {
                 drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
                 self.wake.notify_all();
             }

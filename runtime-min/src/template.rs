@@ -3,6 +3,8 @@
 //! Special tokens are put in here as ids; the text between two of them is encoded in one go, as splitting it further
 //! would change its ids. The user's text only ever is text.
 
+use crate::Error;
+use crate::room;
 use crate::tokenizer::Tokenizer;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -19,19 +21,22 @@ pub enum Part {
 /// The first question, from the system message to where the answer begins.
 ///
 /// `<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n` then, without images, `{text}`, else
-/// `<image>\n` for each and `{text}`; then `<|im_end|>\n<|im_start|>assistant\n`.
-pub fn first_turn(tokenizer: &Tokenizer<'_>, images: usize, text: &str) -> Vec<Part> {
+/// `<image>\n` for each and `{text}`; then `<|im_end|>\n<|im_start|>assistant\n`. Fails with [`Error::OutOfMemory`].
+pub fn first_turn(tokenizer: &Tokenizer<'_>, images: usize, text: &str) -> Result<Vec<Part>, Error> {
     let mut writer = Writer::new(tokenizer);
-    writer.special(tokenizer.im_start());
-    writer.text("system\nYou are a helpful assistant.");
+    writer.special(tokenizer.im_start())?;
+    writer.text("system\nYou are a helpful assistant.")?;
     writer.turn(images, text)
 }
 
 /// A further question. It starts with the `<|im_end|>` that closes the answer before it, which must not be in the cache
-/// yet: a session does not feed the end token back.
-pub fn next_turn(tokenizer: &Tokenizer<'_>, images: usize, text: &str) -> Vec<Part> {
+/// yet: a session does not feed the end token back. Fails with [`Error::OutOfMemory`].
+pub fn next_turn(tokenizer: &Tokenizer<'_>, images: usize, text: &str) -> Result<Vec<Part>, Error> {
     Writer::new(tokenizer).turn(images, text)
 }
+
+/// What memory of this module is for, in errors.
+const ITEM: &str = "the prompt";
 
 struct Writer<'t> {
     tokenizer: &'t Tokenizer<'t>,
@@ -46,32 +51,36 @@ impl<'t> Writer<'t> {
     }
 
     /// Ends what was said before, asks the question, and opens the answer.
-    fn turn(mut self, images: usize, text: &str) -> Vec<Part> {
+    fn turn(mut self, images: usize, text: &str) -> Result<Vec<Part>, Error> {
         let (start, end) = (self.tokenizer.im_start(), self.tokenizer.im_end());
-        self.special(end);
-        self.text("\n");
-        self.special(start);
-        let mut before = String::from("user\n");
+        self.special(end)?;
+        self.text("\n")?;
+        self.special(start)?;
+        room::reserve(&mut self.parts, images.saturating_mul(2).saturating_add(1), ITEM)?;
+        let mut before = "user\n";
         for image in 0..images {
-            self.text(&before);
+            self.text(before)?;
             self.parts.push(Part::Tokens(core::mem::take(&mut self.ids)));
             self.parts.push(Part::Image(image));
-            before = String::from("\n");
+            before = "\n";
         }
-        self.text(&(before + text));
-        self.special(end);
-        self.text("\n");
-        self.special(start);
-        self.text("assistant\n");
+        let mut last = String::new();
+        room::append(&mut last, before, ITEM)?;
+        room::append(&mut last, text, ITEM)?;
+        self.text(&last)?;
+        self.special(end)?;
+        self.text("\n")?;
+        self.special(start)?;
+        self.text("assistant\n")?;
         self.parts.push(Part::Tokens(self.ids));
-        self.parts
+        Ok(self.parts)
     }
 
-    fn special(&mut self, id: u32) {
-        self.ids.push(id);
+    fn special(&mut self, id: u32) -> Result<(), Error> {
+        room::push(&mut self.ids, id, ITEM)
     }
 
-    fn text(&mut self, text: &str) {
-        self.tokenizer.encode(text, &mut self.ids);
+    fn text(&mut self, text: &str) -> Result<(), Error> {
+        self.tokenizer.encode(text, &mut self.ids)
     }
 }

@@ -18,7 +18,8 @@ use crate::error::Error;
 use crate::hash::{Xxh64, xxh64};
 #[cfg(feature = "std")]
 use crate::map;
-use alloc::string::{String, ToString};
+use crate::room::{self, text};
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Range;
 
@@ -78,7 +79,8 @@ enum Bytes {
 
 #[derive(Debug)]
 struct Section {
-    name: String,
+    /// Zero padded.
+    name: [u8; 32],
     range: Range<usize>,
     hash: u64,
 }
@@ -101,15 +103,15 @@ impl WeightFile {
     #[cfg(feature = "std")]
     pub fn open(path: &std::path::Path, expect: &Expect, verify: Verify, residence: Residence) -> Result<Self, Error> {
         use std::io::Read;
-        let shown = path.display().to_string();
+        let shown = room::copied(format_args!("{}", path.display()), "the path")?;
         let failed = |action: &'static str| {
-            let path = shown.clone();
-            move |e: std::io::Error| Error::File { path, action, reason: e.to_string() }
+            let path = &shown;
+            move |e: std::io::Error| Error::File { path: text!("{path}"), action, reason: text!("{e}") }
         };
         let mut file = std::fs::File::open(path).map_err(failed("open"))?;
         let meta = file.metadata().map_err(failed("read its size"))?;
         if !meta.is_file() {
-            let reason = "not a regular file: give the path of weights.tvlm".to_string();
+            let reason = text!("not a regular file: give the path of weights.tvlm");
             return Err(Error::File { path: shown, action: "open", reason });
         }
         let found = meta.len();
@@ -158,7 +160,8 @@ impl WeightFile {
         fixed_fields(name, fixed, bytes.len() as u64)?;
         let mut copy = Arena::new("the weights", bytes.len())?;
         copy.bytes_mut().copy_from_slice(bytes);
-        let opened = Self::parse(name.to_string(), Bytes::Copied(copy), expect)?;
+        let name = room::copied(format_args!("{name}"), "the name")?;
+        let opened = Self::parse(name, Bytes::Copied(copy), expect)?;
         opened.verify()?;
         Ok(opened)
     }
@@ -175,7 +178,7 @@ impl WeightFile {
         hash.update(&[0; 8]);
         hash.update(&header[80..]);
         if hash.finish() != u64_at(header, 72) {
-            return Err(Error::Damaged { path: this.path, item: "the header".into() });
+            return Err(Error::Damaged { path: this.path, item: text!("the header") });
         }
         let sections = sections(&this.path, header, all.len())?;
         let digest = header.get(32..64).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()).unwrap_or_default();
@@ -216,14 +219,14 @@ impl WeightFile {
     /// # Errors
     /// [`Error::Section`] when there is none of that name or it is shorter than `least` bytes.
     pub fn section(&self, name: &str, least: usize) -> Result<&[u8], Error> {
-        let wrong = |reason: String| Error::Section { path: self.path.clone(), section: name.to_string(), reason };
-        let Some(section) = self.sections.iter().find(|section| section.name == name) else {
-            return Err(wrong("missing: compile the checkpoint again".into()));
+        let wrong = |reason: String| Error::Section { path: text!("{}", self.path), section: text!("{name}"), reason };
+        let Some(section) = self.sections.iter().find(|section| unpadded(&section.name) == name.as_bytes()) else {
+            return Err(wrong(text!("missing: compile the checkpoint again")));
         };
         let bytes = &self.all()[section.range.clone()];
         if bytes.len() < least {
             let found = bytes.len();
-            return Err(wrong(alloc::format!("{found} bytes, the code reads {least}: compile the checkpoint again")));
+            return Err(wrong(text!("{found} bytes, the code reads {least}: compile the checkpoint again")));
         }
         Ok(bytes)
     }
@@ -233,13 +236,13 @@ impl WeightFile {
     /// # Errors
     /// [`Error::Damaged`] names the section.
     pub fn verify(&self) -> Result<(), Error> {
-        let damaged = |item: String| Error::Damaged { path: self.path.clone(), item };
+        let damaged = |item: String| Error::Damaged { path: text!("{}", self.path), item };
         let all = self.all();
         let mut end = self.header_len;
         for section in &self.sections {
-            let name = || alloc::format!("section \"{}\"", section.name);
+            let name = || text!("section \"{}\"", unpadded(&section.name).escape_ascii());
             if all[end..section.range.start].iter().any(|&byte| byte != 0) {
-                return Err(damaged(alloc::format!("the padding before {}", name())));
+                return Err(damaged(text!("the padding before {}", name())));
             }
             if xxh64(&all[section.range.clone()], 0) != section.hash {
                 return Err(damaged(name()));
@@ -247,7 +250,7 @@ impl WeightFile {
             end = section.range.end;
         }
         if all[end..].iter().any(|&byte| byte != 0) {
-            return Err(damaged("the padding at the end".into()));
+            return Err(damaged(text!("the padding at the end")));
         }
         Ok(())
     }
@@ -264,12 +267,12 @@ impl WeightFile {
 
 /// Checks the fields that must be right before anything else is looked at; returns the header's length.
 fn fixed_fields(path: &str, fixed: &[u8; FIXED], found: u64) -> Result<usize, Error> {
-    let path = || path.to_string();
+    let path = || text!("{path}");
     if found < FIXED as u64 {
         return Err(Error::Truncated { path: path(), found, expected: PAGE });
     }
     if fixed[..8] != *MAGIC {
-        let starts = fixed[..8].escape_ascii().to_string();
+        let starts = text!("{}", fixed[..8].escape_ascii());
         return Err(Error::NotWeights { path: path(), starts });
     }
     // Before the version, which cannot be read without it.
@@ -288,45 +291,53 @@ fn fixed_fields(path: &str, fixed: &[u8; FIXED], found: u64) -> Result<usize, Er
     }
     let header_len = u64_at(fixed, 24);
     if header_len == 0 || !header_len.is_multiple_of(PAGE) || header_len > MAX_HEADER.min(found) {
-        return Err(Error::Damaged { path: path(), item: alloc::format!("the header's length, {header_len},") });
+        return Err(Error::Damaged { path: path(), item: text!("the header's length, {header_len},") });
     }
     usize::try_from(header_len).map_err(|_| too_large(header_len))
 }
 
 /// Reads the table of sections; the header's checksum is right, so a contradiction is the writer's.
 fn sections(path: &str, header: &[u8], file_len: usize) -> Result<Vec<Section>, Error> {
-    let wrong = |section: &str, reason: String| Error::Section { path: path.into(), section: section.into(), reason };
+    let wrong = |name: &[u8], reason: String| {
+        let (path, section) = (text!("{path}"), text!("{}", name.escape_ascii()));
+        Error::Section { path, section, reason }
+    };
     let count = u32_at(header, 64) as usize;
     let table_end = count.checked_mul(ENTRY).and_then(|len| len.checked_add(FIXED)).filter(|&end| end <= header.len());
     let Some(table_end) = table_end else {
-        return Err(wrong("*", alloc::format!("{count} entries do not fit the header of {} bytes", header.len())));
+        return Err(wrong(b"*", text!("{count} entries do not fit the header of {} bytes", header.len())));
     };
     if u32_at(header, 68) != 0 || header[table_end..].iter().any(|&byte| byte != 0) {
-        return Err(wrong("*", "reserved bytes of the header are not zero".into()));
+        return Err(wrong(b"*", text!("reserved bytes of the header are not zero")));
     }
-    let mut sections: Vec<Section> = Vec::with_capacity(count);
+    let mut sections: Vec<Section> = room::with_room(count, "the weights")?;
     let mut end = header.len();
     for entry in header[FIXED..table_end].chunks_exact(ENTRY) {
-        let len_name = entry[..32].iter().position(|&byte| byte == 0).unwrap_or(32);
-        let name = entry[..len_name].escape_ascii().to_string();
+        let padded = entry.first_chunk::<32>().copied().unwrap_or_default();
+        let name = unpadded(&padded);
         let (offset, len) = (u64_at(entry, 32), u64_at(entry, 40));
-        if name.is_empty() || entry[len_name..32].iter().any(|&byte| byte != 0) || u64_at(entry, 56) != 0 {
-            return Err(wrong(&name, "its entry is malformed".into()));
+        if name.is_empty() || padded[name.len()..].iter().any(|&byte| byte != 0) || u64_at(entry, 56) != 0 {
+            return Err(wrong(name, text!("its entry is malformed")));
         }
-        if sections.iter().any(|section| section.name == name) {
-            return Err(wrong(&name, "listed twice".into()));
+        if sections.iter().any(|section| section.name == padded) {
+            return Err(wrong(name, text!("listed twice")));
         }
         let start = usize::try_from(offset).ok().filter(|&start| start >= end && offset.is_multiple_of(PAGE));
         let range = start.and_then(|start| Some(start..start.checked_add(usize::try_from(len).ok()?)?));
         let Some(range) = range.filter(|range| range.end <= file_len) else {
-            let reason =
-                alloc::format!("{len} bytes at {offset} overlap another section or leave the {file_len} of the file");
-            return Err(wrong(&name, reason));
+            let reason = text!("{len} bytes at {offset} overlap another section or leave the {file_len} of the file");
+            return Err(wrong(name, reason));
         };
         end = range.end;
-        sections.push(Section { name, range, hash: u64_at(entry, 48) });
+        sections.push(Section { name: padded, range, hash: u64_at(entry, 48) });
     }
     Ok(sections)
+}
+
+/// A name without its padding.
+fn unpadded(name: &[u8; 32]) -> &[u8] {
+    let len = name.iter().position(|&byte| byte == 0).unwrap_or(32);
+    &name[..len]
 }
 
 fn too_large(bytes: u64) -> Error {

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use runtime_min::{Model, OpenOptions, Options};
+use runtime_min::{Model, OpenOptions, Options, SamplerOptions};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
@@ -32,20 +32,33 @@ static COUNTING: Counting = Counting;
 
 /// One test in one function: tests run side by side would count each other's allocations.
 #[test]
-fn a_token_allocates_its_text_and_nothing_else() {
+fn a_token_allocates_nothing() {
     let model = model();
-    let options = Options { max_new_tokens: 100, ignore_eos: true, ..Options::default() };
-    let mut chat = model.session(options).expect("a session");
-    let mut answer = chat.ask(&[], "count").expect("fits");
-    // The first piece warms the decoder's buffers up.
-    answer.next().expect("a piece").expect("runs");
-    let (before, mut pieces) = (ALLOCATIONS.load(Relaxed), 0);
-    for piece in answer {
-        piece.expect("runs");
-        pieces += 1;
+    let drawn = SamplerOptions { temperature: 0.7, top_k: 9, top_p: 0.9, repetition_penalty: 1.1, seed: 1 };
+    for sampler in [SamplerOptions::default(), drawn] {
+        for threads in [1, 3] {
+            let threads = Some(threads);
+            let options = Options { max_new_tokens: 100, ignore_eos: true, sampler: sampler.clone(), threads };
+            let mut chat = model.session(options).expect("a session");
+            let mut answer = chat.ask(&[], "count").expect("fits");
+            let (before, mut pieces) = (ALLOCATIONS.load(Relaxed), 0);
+            while let Some(piece) = answer.next_piece() {
+                piece.expect("runs");
+                pieces += 1;
+            }
+            assert_eq!(ALLOCATIONS.load(Relaxed) - before, 0, "lent pieces");
+            assert!(pieces > 50);
+            drop(answer);
+            chat.reset();
+            let answer = chat.ask(&[], "count").expect("fits");
+            let (before, mut pieces) = (ALLOCATIONS.load(Relaxed), 0);
+            for piece in answer {
+                piece.expect("runs");
+                pieces += 1;
+            }
+            assert_eq!(ALLOCATIONS.load(Relaxed) - before, pieces, "owned pieces");
+        }
     }
-    assert!(pieces > 50);
-    assert_eq!(ALLOCATIONS.load(Relaxed) - before, pieces);
 }
 
 /// `cargo test --release -p runtime-min --test cost -- --ignored --nocapture`; needs 2.5 GB of disk.

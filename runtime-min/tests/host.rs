@@ -179,6 +179,21 @@ fn exit_codes_and_messages() {
     }
 }
 
+/// An answer that the model did not end is told apart, unless that was asked for.
+#[test]
+fn answers_that_are_cut_off() {
+    let weights = TempFile::new("cut.tvlm", &fake_file());
+    let ask = |more: &[&str]| {
+        let base = ["--weights", path(&weights), "--prompt", "x", "--max-new-tokens", "1"];
+        let (code, _, err) = host(&[&base[..], more].concat());
+        (code, err)
+    };
+    assert_eq!(ask(&[]), (0, "note: the answer was cut off by --max-new-tokens 1\n".into()));
+    for silent in ["--quiet", "--ignore-eos", "--json"] {
+        assert_eq!(ask(&[silent]), (0, String::new()), "{silent}");
+    }
+}
+
 /// Who stops reading (`| head`) is not told that something went wrong; a full disk is.
 #[test]
 fn output_that_cannot_be_written() {

@@ -31,9 +31,13 @@ fn draw() -> SamplerOptions {
     SamplerOptions { temperature: 1.0, ..SamplerOptions::default() }
 }
 
+fn sampler(options: SamplerOptions, vocab: usize) -> Sampler {
+    Sampler::new(options, vocab).expect("room")
+}
+
 /// How often each id is chosen in `n` choices.
 fn counts(options: &SamplerOptions, logits: &[f32], n: usize) -> Vec<usize> {
-    let mut sampler = Sampler::new(options.clone());
+    let mut sampler = sampler(options.clone(), logits.len());
     let mut counts = vec![0; logits.len()];
     for _ in 0..n {
         counts[sampler.pick(&mut logits.to_vec(), &[]) as usize] += 1;
@@ -58,14 +62,14 @@ fn greedy_takes_the_first_largest() {
         (vec![0.0, f32::INFINITY, nan, f32::INFINITY], 1),
     ] {
         assert_eq!(argmax(&logits), expected, "{logits:?}");
-        let greedy = Sampler::new(SamplerOptions::default()).pick(&mut logits.clone(), &[]);
+        let greedy = sampler(SamplerOptions::default(), 9).pick(&mut logits.clone(), &[]);
         assert_eq!(greedy, expected, "{logits:?}");
         if !logits.iter().any(|logit| logit.is_finite()) || logits.contains(&f32::INFINITY) {
-            assert_eq!(Sampler::new(draw()).pick(&mut logits.clone(), &[]), expected, "{logits:?}");
+            assert_eq!(sampler(draw(), 9).pick(&mut logits.clone(), &[]), expected, "{logits:?}");
         }
     }
-    assert!(Sampler::new(SamplerOptions::default()).is_greedy());
-    assert!(!Sampler::new(draw()).is_greedy());
+    assert!(sampler(SamplerOptions::default(), 9).is_greedy());
+    assert!(!sampler(draw(), 9).is_greedy());
 }
 
 #[test]
@@ -139,13 +143,15 @@ fn top_p_of_many_tokens_equals_its_definition() {
 #[test]
 fn the_penalty_counts_a_token_once() {
     let options = SamplerOptions { repetition_penalty: 2.0, ..SamplerOptions::default() };
-    let mut sampler = Sampler::new(options);
+    let mut sampler = sampler(options, 4);
     assert!(!sampler.is_greedy());
     let mut logits = [4.0, 3.0, -1.0, 1.5];
     assert_eq!(sampler.pick(&mut logits, &[0, 2, 0, 0, 99]), 1);
     assert_eq!(logits, [2.0, 3.0, -2.0, 1.5]);
     assert_eq!(sampler.pick(&mut logits, &[1, 1]), 0);
     assert_eq!(logits, [2.0, 1.5, -2.0, 1.5]);
+    // Ids and logits beyond the vocabulary do not exist.
+    assert_eq!(sampler.pick(&mut [0.0, 1.0, 0.0, 0.0, 9.0], &[4]), 1);
 }
 
 #[test]
@@ -153,11 +159,13 @@ fn a_seed_always_gives_the_same_tokens() {
     let logits = spread(1000);
     let options = SamplerOptions { temperature: 2.0, top_k: 200, top_p: 0.9, repetition_penalty: 1.1, seed: 42 };
     let tokens = |seed| -> Vec<u32> {
-        let mut sampler = Sampler::new(SamplerOptions { seed, ..options.clone() });
+        let mut sampler = sampler(SamplerOptions { seed, ..options.clone() }, 1000);
         let mut history = Vec::new();
         for _ in 0..12 {
             history.push(sampler.pick(&mut logits.clone(), &history));
         }
+        sampler.restart();
+        assert_eq!(sampler.pick(&mut logits.clone(), &[]), history[0]);
         history
     };
     assert_eq!(tokens(42), [927, 494, 346, 914, 963, 915, 741, 100, 556, 346, 420, 976]);
@@ -165,15 +173,14 @@ fn a_seed_always_gives_the_same_tokens() {
 }
 
 #[test]
-fn later_choices_do_not_allocate() {
+fn choices_do_not_allocate() {
     let options = SamplerOptions { temperature: 1.0, top_k: 4000, top_p: 0.95, repetition_penalty: 1.1, seed: 1 };
     let (logits, mut working) = (spread(5000), spread(5000));
-    let mut sampler = Sampler::new(options);
+    let mut sampler = sampler(options, 5000);
     let mut pick = || {
         working.copy_from_slice(&logits);
         sampler.pick(&mut working, &[1, 2, 3])
     };
-    pick();
     let before = ALLOCATIONS.get();
     for _ in 0..100 {
         pick();
@@ -187,7 +194,7 @@ fn absurd_settings_are_refused() {
         let error = options.check().expect_err("a refusal");
         assert!(error.to_string().contains(part) && error.code() == "argument", "{error}");
         // And none of them leads to a panic.
-        Sampler::new(options).pick(&mut [1.0, 2.0], &[0]);
+        sampler(options, 2).pick(&mut [1.0, 2.0], &[0]);
     };
     for bad in [f32::NAN, -0.1, f32::INFINITY, 101.0] {
         check(SamplerOptions { temperature: bad, ..draw() }, "temperature");
@@ -199,6 +206,6 @@ fn absurd_settings_are_refused() {
     assert_eq!(draw().check(), Ok(()));
     assert_eq!(SamplerOptions::default().check(), Ok(()));
     // The smallest temperature there is still draws without overflow.
-    let mut sampler = Sampler::new(SamplerOptions { temperature: f32::from_bits(1), ..draw() });
+    let mut sampler = sampler(SamplerOptions { temperature: f32::from_bits(1), ..draw() }, 3);
     assert_eq!(sampler.pick(&mut [1.0, 2.0, f32::MIN], &[]), 1);
 }

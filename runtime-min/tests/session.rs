@@ -303,6 +303,7 @@ fn options_out_of_range_are_named() {
 
 #[test]
 fn a_panic_poisons_the_session_and_nothing_else() {
+    without_noise();
     let model = model();
     for threads in [1, 2, 5] {
         let mut chat = model.session(Options { threads: Some(threads), ..options(3) }).expect("a session");

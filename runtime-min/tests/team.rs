@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::watched;
+use common::{watched, without_noise};
 use runtime_min::Error;
 use runtime_min::team::Team;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -78,6 +78,7 @@ fn parked_members_wake() {
 
 #[test]
 fn a_panic_anywhere_comes_back_as_an_error() {
+    without_noise();
     watched(300, || {
         for n in [1, 2, 5, 16] {
             for victim in [0, n / 2, n - 1] {

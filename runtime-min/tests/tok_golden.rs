@@ -11,11 +11,11 @@ use tok_support::{Tables, data, golden, nano, oracle};
 fn check(tables: &Tables, path: &Path, records: &[(String, Vec<u32>)]) {
     let section = tables.section();
     let tokenizer = Tokenizer::from_section(&section).expect("a valid section");
-    let mut stream = DecodeStream::new(&tokenizer);
+    let mut stream = DecodeStream::new(&tokenizer).expect("room");
     let (mut wrong, mut ids, mut n_bytes) = (0, Vec::new(), 0);
     for (text, expected) in records {
         ids.clear();
-        tokenizer.encode(text, &mut ids);
+        tokenizer.encode(text, &mut ids).expect("room");
         n_bytes += text.len();
         if ids != *expected {
             wrong += 1;

@@ -2,7 +2,7 @@
 
 mod tok_support;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use runtime_min::tokenizer::{DecodeStream, Tokenizer};
 use tok_support::{NONE, Tables, nano};
@@ -59,12 +59,10 @@ fn exercise(section: &[u8]) -> bool {
         return false;
     };
     let mut ids = Vec::new();
-    tokenizer.encode(
-        "Hello, it's a 'test' \u{e9}e\u{301} <|im_end|> aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
-        &mut ids,
-    );
+    let text = "Hello, it's a 'test' \u{e9}e\u{301} <|im_end|> aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    tokenizer.encode(text, &mut ids).expect("room");
     assert!(ids.iter().all(|id| !tokenizer.is_special(*id) && (*id as usize) < tokenizer.n_vocab()));
-    let mut stream = DecodeStream::new(&tokenizer);
+    let mut stream = DecodeStream::new(&tokenizer).expect("room");
     for id in ids.into_iter().chain([0, 400, 404, NONE]).chain(tokenizer.eos().iter().copied()) {
         stream.push(id);
         tokenizer.bytes(id);
@@ -111,9 +109,9 @@ fn text_never_becomes_special() {
     for special in ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>"] {
         for text in [special.into(), format!("a{special}{special}\n"), format!(" {special}")] {
             let mut ids = Vec::new();
-            tokenizer.encode(&text, &mut ids);
+            tokenizer.encode(&text, &mut ids).expect("room");
             assert!(ids.iter().all(|id| *id < 400), "{text} gives {ids:?}");
-            let mut stream = DecodeStream::new(&tokenizer);
+            let mut stream = DecodeStream::new(&tokenizer).expect("room");
             let decoded: String = ids.iter().map(|id| stream.push(*id).to_string()).collect();
             assert_eq!(decoded, text);
         }
@@ -126,7 +124,7 @@ fn decoding_holds_back_what_is_not_complete() {
     let section = tables.section();
     let tokenizer = Tokenizer::from_section(&section).expect("a valid section");
     let check = |bytes: &[u8], expected: &[&str], last: &str| {
-        let mut stream = DecodeStream::new(&tokenizer);
+        let mut stream = DecodeStream::new(&tokenizer).expect("room");
         for (byte, expected) in bytes.iter().zip(expected) {
             assert_eq!(stream.push(tables.byte_ids[usize::from(*byte)]), *expected, "{bytes:x?}");
         }
@@ -142,23 +140,36 @@ fn decoding_holds_back_what_is_not_complete() {
     check(b"\xed\xa0\x80", &["", "\u{fffd}\u{fffd}", "\u{fffd}"], "");
     check(b"\xf0\x9f\xf0\x9f\x98\x80", &["", "", "\u{fffd}", "", "", "\u{1f600}"], "");
     // Special ids and unknown ones have no text and do not come between.
-    let mut stream = DecodeStream::new(&tokenizer);
+    let mut stream = DecodeStream::new(&tokenizer).expect("room");
     let byte = |b: u8| tables.byte_ids[usize::from(b)];
     let pieces: Vec<String> =
         [byte(0xc3), 402, 9999, NONE, byte(0xa9)].map(|id| stream.push(id).to_string()).into_iter().collect();
     assert_eq!(pieces, ["", "", "", "", "\u{e9}"]);
 }
 
-/// The best of several runs, which other work on the machine disturbs least.
-fn time(tokenizer: &Tokenizer<'_>, text: &str) -> Duration {
+/// The best of several runs for each length, in milliseconds. Other work on the machine makes single runs longer, never
+/// shorter, so there are more rounds until the times look as they should.
+fn times<const N: usize>(
+    tokenizer: &Tokenizer<'_>,
+    unit: &str,
+    lengths: [usize; N],
+    good: impl Fn([f64; N]) -> bool,
+) -> [f64; N] {
+    let texts = lengths.map(|n| unit.repeat(n / unit.len()));
     let mut ids = Vec::new();
-    let run = |_| {
-        ids.clear();
-        let before = Instant::now();
-        tokenizer.encode(text, &mut ids);
-        before.elapsed()
-    };
-    (0..5).map(run).min().unwrap_or_default()
+    let mut best = [f64::INFINITY; N];
+    for round in 0..200 {
+        for (best, text) in best.iter_mut().zip(&texts) {
+            ids.clear();
+            let before = Instant::now();
+            tokenizer.encode(text, &mut ids).expect("room");
+            *best = best.min(before.elapsed().as_secs_f64() * 1e3);
+        }
+        if round >= 2 && good(best) {
+            break;
+        }
+    }
+    best
 }
 
 #[test]
@@ -189,14 +200,13 @@ fn time_grows_with_the_length() {
         "\u{4e2d}",
     ];
     for unit in units {
-        let text = |n: usize| unit.repeat(n / unit.len());
-        let [one, two, four] = [250_000, 500_000, 1_000_000].map(|n| time(&tokenizer, &text(n)).as_secs_f64() * 1e3);
-        println!("{unit:?} x 1 MB: {four:.1} ms, doubling costs {:.2} and {:.2}", two / one, four / two);
-        assert!(four < 1000.0, "{unit:?}: {four} ms");
-        // Below that, the clock and the caches are what is measured.
-        if four > 40.0 {
-            // Quadratic time would give 16; a busy machine needs some room above n log n, which gives 4.4.
-            assert!(four / one < 10.0, "{unit:?}: {one} ms, {two} ms, {four} ms");
-        }
+        let [megabyte] = times(&tokenizer, unit, [1_000_000], |[ms]| ms < 1000.0);
+        // Short enough for the caches, which others use too, and for one turn on a busy processor; n log n gives 2.1.
+        let good = |[one, two, four]: [f64; 3]| two / one < 2.5 && four / two < 2.5;
+        let [one, two, four] = times(&tokenizer, unit, [8_000, 16_000, 32_000], good);
+        let [first, second] = [two / one, four / two];
+        println!("{unit:?} x 1 MB: {megabyte:.1} ms; 32 kB: {four:.2} ms, doubling costs {first:.2} and {second:.2}");
+        assert!(megabyte < 1000.0, "{unit:?}: {megabyte} ms");
+        assert!(good([one, two, four]), "{unit:?}: {one} ms, {two} ms, {four} ms");
     }
 }

@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use runtime_min::weights::{Expect, WeightFile};
-use runtime_min::{Error, Model, OpenOptions, Residence, Verify};
+use runtime_min::{Error, Model, OpenOptions, Options, Residence, Verify};
 
 const EXPECT: Expect = Expect { model: "fake", digest: DIGEST };
 
@@ -201,5 +201,45 @@ fn borrowed_bytes_may_lie_anywhere() {
         room.extend_from_slice(&bytes);
         let file = read(&room[shift..]).expect("intact");
         assert_eq!(file.section("weights", 0).expect("there").as_ptr() as usize % 64, 0);
+    }
+}
+
+/// What another process does to the file does not reach weights that were read, nor those mapped from a file that was
+/// replaced; only rewriting a mapped file in place would (see `Residence::Mapped`).
+#[test]
+fn a_file_may_go_away_while_it_is_used() {
+    let bytes = fake_file();
+    let ask = |model: &Model<Fake>| {
+        let mut chat = model.session(Options { max_new_tokens: 9, ..Options::default() }).expect("a session");
+        let mut answer = chat.ask(&[], "still there?").expect("fits");
+        (answer.text().expect("runs"), answer.token_ids().to_vec())
+    };
+    let expected = ask(&model());
+    /// What somebody does to the file of this path.
+    type Change = fn(&std::path::Path);
+    let cases: [(&str, Residence, Change); 4] = [
+        ("truncated", Residence::Copied, |path| std::fs::File::create(path).map(drop).expect("writable")),
+        ("rewritten", Residence::Copied, |path| std::fs::write(path, [0xee; 20_000]).expect("writable")),
+        ("removed", Residence::Copied, |path| std::fs::remove_file(path).expect("removable")),
+        ("replaced", Residence::Mapped, |path| {
+            let other = path.with_extension("other");
+            std::fs::write(&other, [0xee; 20_000]).expect("writable");
+            std::fs::rename(&other, path).expect("on one disk");
+        }),
+    ];
+    for (what, residence, change) in cases {
+        let file = TempFile::new(&format!("{what}.tvlm"), &bytes);
+        let options = OpenOptions { residence, ..OpenOptions::default() };
+        let model = Model::<Fake>::open_with(&file.0, &options).expect("intact");
+        let mut chat = model.session(Options { max_new_tokens: 9, ..Options::default() }).expect("a session");
+        let mut answer = chat.ask(&[], "still there?").expect("fits");
+        answer.next();
+        change(&file.0);
+        answer.text().expect("runs");
+        assert_eq!(answer.token_ids(), expected.1, "{what} in the middle of an answer");
+        drop(answer);
+        assert_eq!(ask(&model), expected, "{what}");
+        assert_eq!(model.weights().section("weights", 0).expect("there"), [3; 100]);
+        model.weights().verify().expect("as it was");
     }
 }

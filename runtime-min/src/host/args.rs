@@ -6,6 +6,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+/// Options that the library checks, under the same names.
+pub const SESSION: [&str; 5] = ["threads", "temperature", "top-k", "top-p", "repetition-penalty"];
+
 /// What was asked for.
 #[derive(Debug, Default)]
 pub struct Args {
@@ -21,6 +24,7 @@ pub struct Args {
     pub ignore_eos: bool,
     pub sampler: SamplerOptions,
     pub json: bool,
+    pub quiet: bool,
     pub verify: bool,
     pub dump: Option<PathBuf>,
     pub bench: Option<usize>,
@@ -41,13 +45,14 @@ pub struct RawImage {
     pub path: PathBuf,
 }
 
-pub fn help(model: &str, weights: &str) -> String {
+/// The text of `--help`; `levels` is a list for people.
+pub fn help(model: &str, weights: &str, levels: &str) -> String {
     format!(
         "\
-Asks {model} about pictures.
+Asks {model} about pictures. Of the options, --prompt is enough.
 
   --weights PATH            weight file [{weights}]
-  --rgb WxH:PATH            picture as raw 8-bit RGB; may be repeated, order counts
+  --rgb WxH:PATH            picture as raw 8-bit RGB, rows from the top; may be repeated, order counts
   --prompt TEXT             question
   --prompt-file PATH        question from a file
   --questions PATH          many questions: lines of rgb-path, WxH and prompt, separated by tabs; one JSON line each
@@ -59,13 +64,16 @@ Asks {model} about pictures.
   --repetition-penalty X    1 is off [1]
   --seed N                  of the sampler [0]
   --threads N               [all processors]
-  --level NAME              instruction sets [the best this processor has]
+  --level NAME              {levels} [the best this processor has]
   --residence WHERE         weights mapped or copied [copied below 256 MB]
   --json                    one object instead of text
+  --quiet                   no note when an answer is cut off
   --verify                  only check every byte of the weight file
-  --dump FOLDER             write what every step makes, and stop after two tokens
+  --dump FOLDER             with a prompt: write what every step makes, and stop after two tokens
   --bench N                 time each phase N times, as JSON
   --profile                 time of every step, on stderr
+
+Exit codes: 0 done, 2 usage, 3 bad input, 4 environment.
 "
     )
 }
@@ -87,6 +95,7 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Option<Args>, 
             "-h" | "--help" => return Ok(None),
             "--ignore-eos" => Some(&mut args.ignore_eos),
             "--json" => Some(&mut args.json),
+            "--quiet" => Some(&mut args.quiet),
             "--verify" => Some(&mut args.verify),
             "--profile" => Some(&mut args.profile),
             _ => None,

@@ -4,8 +4,9 @@
 //! and padding is never stored: its share of every sum is a constant. So beside the result this takes a few dozen bytes
 //! for each column and row of the picture, never a multiple of its pixels.
 
-use super::{Rgb8, bytes};
+use super::{ITEM, Rgb8, bytes};
 use crate::Error;
+use crate::room;
 use alloc::vec::Vec;
 use core::ops::Range;
 
@@ -72,12 +73,12 @@ struct Axis {
 
 impl Axis {
     /// Pillow's `precompute_coeffs` and `normalize_coeffs_8bpc`, statement by statement: the order of roundings matters.
-    fn new(fit: &Fit, side: usize) -> Self {
+    fn new(fit: &Fit, side: usize) -> Result<Self, Error> {
         let scale = fit.whole as f64 / fit.scaled as f64;
         let filter_scale = scale.max(1.0);
         let support = 2.0 * filter_scale;
         let per_filter = 1.0 / filter_scale;
-        let mut axis = Self { taps: Vec::with_capacity(side), weights: Vec::new(), seeing: 0..0 };
+        let mut axis = Self { taps: room::with_room(side, ITEM)?, weights: Vec::new(), seeing: 0..0 };
         let mut window = Vec::new();
         for (row, out) in (fit.first..).take(side).enumerate() {
             let center = (out as f64 + 0.5) * scale;
@@ -85,6 +86,7 @@ impl Axis {
             let first = (center - support + 0.5) as usize;
             let last = ((center + support + 0.5) as usize).min(fit.whole);
             window.clear();
+            room::reserve(&mut window, last.saturating_sub(first), ITEM)?;
             window.extend((first..last).map(|at| cubic((at as f64 - center + 0.5) * per_filter)));
             let sum: f64 = window.iter().fold(0.0, |sum, weight| sum + weight);
             let at = axis.weights.len();
@@ -96,7 +98,7 @@ impl Axis {
                 let weight = (rounding + weight * f64::from(1 << PRECISION)) as i32;
                 total = total.wrapping_add(weight);
                 if inside.contains(&input) {
-                    axis.weights.push(weight);
+                    room::push(&mut axis.weights, weight, ITEM)?;
                 } else {
                     outside = outside.wrapping_add(weight);
                 }
@@ -108,7 +110,7 @@ impl Axis {
             }
             axis.taps.push(Taps { first: inside.start.saturating_sub(fit.before), n, at, outside, total });
         }
-        axis
+        Ok(axis)
     }
 }
 
@@ -156,13 +158,14 @@ impl<'a> Resize<'a> {
         // twice as many as the other pass removes columns. A padded picture is square, so this never meets padding.
         let removed = |fit: &Fit| (fit.whole as u64).saturating_sub(fit.scaled);
         let vertical_first = removed(y) > 2 * removed(x);
-        let (x, y) = (Axis::new(x, side), Axis::new(y, side));
+        let (x, y) = (Axis::new(x, side)?, Axis::new(y, side)?);
         let mut weights = Vec::new();
-        let mut first_weights = Vec::new();
+        let mut first_weights = room::with_room(x.seeing.len(), ITEM)?;
         for taps in &x.taps[x.seeing.clone()] {
             first_weights.push((weights.len(), taps.n.div_ceil(STEP)));
             for chunk in x.weights[taps.at..taps.at + taps.n].chunks(STEP) {
-                weights.push(core::array::from_fn(|lane| chunk.get(lane / 3).copied().unwrap_or(0)));
+                let weight = core::array::from_fn(|lane| chunk.get(lane / 3).copied().unwrap_or(0));
+                room::push(&mut weights, weight, ITEM)?;
             }
         }
         let mut padding = bytes(side * 3)?;

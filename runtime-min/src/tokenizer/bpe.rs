@@ -3,7 +3,10 @@
 //! Words are short, and for them looking at all pairs again after each merge is fastest. A long piece ("aaaa...", a
 //! megabyte of blanks) keeps its pairs in a heap instead, which takes `n log n`; both give the same ids.
 
+use super::ITEM;
 use super::section::{Merge, Section};
+use crate::Error;
+use crate::room;
 use alloc::collections::BinaryHeap;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
@@ -48,17 +51,14 @@ impl<'s, 'a> Merger<'s, 'a> {
     }
 
     /// Appends the ids of `piece`.
-    pub fn encode(&mut self, piece: &[u8], out: &mut Vec<u32>) {
+    pub fn encode(&mut self, piece: &[u8], out: &mut Vec<u32>) -> Result<(), Error> {
         if piece.len() <= SHORT {
-            self.encode_short(piece, out);
-        } else {
-            for part in piece.chunks(LONGEST) {
-                self.encode_long(part, out);
-            }
+            return self.encode_short(piece, out);
         }
+        piece.chunks(LONGEST).try_for_each(|part| self.encode_long(part, out))
     }
 
-    fn encode_short(&self, piece: &[u8], out: &mut Vec<u32>) {
+    fn encode_short(&self, piece: &[u8], out: &mut Vec<u32>) -> Result<(), Error> {
         let mut ids = [0; SHORT];
         // merges[i] joins ids[i] and ids[i + 1].
         let mut merges = [NO_MERGE; SHORT];
@@ -87,12 +87,13 @@ impl<'s, 'a> Merger<'s, 'a> {
                 merges[best] = self.merge(ids[best], ids[best + 1]);
             }
         }
-        out.extend_from_slice(&ids[..n]);
+        room::extend(out, &ids[..n], ITEM)
     }
 
-    fn encode_long(&mut self, piece: &[u8], out: &mut Vec<u32>) {
+    fn encode_long(&mut self, piece: &[u8], out: &mut Vec<u32>) -> Result<(), Error> {
         let n = piece.len() as u32;
         self.parts.clear();
+        room::reserve(&mut self.parts, piece.len(), ITEM)?;
         self.parts.extend((0..).zip(piece).map(|(at, &byte)| Part {
             id: self.section.byte_id(byte),
             previous: if at == 0 { NONE } else { at - 1 },
@@ -101,6 +102,8 @@ impl<'s, 'a> Merger<'s, 'a> {
         }));
         let mut pairs = core::mem::take(&mut self.heap).into_vec();
         pairs.clear();
+        // One for each pair of neighbors, and each of the joins, which are fewer than bytes, puts two in for one.
+        room::reserve(&mut pairs, piece.len().saturating_mul(2), ITEM)?;
         for at in 1..piece.len() {
             let merge = self.merge(self.parts[at - 1].id, self.parts[at].id);
             self.parts[at - 1].merge = merge;
@@ -118,9 +121,10 @@ impl<'s, 'a> Merger<'s, 'a> {
         }
         let mut at = 0;
         while let Some(part) = self.parts.get(at) {
-            out.push(part.id);
+            room::push(out, part.id, ITEM)?;
             at = part.next as usize;
         }
+        Ok(())
     }
 
     /// Joins the part at `at` with its next one, which it has.

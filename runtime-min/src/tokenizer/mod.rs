@@ -15,6 +15,9 @@ use crate::Error;
 use alloc::vec::Vec;
 use section::Section;
 
+/// What memory of this module is for, in errors.
+const ITEM: &str = "encoding text";
+
 pub use stream::DecodeStream;
 
 /// Special token ids by their use in the chat template.
@@ -31,7 +34,6 @@ pub struct Roles {
 }
 
 /// The tokenizer of one model; borrows its tables from the weight file.
-#[derive(Clone)]
 pub struct Tokenizer<'a> {
     section: Section<'a>,
 }
@@ -40,18 +42,17 @@ impl<'a> Tokenizer<'a> {
     /// Reads section "tokenizer" of a weight file, whatever its alignment.
     ///
     /// Everything is checked here, once: sizes, every id, every offset, and how far a look-up can go. Fails with
-    /// [`Error::Tokenizer`]. Allocates a bit per token, nothing else that grows with the tables.
+    /// [`Error::Tokenizer`] and [`Error::OutOfMemory`]. Allocates a bit per token, nothing else that grows with the tables.
     pub fn from_section(bytes: &'a [u8]) -> Result<Self, Error> {
         Ok(Self { section: Section::read(bytes)? })
     }
 
-    /// Appends the ids of `text`, never special ones. Takes time proportional to `n log n` for `n` bytes.
-    pub fn encode(&self, text: &str, out: &mut Vec<u32>) {
-        let text = normalize::nfc(text);
+    /// Appends the ids of `text`, never special ones. Takes time proportional to `n log n` for `n` bytes. Fails with
+    /// [`Error::OutOfMemory`].
+    pub fn encode(&self, text: &str, out: &mut Vec<u32>) -> Result<(), Error> {
+        let text = normalize::nfc(text)?;
         let mut merger = bpe::Merger::new(&self.section);
-        for piece in split::pieces(&text) {
-            merger.encode(piece.as_bytes(), out);
-        }
+        split::pieces(&text).try_for_each(|piece| merger.encode(piece.as_bytes(), out))
     }
 
     /// Special ids by their use.

@@ -3,7 +3,10 @@
 //! Nearly all text is in NFC already, so most characters are only looked up in one table and copied. The ones that may
 //! change are gathered, with the character they build on, into short stretches that are normalized on their own.
 
+use super::ITEM;
 use super::tables::{COMBINING, COMPOSING, PAIRS, SINGLE_TARGETS, SINGLES};
+use crate::Error;
+use crate::room;
 use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -21,28 +24,29 @@ const VOWELS: u32 = 21;
 const TAILS: u32 = 28;
 
 /// `text` in NFC; borrowed if that changes nothing that could be seen at a glance.
-pub fn nfc(text: &str) -> Cow<'_, str> {
+pub fn nfc(text: &str) -> Result<Cow<'_, str>, Error> {
     let Some(mut stirring) = text.find(is_stirring) else {
-        return Cow::Borrowed(text);
+        return Ok(Cow::Borrowed(text));
     };
-    let mut out = String::with_capacity(text.len());
+    let mut out = String::new();
+    out.try_reserve_exact(text.len()).map_err(|_| room::refused(ITEM, text.len()))?;
     let mut stretch = Stretch::default();
     let mut rest = text;
     loop {
         // The character before takes part: what follows may compose with it.
         let base = rest[..stirring].chars().next_back().map_or(0, char::len_utf8);
         let (calm, after) = rest.split_at(stirring - base);
-        out.push_str(calm);
+        room::append(&mut out, calm, ITEM)?;
         let len = base + after[base..].find(|c| !is_stirring(c)).unwrap_or(after.len() - base);
-        stretch.normalize(&after[..len], &mut out);
+        stretch.normalize(&after[..len], &mut out)?;
         rest = &after[len..];
         match rest.find(is_stirring) {
             Some(at) => stirring = at,
             None => break,
         }
     }
-    out.push_str(rest);
-    Cow::Owned(out)
+    room::append(&mut out, rest, ITEM)?;
+    Ok(Cow::Owned(out))
 }
 
 /// False where the character stays what it is, whatever stands before it.
@@ -59,33 +63,37 @@ fn combining(c: char) -> u8 {
 /// Working space for one stretch after another.
 #[derive(Default)]
 struct Stretch {
-    /// Marks since the last starter, with their classes, not yet in order.
-    marks: Vec<(u8, char)>,
+    /// Marks since the last starter: class, place, character. Marks of one class keep their order, and sorting by the
+    /// place as well is what needs no memory for that.
+    marks: Vec<(u8, usize, char)>,
     composer: Composer,
 }
 
 impl Stretch {
     /// Appends `text` in NFC.
-    fn normalize(&mut self, text: &str, out: &mut String) {
+    fn normalize(&mut self, text: &str, out: &mut String) -> Result<(), Error> {
         for c in text.chars() {
-            decompose(c, &mut |part| match combining(part) {
-                0 | 255 => {
-                    self.flush_marks(out);
-                    self.composer.push(part, 0, out);
+            let (parts, n) = decompose(c);
+            for &part in &parts[..n] {
+                match combining(part) {
+                    0 | 255 => {
+                        self.flush_marks(out)?;
+                        self.composer.push(part, 0, out)?;
+                    }
+                    class => {
+                        let place = self.marks.len();
+                        room::push(&mut self.marks, (class, place, part), ITEM)?;
+                    }
                 }
-                class => self.marks.push((class, part)),
-            });
+            }
         }
-        self.flush_marks(out);
-        self.composer.finish(out);
+        self.flush_marks(out)?;
+        self.composer.finish(out)
     }
 
-    fn flush_marks(&mut self, out: &mut String) {
-        // Stable: marks of one class keep their order.
-        self.marks.sort_by_key(|mark| mark.0);
-        for (class, mark) in self.marks.drain(..) {
-            self.composer.push(mark, class, out);
-        }
+    fn flush_marks(&mut self, out: &mut String) -> Result<(), Error> {
+        self.marks.sort_unstable();
+        self.marks.drain(..).try_for_each(|(class, _, mark)| self.composer.push(mark, class, out))
     }
 }
 
@@ -101,60 +109,64 @@ struct Composer {
 }
 
 impl Composer {
-    fn push(&mut self, c: char, class: u8, out: &mut String) {
+    fn push(&mut self, c: char, class: u8, out: &mut String) -> Result<(), Error> {
         let Some(starter) = self.starter else {
             if class == 0 {
                 self.starter = Some(c);
-            } else {
-                out.push(c);
+                return Ok(());
             }
-            return;
+            return append(out, c);
         };
         if self.last.is_none_or(|last| last < class)
             && let Some(whole) = compose(starter, c)
         {
             self.starter = Some(whole);
         } else if class == 0 {
-            self.finish(out);
+            self.finish(out)?;
             self.starter = Some(c);
         } else {
-            self.rest.push(c);
+            append(&mut self.rest, c)?;
             self.last = Some(class);
         }
+        Ok(())
     }
 
-    fn finish(&mut self, out: &mut String) {
-        out.extend(self.starter.take());
-        out.push_str(&self.rest);
+    fn finish(&mut self, out: &mut String) -> Result<(), Error> {
+        if let Some(starter) = self.starter.take() {
+            append(out, starter)?;
+        }
+        room::append(out, &self.rest, ITEM)?;
         self.rest.clear();
         self.last = None;
+        Ok(())
     }
 }
 
-/// Calls `each` with the full canonical decomposition of `c`.
-fn decompose(c: char, each: &mut impl FnMut(char)) {
+fn append(text: &mut String, c: char) -> Result<(), Error> {
+    room::append(text, c.encode_utf8(&mut [0; 4]), ITEM)
+}
+
+/// The full canonical decomposition of `c`, which has four characters at most, and how many it has.
+fn decompose(c: char) -> ([char; 4], usize) {
+    let mut parts = ['\0'; 4];
     let syllable = (c as u32).wrapping_sub(S_BASE);
     if syllable < LEADS * VOWELS * TAILS {
-        each(character(L_BASE + syllable / (VOWELS * TAILS)));
-        each(character(V_BASE + syllable / TAILS % VOWELS));
-        if !syllable.is_multiple_of(TAILS) {
-            each(character(T_BASE + syllable % TAILS));
-        }
-        return;
+        parts[0] = character(L_BASE + syllable / (VOWELS * TAILS));
+        parts[1] = character(V_BASE + syllable / TAILS % VOWELS);
+        parts[2] = character(T_BASE + syllable % TAILS);
+        return (parts, if syllable.is_multiple_of(TAILS) { 2 } else { 3 });
     }
-    // The longest decomposition has four characters, so that three wait at most.
-    let mut waiting = ['\0'; 4];
-    let mut n_waiting = 0;
+    // Pairs split off the last character, so the parts come in reverse.
+    let mut n = 0;
     let mut code = single(c as u32);
     while let Ok(at) = PAIRS.binary_search_by_key(&code, |pair| pair.0) {
-        waiting[n_waiting] = character(PAIRS[at].2);
-        n_waiting += 1;
+        parts[n] = character(PAIRS[at].2);
+        n += 1;
         code = single(PAIRS[at].1);
     }
-    each(character(code));
-    for &c in waiting[..n_waiting].iter().rev() {
-        each(c);
-    }
+    parts[n] = character(code);
+    parts[..=n].reverse();
+    (parts, n + 1)
 }
 
 /// What `code` stands for if it is a second name of another code point, else itself.
@@ -194,8 +206,8 @@ mod tests {
     use super::*;
 
     fn check(text: &str, expected: &str) {
-        assert_eq!(nfc(text), expected, "{text:?}");
-        assert_eq!(nfc(expected), expected, "{expected:?}");
+        assert_eq!(nfc(text).expect("a few bytes"), expected, "{text:?}");
+        assert_eq!(nfc(expected).expect("a few bytes"), expected, "{expected:?}");
     }
 
     #[test]
@@ -222,11 +234,10 @@ mod tests {
     #[test]
     fn every_character_survives_decomposing_and_composing() {
         for c in '\0'..=char::MAX {
-            let mut parts = String::new();
-            decompose(c, &mut |part| parts.push(part));
+            let (parts, n) = decompose(c);
             let mut one = String::new();
             one.push(c);
-            assert_eq!(nfc(&parts), nfc(&one), "{c:?}");
+            assert_eq!(nfc(&String::from_iter(&parts[..n])), nfc(&one), "{c:?}");
         }
     }
 }

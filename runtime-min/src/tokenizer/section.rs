@@ -7,7 +7,7 @@
 
 use super::Roles;
 use crate::Error;
-use alloc::format;
+use crate::room::{self, text};
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -28,7 +28,6 @@ pub struct Merge {
 }
 
 /// Checked view of a tokenizer section.
-#[derive(Clone)]
 pub struct Section<'a> {
     offsets: &'a [[u8; 4]],
     slots: &'a [[[u8; 4]; 4]],
@@ -38,6 +37,8 @@ pub struct Section<'a> {
     special: Vec<u64>,
     /// Longest run of used hash slots: how far a look-up has to go at most.
     longest_run: usize,
+    /// Bytes.
+    longest_token: usize,
     pub roles: Roles,
     pub eos: Vec<u32>,
 }
@@ -48,15 +49,15 @@ impl<'a> Section<'a> {
         let mut rest = bytes;
         let magic = take(&mut rest, "magic", 1)?[0];
         if &magic != b"TOK1" {
-            return Err(fault("magic", format!("is \"{}\", expected \"TOK1\"", magic.escape_ascii())));
+            return Err(fault("magic", text!("is \"{}\", expected \"TOK1\"", magic.escape_ascii())));
         }
         let [n_vocab, n_merges, n_special, bytes_len, hash_slots] = words(take(&mut rest, "header", 5)?);
         if n_vocab == 0 || n_vocab == NONE {
-            return Err(fault("header", format!("a vocabulary of {n_vocab} entries")));
+            return Err(fault("header", text!("a vocabulary of {n_vocab} entries")));
         }
         if !hash_slots.is_power_of_two() || n_merges > hash_slots / 2 {
             let reason =
-                format!("{n_merges} merges in {hash_slots} slots, expected a power of two of at least twice as many");
+                text!("{n_merges} merges in {hash_slots} slots, expected a power of two of at least twice as many");
             return Err(fault("merges", reason));
         }
         let offsets = take(&mut rest, "offsets", (n_vocab as usize).saturating_add(1))?;
@@ -65,9 +66,11 @@ impl<'a> Section<'a> {
         let special_ids = take(&mut rest, "special", n_special as usize)?;
         let [end_of_text, im_start, im_end, image] = words(take(&mut rest, "roles", 4)?);
         let [n_eos] = words(take(&mut rest, "eos", 1)?);
-        let eos: Vec<u32> = take(&mut rest, "eos", n_eos as usize)?.iter().map(|id| u32::from_le_bytes(*id)).collect();
+        let ids = take(&mut rest, "eos", n_eos as usize)?;
+        let mut eos = room::with_room(ids.len(), "the tokenizer")?;
+        eos.extend(ids.iter().map(|id| u32::from_le_bytes(*id)));
         if rest.len() != bytes_len as usize {
-            return Err(fault("bytes", format!("{} bytes are left for them, expected {bytes_len}", rest.len())));
+            return Err(fault("bytes", text!("{} bytes are left for them, expected {bytes_len}", rest.len())));
         }
 
         let some = |id: u32| (id != NONE).then_some(id);
@@ -76,12 +79,13 @@ impl<'a> Section<'a> {
             slots,
             bytes: rest,
             byte_ids,
-            special: alloc::vec![0; (n_vocab as usize).div_ceil(64)],
+            special: room::filled(0, (n_vocab as usize).div_ceil(64), "the tokenizer")?,
             longest_run: 0,
+            longest_token: 0,
             roles: Roles { end_of_text: some(end_of_text), im_start, im_end, image: some(image) },
             eos,
         };
-        section.check_offsets()?;
+        section.longest_token = section.check_offsets()?;
         let roles = [some(end_of_text), Some(im_start), Some(im_end), some(image)];
         for id in special_ids.iter().map(|id| u32::from_le_bytes(*id)).chain(roles.into_iter().flatten()) {
             section.check_id("special", id)?;
@@ -95,12 +99,17 @@ impl<'a> Section<'a> {
             if section.bytes(id) != [byte as u8] {
                 return Err(fault(
                     "byte_ids",
-                    format!("byte {byte:#04x} leads to id {id}, which stands for something else"),
+                    text!("byte {byte:#04x} leads to id {id}, which stands for something else"),
                 ));
             }
         }
         section.longest_run = section.check_merges(n_merges)?;
         Ok(section)
+    }
+
+    /// Bytes of the longest token.
+    pub fn longest_token(&self) -> usize {
+        self.longest_token
     }
 
     /// Ids are below this.
@@ -142,22 +151,25 @@ impl<'a> Section<'a> {
         None
     }
 
-    fn check_offsets(&self) -> Result<(), Error> {
-        let mut last = 0;
+    /// Returns the longest distance of two.
+    fn check_offsets(&self) -> Result<usize, Error> {
+        let (mut last, mut longest) = (0, 0);
         for (id, offset) in self.offsets.iter().enumerate() {
             let offset = u32::from_le_bytes(*offset);
             if offset < last || offset as usize > self.bytes.len() {
-                let reason = format!("entry {id} is {offset}, expected {last} to {}", self.bytes.len());
+                let reason = text!("entry {id} is {offset}, expected {last} to {}", self.bytes.len());
                 return Err(fault("offsets", reason));
             }
+            // What comes before the first belongs to no token.
+            longest = if id == 0 { 0 } else { longest.max((offset - last) as usize) };
             last = offset;
         }
-        Ok(())
+        Ok(longest)
     }
 
     fn check_id(&self, item: &'static str, id: u32) -> Result<(), Error> {
         if id as usize >= self.n_vocab() {
-            return Err(fault(item, format!("id {id} is outside the vocabulary of {}", self.n_vocab())));
+            return Err(fault(item, text!("id {id} is outside the vocabulary of {}", self.n_vocab())));
         }
         Ok(())
     }
@@ -165,7 +177,7 @@ impl<'a> Section<'a> {
     fn check_text_id(&self, item: &'static str, id: u32) -> Result<(), Error> {
         self.check_id(item, id)?;
         if self.is_special(id) {
-            return Err(fault(item, format!("text would lead to the special id {id}")));
+            return Err(fault(item, text!("text would lead to the special id {id}")));
         }
         Ok(())
     }
@@ -188,11 +200,11 @@ impl<'a> Section<'a> {
             longest = longest.max(run);
         }
         if used != n_merges {
-            return Err(fault("merges", format!("{used} slots are in use, expected {n_merges}")));
+            return Err(fault("merges", text!("{used} slots are in use, expected {n_merges}")));
         }
         let longest = longest.max(run + first_run.unwrap_or(0));
         if longest > LONGEST_RUN {
-            return Err(fault("merges", format!("{longest} used slots in a row, expected {LONGEST_RUN} at most")));
+            return Err(fault("merges", text!("{longest} used slots in a row, expected {LONGEST_RUN} at most")));
         }
         // The slot after the longest run is looked at as well, to find it empty.
         Ok(longest + 1)
@@ -202,7 +214,7 @@ impl<'a> Section<'a> {
 /// Takes `n` words off the front of `rest`.
 fn take<'a>(rest: &mut &'a [u8], item: &'static str, n: usize) -> Result<&'a [[u8; 4]], Error> {
     let len = n.checked_mul(4).filter(|len| *len <= rest.len()).ok_or_else(|| {
-        fault(item, format!("{n} numbers of 4 bytes are expected, the section has {} bytes left", rest.len()))
+        fault(item, text!("{n} numbers of 4 bytes are expected, the section has {} bytes left", rest.len()))
     })?;
     let (front, back) = rest.split_at(len);
     *rest = back;

@@ -5,11 +5,13 @@
 //! ids at once gives.
 
 use super::Tokenizer;
+use crate::Error;
+use crate::room;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-/// Decodes one answer.
-#[derive(Clone, Debug)]
+/// Decodes one answer. Allocates when it is made, and then no more.
+#[derive(Debug)]
 pub struct DecodeStream<'t> {
     tokenizer: &'t Tokenizer<'t>,
     /// Start of a character that is not complete yet; three bytes at most between calls.
@@ -18,9 +20,15 @@ pub struct DecodeStream<'t> {
 }
 
 impl<'t> DecodeStream<'t> {
-    /// A stream at its beginning.
-    pub fn new(tokenizer: &'t Tokenizer<'t>) -> Self {
-        Self { tokenizer, held: Vec::new(), text: String::new() }
+    /// A stream at its beginning, with room for the longest token. Fails with [`Error::OutOfMemory`].
+    pub fn new(tokenizer: &'t Tokenizer<'t>) -> Result<Self, Error> {
+        const ITEM: &str = "decoding text";
+        let longest = tokenizer.section.longest_token().saturating_add(3);
+        let held = room::with_room(longest, ITEM)?;
+        // Every byte may become a U+FFFD of three.
+        let (mut text, most) = (String::new(), longest.saturating_mul(3));
+        text.try_reserve_exact(most).map_err(|_| room::refused(ITEM, most))?;
+        Ok(Self { tokenizer, held, text })
     }
 
     /// The text that became complete with `id`, often none. Special ids and ids outside the vocabulary have no text.
@@ -40,6 +48,11 @@ impl<'t> DecodeStream<'t> {
             self.held.clear();
             self.text.push(char::REPLACEMENT_CHARACTER);
         }
+        &self.text
+    }
+
+    /// What the latest `push` or `finish` gave.
+    pub(crate) fn text(&self) -> &str {
         &self.text
     }
 

@@ -308,3 +308,16 @@ pub fn watched<T>(seconds: u64, work: impl FnOnce() -> T) -> T {
     watch.join().expect("the watch does not panic");
     result
 }
+
+/// Keeps panics of the runtime's threads, which have no names, off the screen: tests cause them on purpose.
+pub fn without_noise() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if std::thread::current().name().is_some() {
+                usual(info);
+            }
+        }));
+    });
+}
