@@ -3,7 +3,7 @@
 #
 #   draw.sh [--scripts DIR] [--force] NAME...|all|list
 #
-# Each goes to ${TVLMC_CACHE:-$HOME/.cache/tvlmc}/oracle/NAME with image.png and
+# Each goes to oracle/NAME in $TVLMC_CACHE [${XDG_CACHE_HOME:-$HOME/.cache}/tvlmc] with image.png and
 # reference/{image,text}.safetensors beside the weights. What is complete is left alone (--force:
 # drawn again). DIR holds make_checkpoint.py and run_reference.py; default: ../shared/oracle,
 # seen from the repository's root. setup.sh makes the environment this runs in.
@@ -11,7 +11,7 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 scripts=$here/../../../shared/oracle
-cache=${TVLMC_CACHE:-$HOME/.cache/tvlmc}
+cache=${TVLMC_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tvlmc}
 venv=$cache/oracle-venv
 force=0
 

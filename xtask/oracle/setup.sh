@@ -1,20 +1,21 @@
 #!/usr/bin/env bash
 # Creates the Python environment in which the reference implementation runs:
-#   ${TVLMC_CACHE:-$HOME/.cache/tvlmc}/oracle-venv
+#   oracle-venv in $TVLMC_CACHE [${XDG_CACHE_HOME:-$HOME/.cache}/tvlmc]
 # Running it again does nothing when the environment is complete (--force: remake it).
 #
-# Needs Python 3.11 on Linux x86-64 (PYTHON names another interpreter). The tokenizers that draw.sh
-# makes are trained on that interpreter's own library, so its patch release matters for them
-# (3.11.7 reproduces the recorded nano tokenizer); the weights do not depend on it.
+# Needs Python 3.11 to 3.13 with venv on Linux x86-64; PYTHON names an interpreter, else 3.11 is preferred. The
+# tokenizers that draw.sh makes are trained on that interpreter's own library, so its patch release
+# matters for them (3.11.7 reproduces the recorded nano tokenizer); the weights do not depend on it.
+# Debian's Python leaves most of the package `test` out: what remains is too little text for the 0.5b
+# vocabulary, and draw.sh can then make the nano and tiny checkpoints only.
 #
 # torch's wheel for Linux is linked against CUDA libraries and does not import without them, also
 # where only the CPU is used: about 2.8 GB installed. What it merely lists but does not load
 # (cuSOLVER, NVTX, triton, the Python bindings) is left out.
 set -euo pipefail
 
-cache=${TVLMC_CACHE:-$HOME/.cache/tvlmc}
+cache=${TVLMC_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tvlmc}
 venv=$cache/oracle-venv
-python=${PYTHON:-python3.11}
 stamp=$venv/complete-1
 
 pure=(
@@ -47,17 +48,30 @@ if [[ -e $stamp ]]; then
   echo "already there: $venv"
   exit 0
 fi
-if ! command -v "$python" >/dev/null; then
-  echo "setup.sh: no '$python' here; set PYTHON to a Python 3.11 interpreter" >&2
+# ensurepip is what Debian leaves out of Python until python3-venv is installed.
+usable='import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'
+candidates=(python3.11 python3 python3.12 python3.13)
+[[ -z ${PYTHON:-} ]] || candidates=("$PYTHON")
+python=
+for candidate in "${candidates[@]}"; do
+  if "$candidate" -c "$usable" 2>/dev/null; then
+    python=$candidate
+    break
+  fi
+done
+if [[ -z $python ]]; then
+  echo "setup.sh: no Python 3.11 to 3.13 with venv here (tried: ${candidates[*]});" \
+    "install one (Debian, Ubuntu: apt-get install python3-venv) or name it in PYTHON" >&2
   exit 1
 fi
-if ! "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then
-  echo "setup.sh: $("$python" --version) is not Python 3.11; set PYTHON to one that is" >&2
-  exit 1
+echo "$python: $("$python" --version)"
+if ! "$python" -c 'import test.test_grammar' 2>/dev/null; then
+  echo "setup.sh: this Python's library is too small to draw the 0.5b checkpoint; PYTHON may name another, as from pyenv" >&2
 fi
 
 mkdir -p "$cache"
-[[ -x $venv/bin/python ]] || "$python" -m venv "$venv"
+# What an interrupted run left may lack anything.
+[[ -x $venv/bin/pip ]] || "$python" -m venv --clear "$venv"
 # --no-deps: every package is named and pinned above.
 "$venv/bin/python" -m pip install --no-deps "${pure[@]}" "${main[@]}" "${cuda[@]}"
 "$venv/bin/python" -c "$check"

@@ -6,8 +6,8 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use crate::emitted::{self, Emitted};
-use crate::shell;
+use crate::emitted::{self, Choices, Emitted};
+use crate::{json, peers, shell};
 
 /// What the command line asks for.
 struct Args {
@@ -29,27 +29,11 @@ struct Time {
 pub fn run(rest: &[&str]) -> Result<bool, String> {
     let cache = shell::cache()?;
     let args = parse(rest)?;
-    let config = args.checkpoint.join("config.json");
-    if !config.is_file() {
-        return Err(format!(
-            "{}: no such file; draw the checkpoint with `bash xtask/oracle/draw.sh 0.5b-hf-bf16-s0` or name one with --checkpoint",
-            config.display()
-        ));
-    }
-    let python = cache.join("bench-venv/bin/python");
-    if !python.is_file() {
-        return Err(format!("{}: no such file; run `bash benches/peers/setup.sh` first", python.display()));
-    }
-    let python = emitted::utf8(&python)?.to_string();
-    let folder = cache.join("bench");
-    let onnx = folder.join("vision-0.5b.onnx");
-    if !onnx.is_file() {
-        let script = ["benches/peers/export_vision.py", emitted::utf8(&args.checkpoint)?, emitted::utf8(&onnx)?];
-        if !shell::run(&mut shell::command(&python, &script))? {
-            return Err("the vision tower could not be exported to ONNX".to_string());
-        }
-    }
-    let ours = emitted::make(&args.checkpoint, &folder.join("emitted-0.5b"))?;
+    peers::checkpoint(&args.checkpoint)?;
+    let python = peers::environment(true)?;
+    let onnx = peers::exported_vision(&args.checkpoint, &python)?;
+    let choices = Choices { quant: Some("f32"), context: None };
+    let ours = emitted::make(&args.checkpoint, &cache.join("bench/emitted-0.5b"), &choices)?;
 
     let mut table =
         String::from("| threads | ours, ms | ONNX Runtime, ms | ratio | ratio of medians |\n|---|---|---|---|---|\n");
@@ -61,7 +45,7 @@ pub fn run(rest: &[&str]) -> Result<bool, String> {
             let report = time_ours(&ours, args.runs, threads)?;
             us.push(time_in(&report, "vision_ms")?);
             decode.push(report);
-            them.push(time_peer(&python, emitted::utf8(&onnx)?, args.runs, threads)?);
+            them.push(time_peer(&python, &onnx, args.runs, threads)?);
         }
         let best = |times: &[Time]| times.iter().map(|t| t.best).fold(f64::INFINITY, f64::min);
         let (a, b) = (best(&us), best(&them));
@@ -91,12 +75,7 @@ fn parse(rest: &[&str]) -> Result<Args, String> {
     let mut rest = rest.iter();
     while let Some(&flag) = rest.next() {
         let value = *rest.next().ok_or_else(|| format!("{flag} needs a value"))?;
-        let number = |text: &str| {
-            text.parse::<usize>()
-                .ok()
-                .filter(|n| *n > 0)
-                .ok_or_else(|| format!("{flag} {value}: expected numbers above 0"))
-        };
+        let number = |text| shell::above_zero(flag, text);
         match flag {
             "--checkpoint" => args.checkpoint = value.into(),
             "--rounds" => args.rounds = number(value)?,
@@ -117,26 +96,18 @@ fn time_ours(ours: &Emitted, runs: usize, threads: usize) -> Result<String, Stri
 
 fn time_peer(python: &str, onnx: &str, runs: usize, threads: usize) -> Result<Time, String> {
     let (runs, threads) = (runs.to_string(), threads.to_string());
-    let script = ["benches/peers/bench_ort.py", onnx, "--threads", &threads, "--runs", &runs, "--warmup", "1"];
+    let script = ["benches/peers/bench_vision.py", "onnxruntime", onnx, "--threads", &threads, "--runs", &runs];
     let report = shell::output(&mut shell::command(python, &script))?;
-    Ok(Time { best: number_after(&report, "min_ms")?, median: number_after(&report, "median_ms")? })
+    let times = json::numbers(&report, "ms")?;
+    let median = peers::median(&times).ok_or_else(|| format!("no times in {report}"))?;
+    Ok(Time { best: times.iter().copied().fold(f64::INFINITY, f64::min), median })
 }
 
 /// The times of one phase in a runner's report.
 fn time_in(report: &str, phase: &str) -> Result<Time, String> {
     let at =
         report.find(&format!("\"{phase}\"")).ok_or_else(|| format!("no {phase} in the runner's report: {report}"))?;
-    Ok(Time { best: number_after(&report[at..], "min")?, median: number_after(&report[at..], "median")? })
-}
-
-/// The number of the first member `key`; these reports are flat and ours.
-fn number_after(json: &str, key: &str) -> Result<f64, String> {
-    let missing = || format!("no number \"{key}\" in {json}");
-    let key = format!("\"{key}\":");
-    let start = json.find(&key).ok_or_else(missing)? + key.len();
-    let rest = json[start..].trim_start();
-    let end = rest.find(|c: char| !matches!(c, '0'..='9' | '.' | '-' | '+' | 'e' | 'E')).unwrap_or(rest.len());
-    rest[..end].parse().map_err(|_| missing())
+    Ok(Time { best: json::number(&report[at..], "min")?, median: json::number(&report[at..], "median")? })
 }
 
 fn median(times: &[Time]) -> f64 {
@@ -154,19 +125,4 @@ fn row(threads: usize, us: &[Time], them: &[Time], reports: &[String]) -> String
         list(them),
         reports.join(", ")
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{number_after, time_in};
-
-    #[test]
-    fn numbers_are_found_in_reports() {
-        let report =
-            r#"{"runs":2,"vision_ms":{"min":3.5,"median":4,"max":5},"decode_ms":{"min":1e-3,"median":2,"max":2}}"#;
-        let time = time_in(report, "decode_ms").expect("it is there");
-        assert_eq!((time.best, time.median), (1e-3, 2.0));
-        assert_eq!(number_after(report, "runs"), Ok(2.0));
-        assert!(number_after(report, "none").is_err());
-    }
 }

@@ -30,10 +30,23 @@ pub fn tvlmc(args: &[&str]) -> Result<bool, String> {
     shell::run(&mut shell::cargo(&[&TVLMC, args].concat()))
 }
 
+/// What may be chosen when compiling; `tvlmc`'s own defaults otherwise.
+#[derive(Default)]
+pub struct Choices<'a> {
+    /// Number format of the weights.
+    pub quant: Option<&'a str>,
+    /// Positions of a conversation.
+    pub context: Option<usize>,
+}
+
 /// Compiles the checkpoint to `out` and builds the crate there.
-pub fn make(checkpoint: &Path, out: &Path) -> Result<Emitted, String> {
+pub fn make(checkpoint: &Path, out: &Path, choices: &Choices<'_>) -> Result<Emitted, String> {
     let (from, to) = (utf8(checkpoint)?, utf8(out)?);
-    if !tvlmc(&["compile", from, "--target", TARGET, "-o", to, "--force"])? {
+    let context = choices.context.map(|n| n.to_string());
+    let mut args = vec!["compile", from, "--target", TARGET, "-o", to, "--force"];
+    args.extend(choices.quant.iter().flat_map(|quant| ["--quant", quant]));
+    args.extend(context.iter().flat_map(|n| ["--context", n.as_str()]));
+    if !tvlmc(&args)? {
         return Err(format!("tvlmc could not compile {from}"));
     }
     let manifest = out.join("Cargo.toml");

@@ -1,7 +1,8 @@
 //! `cargo xtask full`: the long ladder. What a machine lacks is named in the summary line.
 
+use crate::emitted::{self, Choices};
 use crate::report::{Outcome, Report};
-use crate::{emitted, shell, test};
+use crate::{shell, test};
 
 /// Runs the short ladder strictly, then what takes long or needs other tools.
 pub fn run() -> Result<bool, String> {
@@ -35,12 +36,15 @@ fn fresh() -> Result<Outcome, String> {
     if !python.is_file() {
         return Ok(Outcome::Skipped("no reference implementation; `cargo xtask setup --full` installs it".to_string()));
     }
-    let mut args = vec!["xtask/oracle/draw.sh"];
-    let scripts = std::env::var("TVLMC_ORACLE_SCRIPTS").unwrap_or_default();
-    if !scripts.is_empty() {
-        args.extend(["--scripts", &scripts]);
+    let set = std::env::var_os("TVLMC_ORACLE_SCRIPTS").filter(|folder| !folder.is_empty());
+    let scripts = set.map_or_else(|| shell::root().join("../shared/oracle"), |folder| shell::root().join(folder));
+    for script in ["make_checkpoint.py", "run_reference.py"] {
+        if !scripts.join(script).is_file() {
+            let why = format!("no {script} in {}; TVLMC_ORACLE_SCRIPTS names another folder", scripts.display());
+            return Ok(Outcome::Skipped(why));
+        }
     }
-    args.push("all");
+    let args = ["xtask/oracle/draw.sh", "--scripts", emitted::utf8(&scripts)?, "all"];
     let good = shell::run(&mut shell::command("bash", &args))?;
     Ok(if good { Outcome::Good(String::new()) } else { Outcome::Bad("draw.sh failed".to_string()) })
 }
@@ -51,7 +55,7 @@ fn old_processor() -> Result<Outcome, String> {
         return Ok(Outcome::Skipped("no qemu-x86_64; `cargo xtask setup --full` installs it".to_string()));
     }
     let out = shell::target().join("emitted-demo");
-    let made = emitted::make(&shell::root().join("models/demo"), &out)?;
+    let made = emitted::make(&shell::root().join("models/demo"), &out, &Choices::default())?;
     let args = [
         "-cpu",
         "Nehalem",

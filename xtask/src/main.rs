@@ -4,6 +4,8 @@ mod bench;
 mod demo;
 mod emitted;
 mod full;
+mod json;
+mod peers;
 mod report;
 mod setup;
 mod shell;
@@ -20,6 +22,9 @@ cargo xtask COMMAND
   demo             compile the demo model and answer questions about its pictures
   bench [--checkpoint DIR] [--rounds N] [--runs N] [--threads N,N] [--json FILE]
                    the emitted vision tower and ONNX Runtime, side by side
+  bench-peers [--checkpoint DIR] [--quant FORMAT] [--rounds N] [--runs N] [--threads N,N]
+              [--only SIDE,SIDE] [--json FILE] [--markdown FILE]
+                   the emitted model and all peers in turn, every phase; installs the peers first
 
 Fresh checkpoints and environments live in $TVLMC_CACHE [~/.cache/tvlmc].
 ";
@@ -34,6 +39,7 @@ fn main() -> ExitCode {
         ["full"] => full::run(),
         ["demo", rest @ ..] => demo::run(rest),
         ["bench", rest @ ..] => bench::run(rest),
+        ["bench-peers", rest @ ..] => peers::run(rest),
         ["help" | "-h" | "--help"] => {
             print!("{HELP}");
             return ExitCode::SUCCESS;

@@ -17,7 +17,7 @@ pub fn run(full: bool) -> Result<bool, String> {
     component("clippy", &["clippy", "--version"]);
     targets();
     if full {
-        packages(&[("qemu-x86_64", "qemu-user")]);
+        package("qemu-x86_64", "qemu-user", || shell::ask("qemu-x86_64", &["--version"]).is_some());
         miri();
         python()?;
     }
@@ -64,39 +64,49 @@ fn targets() {
     }
 }
 
-/// Debian packages, by the program each brings: only as root, only where apt is.
-fn packages(wanted: &[(&str, &str)]) {
-    for (program, package) in wanted {
-        if shell::ask(program, &["--version"]).is_some() {
-            println!("{program}: there");
-        } else if shell::ask("id", &["-u"]).is_some_and(|id| id.trim() == "0")
-            && shell::ask("apt-get", &["--version"]).is_some()
-        {
-            let good =
-                shell::run(&mut shell::command("apt-get", &["install", "-y", "--no-install-recommends", package]));
-            println!(
-                "{program}: {}",
-                if good == Ok(true) { "installed" } else { "apt-get could not install it; its stage is skipped" }
-            );
-        } else {
-            println!("{program}: missing; install the package {package} (this is not root on Debian)");
-        }
+/// A Debian package for a program that is missing: only as root, only where apt is.
+fn package(name: &str, package: &str, there: impl Fn() -> bool) -> bool {
+    if there() {
+        println!("{name}: there");
+        return true;
     }
+    if shell::ask("id", &["-u"]).is_none_or(|id| id.trim() != "0") || shell::ask("apt-get", &["--version"]).is_none() {
+        println!("{name}: missing; install the package {package} (this is not root on Debian or Ubuntu)");
+        return false;
+    }
+    let apt = |args: &[&str]| {
+        shell::run(shell::command("apt-get", args).env("DEBIAN_FRONTEND", "noninteractive")) == Ok(true)
+    };
+    let install = ["install", "-y", "--no-install-recommends", package];
+    // A fresh machine has no package lists, an old one stale ones.
+    let good = (apt(&install) || (apt(&["update"]) && apt(&install))) && there();
+    println!("{name}: {}", if good { "installed" } else { "apt-get could not install it" });
+    good
 }
 
 fn miri() {
-    let there = |args: &[&str]| shell::ask("cargo", args).is_some();
-    if there(&["+nightly", "miri", "--version"]) {
+    const ADD: [&str; 7] = ["toolchain", "install", "nightly", "--profile", "minimal", "--component", "miri,rust-src"];
+    if shell::ask("cargo", &["+nightly", "miri", "--version"]).is_some() {
         println!("miri: there");
-    } else if has_rustup() && ran(&["component", "add", "--toolchain", "nightly", "miri", "rust-src"]) {
+    } else if has_rustup() && ran(&ADD) {
         println!("miri: added");
     } else {
-        println!("miri: missing; `rustup toolchain install nightly --component miri,rust-src` adds it");
+        println!("miri: missing; `rustup {}` adds it", ADD.join(" "));
     }
 }
 
 /// The environment of the reference implementation; a script, because it is Python's business.
 fn python() -> Result<(), String> {
+    // As in setup.sh, which says so when there is none.
+    const USABLE: &str = "import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))";
+    let chosen = std::env::var("PYTHON").is_ok_and(|python| !python.is_empty());
+    let usable = || {
+        ["python3.11", "python3", "python3.12", "python3.13"].iter().any(|p| shell::ask(p, &["-c", USABLE]).is_some())
+    };
+    if !chosen && !shell::cache()?.join("oracle-venv/bin/python").is_file() {
+        // The second for systems whose own Python is older.
+        let _ = package("python", "python3-venv", usable) || package("python", "python3.11-venv", usable);
+    }
     let good = shell::run(&mut shell::command("bash", &["xtask/oracle/setup.sh"]))?;
     println!("reference implementation: {}", if good { "there" } else { "not installed; its stages are skipped" });
     Ok(())

@@ -10,15 +10,13 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
 }
 
-/// The folder of fresh checkpoints and Python environments.
+/// The folder of fresh checkpoints and Python environments, found as `tvlmc` and the scripts find it.
 pub fn cache() -> Result<PathBuf, String> {
-    if let Some(folder) = std::env::var_os("TVLMC_CACHE") {
-        return Ok(folder.into());
-    }
-    match std::env::var_os("HOME") {
-        Some(home) => Ok(Path::new(&home).join(".cache/tvlmc")),
-        None => Err("neither TVLMC_CACHE nor HOME is set: no folder for checkpoints and environments".to_string()),
-    }
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("TVLMC_CACHE")
+        .or_else(|| set("XDG_CACHE_HOME").map(|path| path.join("tvlmc")))
+        .or_else(|| set("HOME").map(|path| path.join(".cache/tvlmc")))
+        .ok_or_else(|| "no folder for checkpoints and environments: set TVLMC_CACHE, or HOME".to_string())
 }
 
 /// The folder cargo builds in.
@@ -75,17 +73,25 @@ pub fn ask(program: &str, args: &[&str]) -> Option<String> {
     out.status.success().then(|| String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
-fn show(command: &Command) {
+/// Shows a command before it runs.
+pub fn show(command: &Command) {
     eprintln!("$ {}", text(command));
 }
 
-fn text(command: &Command) -> String {
+/// A command in words, without folders.
+pub fn text(command: &Command) -> String {
     let program = Path::new(command.get_program());
     let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
     let args = command.get_args().map(|a| a.to_string_lossy().into_owned());
     std::iter::once(name).chain(args).collect::<Vec<_>>().join(" ")
 }
 
-fn unable(command: &Command, error: &std::io::Error) -> String {
+/// Why a command could not be started.
+pub fn unable(command: &Command, error: &std::io::Error) -> String {
     format!("cannot run `{}`: {error}", text(command))
+}
+
+/// A number above zero that follows the option `flag`.
+pub fn above_zero(flag: &str, text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| format!("{flag} {text}: expected numbers above 0"))
 }
