@@ -178,7 +178,14 @@ fn llava_on_avx2_with_three_threads() {
     check(&nano("llava"), 1, 3);
 }
 
-/// Other seeds, number formats, shards and the train form, as `xtask/oracle/draw.sh` draws them.
+/// Widths, heads and stages that fill no line of 16, an odd vocabulary, a side that is no multiple of 64.
+#[test]
+fn odd_sizes_on_both_levels() {
+    check(&nano("odd"), 0, 2);
+    check(&nano("odd"), 1, 1);
+}
+
+/// Other seeds, number formats, shards, sizes and the train form, as `xtask/oracle/draw.sh` draws them.
 #[test]
 fn drawn_nano_checkpoints() {
     let home = || Some(Path::new(&std::env::var_os("HOME")?).join(".cache/tvlmc/oracle"));

@@ -2,12 +2,14 @@
 
 #[path = "../../models/tests/common/mod.rs"]
 mod common;
+mod noise;
 
 use std::path::Path;
 
 use common::{description, errors, get, image, nano, rows, tensors};
 use ir::{Evaluator, Graph, MemorySource, Op, RegionKind, TensorSource, Value, Weights, verify};
-use models::{Description, Layout, VisionForm, decoder, vision};
+use models::{Description, Layout, Text, VisionForm, decoder, vision};
+use noise::{Noise, noise};
 use tvlmc::passes::{PASSES, run_all};
 
 const CASES: [(&str, Layout); 2] = [("hf", Layout::FastVlm), ("llava", Layout::LlavaQwen2)];
@@ -172,61 +174,47 @@ fn tied_head_keeps_its_gain() {
     assert_eq!(*logits, Op::Linear { weight: table, bias: None });
 }
 
-/// A width that is not a multiple of 16 is padded and computes the same.
+/// Widths and heads that fill no line of 16 compute the same; heads come out in whole lines.
 #[test]
 fn odd_widths() {
-    let mut d = description(Layout::FastVlm, VisionForm::Folded);
-    d.text.ffn = 50;
-    let mut weights = Weights::new();
-    let graph = decoder(&d, &mut weights).expect("a graph");
-    let source = Noise { weights: weights.clone() };
-    let input = Value::rows(96, (0..5 * 96).map(noise).collect());
-    every_pass(graph, &mut weights, &source, &input);
+    for (hidden, heads, kv_heads, head_dim, ffn) in
+        [(96, 3, 1, 32, 50), (100, 5, 1, 20, 37), (37, 4, 2, 2, 1), (70, 7, 7, 10, 129), (96, 2, 2, 48, 16)]
+    {
+        let mut d = description(Layout::FastVlm, VisionForm::Folded);
+        d.text = Text { hidden, heads, kv_heads, head_dim, ffn, vocab: 437, tied: hidden == 37, ..d.text };
+        let mut weights = Weights::new();
+        let graph = decoder(&d, &mut weights).expect("a graph");
+        let source = Noise::of(&weights);
+        let input = Value::rows(hidden, (0..5 * hidden as u64).map(noise).collect());
+        let (graph, _) = every_pass(graph, &mut weights, &source, &input);
+        for (_, node) in graph.nodes() {
+            let Op::Region { kind: RegionKind::DecoderAttention, body } = &node.op else { continue };
+            let width = |op: &Op| match op {
+                Op::Rope { head_dim, .. } | Op::Attention { head_dim, .. } => Some(*head_dim),
+                _ => None,
+            };
+            let widths: Vec<_> = body.nodes().filter_map(|(_, n)| width(&n.op)).collect();
+            assert_eq!(widths, [2 * (head_dim / 2).next_multiple_of(16); 2], "heads of {head_dim}");
+        }
+    }
 }
 
 /// Stage widths and a picture side that fit no tile, pixels that are not in the unit range.
 #[test]
 fn odd_tower() {
-    let mut d = description(Layout::FastVlm, VisionForm::Train);
-    d.vision.side = 75;
-    d.vision.dims = [4, 8, 16, 32, 64];
-    d.vision.depths = [1, 2, 1, 2, 1];
-    d.image.std = [0.25, 0.5, 0.75];
-    let mut weights = Weights::new();
-    let graph = vision(&d, &mut weights).expect("a graph");
-    let source = Noise { weights: weights.clone() };
-    let input = Value::map(75, 75, 3, (0..75 * 75 * 3).map(|i| (i * 31 % 256) as f32).collect());
-    every_pass(graph, &mut weights, &source, &input);
-}
-
-/// Made-up tensors: noise that depends on the name; variances are positive.
-struct Noise {
-    weights: Weights,
-}
-
-impl TensorSource for Noise {
-    fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        self.weights.tensors().find(|(n, _)| *n == name).map(|(_, shape)| shape.to_vec())
+    // Stages that double, and stages that grow by other multiples.
+    for dims in [[4, 8, 16, 32, 64], [3, 3, 12, 96, 96]] {
+        let mut d = description(Layout::FastVlm, VisionForm::Train);
+        d.vision.side = 75;
+        d.vision.dims = dims;
+        d.vision.depths = [1, 2, 1, 2, 1];
+        d.image.std = [0.25, 0.5, 0.75];
+        let mut weights = Weights::new();
+        let graph = vision(&d, &mut weights).expect("a graph");
+        let source = Noise::of(&weights);
+        let input = Value::map(75, 75, 3, (0..75 * 75 * 3).map(|i| (i * 31 % 256) as f32).collect());
+        every_pass(graph, &mut weights, &source, &input);
     }
-
-    fn rows(&self, name: &str, rows: std::ops::Range<usize>) -> Result<Vec<f32>, ir::SourceError> {
-        let shape = self.shape(name).ok_or_else(|| ir::SourceError::Missing { name: name.into() })?;
-        let width: usize = shape[1..].iter().product();
-        let seed = name.bytes().fold(7u64, |h, b| h.wrapping_mul(31).wrapping_add(u64::from(b)));
-        let value = |i: usize| {
-            let noise = noise(seed.wrapping_add(i as u64));
-            if name.ends_with("running_var") { 1.0 + 0.5 * noise } else { noise / (width as f32).sqrt() }
-        };
-        Ok((rows.start * width..rows.end * width).map(value).collect())
-    }
-}
-
-/// -1 to 1 (splitmix64).
-fn noise(i: u64) -> f32 {
-    let mut x = i.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    ((x ^ (x >> 31)) >> 40) as f32 / (1u64 << 23) as f32 - 1.0
 }
 
 #[test]

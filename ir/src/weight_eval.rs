@@ -135,29 +135,29 @@ impl Weights {
                 }
                 Ok(out)
             }
-            WeightOp::PermuteRows { a, order: ColumnOrder::Planar { half } } => {
+            WeightOp::PermuteRows { a, order: ColumnOrder::Planar { planes, each } } => {
                 let mut out = Vec::with_capacity(rows.len() * width);
-                for m in 0..2 {
-                    let start = rows.start.clamp(m * half, (m + 1) * half) - m * half;
-                    let end = rows.end.clamp(m * half, (m + 1) * half) - m * half;
+                for m in 0..*planes {
+                    let start = rows.start.clamp(m * each, (m + 1) * each) - m * each;
+                    let end = rows.end.clamp(m * each, (m + 1) * each) - m * each;
                     if start < end {
-                        let items = self.rows::<T>(*a, 2 * start..2 * end, source)?;
-                        for pair in items.chunks_exact(2 * width) {
-                            out.extend_from_slice(&pair[m * width..(m + 1) * width]);
+                        let items = self.rows::<T>(*a, planes * start..planes * end, source)?;
+                        for group in items.chunks_exact(planes * width) {
+                            out.extend_from_slice(&group[m * width..(m + 1) * width]);
                         }
                     }
                 }
                 Ok(out)
             }
-            WeightOp::PermuteCols { a, order: ColumnOrder::Planar { half } } => {
+            WeightOp::PermuteCols { a, order: ColumnOrder::Planar { planes, each } } => {
                 let items = self.rows::<T>(*a, rows, source)?;
-                let each = width / (2 * half);
+                let taps = width / (planes * each);
                 let mut out = Vec::with_capacity(items.len());
                 for row in items.chunks_exact(width) {
-                    for m in 0..2 {
-                        for i in 0..*half {
-                            let from = (2 * i + m) * each;
-                            out.extend_from_slice(&row[from..from + each]);
+                    for m in 0..*planes {
+                        for i in 0..*each {
+                            let from = (planes * i + m) * taps;
+                            out.extend_from_slice(&row[from..from + taps]);
                         }
                     }
                 }
@@ -170,12 +170,32 @@ impl Weights {
                 Ok(out)
             }
             WeightOp::PadCols { a, cols } => {
-                let n = self.shape(*a)[1];
+                let n = width / cols * self.shape(*a)[1];
                 let items = self.rows::<T>(*a, rows, source)?;
-                let mut out = Vec::with_capacity(items.len() / n.max(1) * cols);
+                let mut out = Vec::with_capacity(items.len() / n * width);
                 for row in items.chunks_exact(n) {
                     out.extend_from_slice(row);
-                    out.resize(out.len() + cols - n, T::ZERO);
+                    out.resize(out.len() + width - n, T::ZERO);
+                }
+                Ok(out)
+            }
+            WeightOp::PadRowBlocks { a, block, to } => {
+                // Row `r` of the result is row `r % to` of block `r / to`, if the block has that many.
+                let before = |r: usize| r / to * block + (r % to).min(*block);
+                let items = self.rows::<T>(*a, before(rows.start)..before(rows.end), source)?;
+                let mut out = vec![T::ZERO; rows.len() * width];
+                let kept = rows.clone().filter(|r| r % to < *block);
+                for (r, from) in kept.zip(items.chunks_exact(width)) {
+                    out[(r - rows.start) * width..][..width].copy_from_slice(from);
+                }
+                Ok(out)
+            }
+            WeightOp::PadColBlocks { a, block, to } => {
+                let items = self.rows::<T>(*a, rows, source)?;
+                let mut out = Vec::with_capacity(items.len() / block * to);
+                for columns in items.chunks_exact(*block) {
+                    out.extend_from_slice(columns);
+                    out.resize(out.len() + to - block, T::ZERO);
                 }
                 Ok(out)
             }

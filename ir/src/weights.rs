@@ -123,22 +123,42 @@ pub enum WeightOp {
         /// Rows of the result.
         rows: usize,
     },
-    /// Zero columns at the end of a matrix.
+    /// Zero columns at the end of a matrix, zero input channels at the end of a kernel.
     PadCols {
-        /// Matrix.
+        /// At least two axes.
         a: WeightId,
         /// Columns of the result.
         cols: usize,
+    },
+    /// Every `block` rows to `to` rows, the new ones zero.
+    PadRowBlocks {
+        /// Any shape with a multiple of `block` rows.
+        a: WeightId,
+        /// Rows of a block.
+        block: usize,
+        /// Rows of a block of the result.
+        to: usize,
+    },
+    /// Every `block` columns to `to` columns, the new ones zero.
+    PadColBlocks {
+        /// Matrix with a multiple of `block` columns.
+        a: WeightId,
+        /// Columns of a block.
+        block: usize,
+        /// Columns of a block of the result.
+        to: usize,
     },
 }
 
 /// An order of rows or columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ColumnOrder {
-    /// Of `2 * half` items: position `m * half + i` holds item `2 * i + m`.
+    /// Of `planes * each` items: position `m * each + i` holds item `planes * i + m`.
     Planar {
-        /// Half the number of items.
-        half: usize,
+        /// Items that were neighbors and are `each` apart.
+        planes: usize,
+        /// Items of a plane.
+        each: usize,
     },
 }
 
@@ -345,21 +365,33 @@ impl Weights {
                 shape[0] *= 2;
                 Ok(Some(shape))
             }
-            WeightOp::PermuteRows { a, order: ColumnOrder::Planar { half } } => match of(a) {
-                [rows, ..] if *rows == 2 * half => Ok(Some(of(a).to_vec())),
-                shape => fail(format!("{shape:?} as 2 x {half} rows")),
+            WeightOp::PermuteRows { a, order: ColumnOrder::Planar { planes, each } } => match of(a) {
+                [rows, ..] if *rows == planes * each => Ok(Some(of(a).to_vec())),
+                shape => fail(format!("{shape:?} as {planes} x {each} rows")),
             },
-            WeightOp::PermuteCols { a, order: ColumnOrder::Planar { half } } => match of(a) {
-                [_, cols, ..] if *cols == 2 * half => Ok(Some(of(a).to_vec())),
-                shape => fail(format!("{shape:?} as 2 x {half} columns")),
+            WeightOp::PermuteCols { a, order: ColumnOrder::Planar { planes, each } } => match of(a) {
+                [_, cols, ..] if *cols == planes * each => Ok(Some(of(a).to_vec())),
+                shape => fail(format!("{shape:?} as {planes} x {each} columns")),
             },
             WeightOp::PadRows { a, rows } => match of(a) {
                 [n, rest @ ..] if n <= rows => Ok(Some([&[*rows], rest].concat())),
                 shape => fail(format!("{shape:?} to {rows} rows")),
             },
-            WeightOp::PadCols { a, cols } => match *of(a) {
-                [rows, n] if n <= *cols => Ok(Some(vec![rows, *cols])),
-                ref shape => fail(format!("{shape:?} to {cols} columns")),
+            WeightOp::PadCols { a, cols } => match of(a) {
+                [rows, n, rest @ ..] if n <= cols => Ok(Some([&[*rows, *cols], rest].concat())),
+                shape => fail(format!("{shape:?} to {cols} columns")),
+            },
+            WeightOp::PadRowBlocks { a, block, to } => match of(a) {
+                [n, rest @ ..] if *block > 0 && n.is_multiple_of(*block) && block <= to => {
+                    Ok(Some([&[n / block * to], rest].concat()))
+                }
+                shape => fail(format!("{shape:?} in blocks of {block} rows to {to}")),
+            },
+            WeightOp::PadColBlocks { a, block, to } => match *of(a) {
+                [rows, n] if *block > 0 && n.is_multiple_of(*block) && block <= to => {
+                    Ok(Some(vec![rows, n / block * to]))
+                }
+                ref shape => fail(format!("{shape:?} in blocks of {block} columns to {to}")),
             },
         }
     }
@@ -401,6 +433,8 @@ impl WeightOp {
             WeightOp::PermuteCols { .. } => "PermuteCols",
             WeightOp::PadRows { .. } => "PadRows",
             WeightOp::PadCols { .. } => "PadCols",
+            WeightOp::PadRowBlocks { .. } => "PadRowBlocks",
+            WeightOp::PadColBlocks { .. } => "PadColBlocks",
         }
     }
 
@@ -414,7 +448,9 @@ impl WeightOp {
             | WeightOp::PermuteRows { a, .. }
             | WeightOp::PermuteCols { a, .. }
             | WeightOp::PadRows { a, .. }
-            | WeightOp::PadCols { a, .. } => vec![*a],
+            | WeightOp::PadCols { a, .. }
+            | WeightOp::PadRowBlocks { a, .. }
+            | WeightOp::PadColBlocks { a, .. } => vec![*a],
             WeightOp::BnScale { gamma: a, var: b, .. }
             | WeightOp::MulRows { w: a, v: b }
             | WeightOp::MulCols { w: a, v: b }

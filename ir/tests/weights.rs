@@ -23,7 +23,7 @@ fn grow(choices: &[u8]) -> (Weights, MemorySource) {
             break;
         }
         let (a, half) = (last, shape[0] / 2);
-        let op = match choice % 15 {
+        let op = match choice % 18 {
             0 => WeightOp::MulRows { w: a, v: tensor(&mut w, &mut s, &[shape[0]]) },
             1 => WeightOp::MulCols { w: a, v: tensor(&mut w, &mut s, &[shape[1]]) },
             2 => WeightOp::Add(a, tensor(&mut w, &mut s, &shape)),
@@ -33,17 +33,24 @@ fn grow(choices: &[u8]) -> (Weights, MemorySource) {
             6 => WeightOp::ConcatRows(vec![a, tensor(&mut w, &mut s, &[4, shape[1]]), a]),
             7 => WeightOp::InterleaveRows { a, b: tensor(&mut w, &mut s, &shape), block: 2 },
             8 => WeightOp::InterleaveRows { a, b: a, block: half },
-            9 => WeightOp::PermuteRows { a, order: ColumnOrder::Planar { half } },
-            10 if shape[1] % 2 == 0 => WeightOp::PermuteCols { a, order: ColumnOrder::Planar { half: shape[1] / 2 } },
+            9 => WeightOp::PermuteRows { a, order: ColumnOrder::Planar { planes: 2, each: half } },
+            10 if shape[1] % 2 == 0 => {
+                WeightOp::PermuteCols { a, order: ColumnOrder::Planar { planes: 2, each: shape[1] / 2 } }
+            }
             11 => WeightOp::PadRows { a, rows: shape[0] + 6 },
             12 => WeightOp::PadCols { a, cols: shape[1] + 3 },
             13 => WeightOp::Add(a, w.fill(0.25, &shape)),
-            10 | 14 => {
+            15 => WeightOp::PadRowBlocks { a, block: half, to: half + 3 },
+            16 => WeightOp::PadColBlocks { a, block: shape[1], to: shape[1] + 2 },
+            17 if shape[0] % 3 == 0 => {
+                WeightOp::PermuteRows { a, order: ColumnOrder::Planar { planes: 3, each: shape[0] / 3 } }
+            }
+            10 | 14 | 17 => {
                 let v = tensor(&mut w, &mut s, &[shape[1]]);
                 let v = w.derive(WeightOp::MatVec { w: a, v }).expect("fits");
                 WeightOp::MulRows { w: a, v }
             }
-            _ => unreachable!("15 choices"),
+            _ => unreachable!("18 choices"),
         };
         last = w.derive(op).expect("fits");
     }
@@ -104,6 +111,26 @@ fn folding_formulas() {
     let scaled = w.derive(WeightOp::MulCols { w: padded, v: gamma }).expect("fits");
     (expected[4], expected[31]) = (2.0, -3.0);
     assert_eq!(w.eval(scaled, &s).expect("values"), expected);
+}
+
+/// Heads of 2 x 3 channels to 2 x 4, along rows and along columns.
+#[test]
+fn blocks_are_padded_one_by_one() {
+    let (mut w, s) = (Weights::new(), MemorySource::default());
+    let v = w.values(vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    let rows = w.derive(WeightOp::PadRowBlocks { a: v, block: 3, to: 4 }).expect("fits");
+    assert_eq!(w.eval(rows, &s).expect("values"), [1.0, 2.0, 3.0, 0.0, 4.0, 5.0, 6.0, 0.0]);
+    assert_eq!(w.eval_rows(rows, 2..6, &s).expect("values"), [3.0, 0.0, 4.0, 5.0]);
+    let ones = w.fill(1.0, &[1, 6]);
+    let a = w.derive(WeightOp::MulCols { w: ones, v }).expect("fits");
+    let columns = w.derive(WeightOp::PadColBlocks { a, block: 3, to: 5 }).expect("fits");
+    assert_eq!(w.shape(columns), [1, 10]);
+    assert_eq!(w.eval(columns, &s).expect("values"), [1.0, 2.0, 3.0, 0.0, 0.0, 4.0, 5.0, 6.0, 0.0, 0.0]);
+    let kernel = w.reshape(a, &[1, 3, 2]).expect("fits");
+    let kernel = w.derive(WeightOp::PadCols { a: kernel, cols: 4 }).expect("fits");
+    assert_eq!(w.eval(kernel, &s).expect("values"), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 0.0, 0.0]);
+    let error = w.derive(WeightOp::PadRowBlocks { a: v, block: 4, to: 8 }).expect_err("6 rows are no blocks of 4");
+    assert_eq!(error.to_string(), "weight expression PadRowBlocks: [6] in blocks of 4 rows to 8");
 }
 
 #[test]

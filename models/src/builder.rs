@@ -60,6 +60,9 @@ impl<'a> Builder<'a> {
     }
 }
 
+/// Most channels that a downsampler makes of one; the published tower makes 2. Kernels are unrolled over them.
+const GROWTH: usize = 32;
+
 /// Checks everything that the builders rely on.
 pub(crate) fn check(d: &Description) -> Result<(), BuildError> {
     let fail = |field, expected: &str, found: String| {
@@ -68,11 +71,13 @@ pub(crate) fn check(d: &Description) -> Result<(), BuildError> {
     if d.vision.side == 0 {
         return fail("vision.side", "at least 1", d.vision.side.to_string());
     }
-    let doubled = d.vision.dims.windows(2).all(|p| p[1] == 2 * p[0]);
+    // A downsampler's depthwise convolution makes so many channels of each one it reads.
+    let multiples =
+        d.vision.dims.windows(2).all(|p| p[1].is_multiple_of(p[0]) && (1..=GROWTH).contains(&(p[1] / p[0].max(1))));
     let heads_fit = d.vision.dims[3].is_multiple_of(crate::vision::HEAD_DIM);
-    if d.vision.dims[0] == 0 || !doubled || !heads_fit {
-        let expected = "each twice the one before, the fourth a multiple of 32";
-        return fail("vision.dims", expected, format!("{:?}", d.vision.dims));
+    if d.vision.dims[0] == 0 || !multiples || !heads_fit {
+        let expected = format!("each 1 to {GROWTH} times the one before, the fourth a multiple of 32");
+        return fail("vision.dims", &expected, format!("{:?}", d.vision.dims));
     }
     if d.vision.depths.contains(&0) {
         return fail("vision.depths", "at least 1 block in every stage", format!("{:?}", d.vision.depths));

@@ -8,11 +8,13 @@ mod builder;
 mod decoder;
 mod desc;
 mod names;
+pub mod recipe;
 mod vision;
 
 pub use builder::BuildError;
 pub use decoder::{decoder, embed, embedding};
 pub use desc::{Description, Image, Layout, Policy, Text, Tokens, Vision, VisionForm};
+pub use recipe::{Recipe, RecipeError};
 pub use vision::vision;
 
 /// Checkpoint names and shapes of all tensors that the model reads, in order of use.

@@ -33,7 +33,7 @@ pub fn vision(description: &Description, weights: &mut Weights) -> Result<Graph,
     x = t.stem(v.dims[0], x)?;
     for (stage, (&c, &depth)) in v.dims.iter().zip(&v.depths).enumerate() {
         if stage > 0 {
-            x = t.downsample(stage, c, x)?;
+            x = t.downsample(stage, (v.dims[stage - 1], c), x)?;
         }
         if stage >= 3 {
             x = t.position_encoding(stage, c, x)?;
@@ -93,10 +93,10 @@ impl Tower<'_> {
         Ok(x)
     }
 
-    fn downsample(&mut self, stage: usize, c: usize, x: NodeId) -> Result<NodeId, BuildError> {
+    fn downsample(&mut self, stage: usize, (inputs, c): (usize, usize), x: NodeId) -> Result<NodeId, BuildError> {
         let name = format!("vision.stage{stage}.downsample");
         let tensor = format!("{TOWER}stages.{stage}.downsample.proj");
-        let large = Conv { inputs: c / 2, out: c, k: 7, stride: 2, depthwise: true };
+        let large = Conv { inputs, out: c, k: 7, stride: 2, depthwise: true };
         let (first, tensor_0) = (format!("{name}.0"), format!("{tensor}.0"));
         let x = match self.form {
             VisionForm::Folded => self.conv(first.clone(), &format!("{tensor_0}.reparam_conv"), large, true, x)?,

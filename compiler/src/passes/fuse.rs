@@ -34,11 +34,11 @@ pub(super) fn run(graph: &Graph, weights: &mut Weights) -> Result<Graph, PassErr
 enum Is {
     /// Dense with a larger kernel.
     Conv,
-    /// Depthwise of size `k` with `times` outputs for each input.
+    /// Depthwise of size `k` with `times` outputs for each input, or any number.
     Depthwise {
         k: usize,
         stride: usize,
-        times: usize,
+        times: Option<usize>,
     },
     /// Dense 1x1.
     Point,
@@ -62,16 +62,16 @@ struct Pattern {
     ops: &'static [Is],
 }
 
-const DW_7: Is = Is::Depthwise { k: 7, stride: 1, times: 1 };
+const DW_7: Is = Is::Depthwise { k: 7, stride: 1, times: Some(1) };
 
 const PATTERNS: &[Pattern] = &[
     Pattern {
         kind: RegionKind::Stem,
-        ops: &[Is::Conv, Is::Gelu, Is::Depthwise { k: 3, stride: 2, times: 1 }, Is::Gelu, Is::Point, Is::Gelu],
+        ops: &[Is::Conv, Is::Gelu, Is::Depthwise { k: 3, stride: 2, times: Some(1) }, Is::Gelu, Is::Point, Is::Gelu],
     },
     Pattern {
         kind: RegionKind::PatchEmbed,
-        ops: &[Is::Depthwise { k: 7, stride: 2, times: 2 }, Is::Gelu, Is::Point, Is::Gelu],
+        ops: &[Is::Depthwise { k: 7, stride: 2, times: None }, Is::Gelu, Is::Point, Is::Gelu],
     },
     Pattern { kind: RegionKind::ConvFfn, ops: &[DW_7, Is::Point, Is::Gelu, Is::Point, Is::Add] },
     Pattern {
@@ -80,7 +80,7 @@ const PATTERNS: &[Pattern] = &[
     },
     Pattern {
         kind: RegionKind::FinalConv,
-        ops: &[Is::Depthwise { k: 3, stride: 1, times: 2 }, Is::SqueezeExcite, Is::Gelu],
+        ops: &[Is::Depthwise { k: 3, stride: 1, times: Some(2) }, Is::SqueezeExcite, Is::Gelu],
     },
     Pattern { kind: RegionKind::Projector, ops: &[Is::Linear, Is::Gelu, Is::Linear] },
     Pattern {
@@ -100,7 +100,7 @@ impl Is {
             Is::Depthwise { k, stride, times } => {
                 let size = |s: usize, padding: usize| (s, padding) == (stride, k / 2);
                 matches!(op, Op::Conv2d { stride, padding, groups, .. } if *groups == c && size(*stride, *padding))
-                    && graph[id].shape.channels() == times * c
+                    && times.is_none_or(|times| graph[id].shape.channels() == times * c)
             }
             Is::Point => matches!(op, Op::Conv2d { groups: 1, padding: 0, stride: 1, .. }),
             Is::Gelu => *op == Op::Activation(Activation::Gelu),

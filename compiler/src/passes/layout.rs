@@ -1,15 +1,16 @@
-//! Channel orders that kernels can read without shuffling.
+//! Channel orders that kernels can read without shuffling; heads and hidden channels of whole lines (`pad`).
 //!
 //! A depthwise convolution that doubles the channels reads input `o / 2` for output `o`. In
 //! planar order it is two plain depthwise convolutions, one behind the other, on lines of
-//! neighboring channels. The order travels with the value through ops that do not mix channels,
+//! neighboring channels (and likewise for any other multiple). The order travels with the value through ops that do not mix channels,
 //! and ends in the columns of the next 1x1 convolution or linear; nothing is shuffled at run time.
 
 use ir::{ChannelOrder, ColumnOrder, Graph, NodeId, Op, WeightId, WeightOp, Weights};
 
-use super::PassError;
+use super::{PassError, pad};
 
 pub(super) fn run(graph: &Graph, weights: &mut Weights) -> Result<Graph, PassError> {
+    let graph = &pad::run(graph, weights)?;
     let (new, order) = ordered(graph, weights, None)?;
     match order {
         None => Ok(new),
@@ -20,7 +21,7 @@ pub(super) fn run(graph: &Graph, weights: &mut Weights) -> Result<Graph, PassErr
 /// The order of a value's channels; `None` is the checkpoint's.
 type Order = Option<ColumnOrder>;
 
-/// The graph with planar doublings, and the order of its result, for an input in this order.
+/// The graph with planar multiples, and the order of its result, for an input in this order.
 fn ordered(graph: &Graph, weights: &mut Weights, entry: Order) -> Result<(Graph, Order), PassError> {
     let mut new = Graph::new(graph.name.clone());
     let mut orders: Vec<Order> = Vec::with_capacity(graph.len());
@@ -44,17 +45,18 @@ fn ordered(graph: &Graph, weights: &mut Weights, entry: Order) -> Result<(Graph,
             Op::Conv2d { weight, bias, stride, padding, groups, order: channels } => {
                 let (stride, padding, groups) = (*stride, *padding, *groups);
                 let inputs = graph[inputs[0]].shape.channels();
-                let doubles = groups == inputs && node.shape.channels() == 2 * inputs;
+                // Verified: a depthwise convolution has a multiple of its inputs.
+                let planes = node.shape.channels() / inputs;
                 if groups == 1 {
                     let weight = columns(weights, *weight, order)?;
                     let op = Op::Conv2d { weight, bias: *bias, stride, padding, groups, order: *channels };
                     (op, None)
-                } else if doubles && *channels == ChannelOrder::Interleaved && order.is_none() {
-                    let planar = Some(ColumnOrder::Planar { half: inputs });
+                } else if planes > 1 && *channels == ChannelOrder::Interleaved && order.is_none() {
+                    let planar = Some(ColumnOrder::Planar { planes, each: inputs });
                     let weight = rows(weights, *weight, planar)?;
                     let bias = bias.map(|b| rows(weights, b, planar)).transpose()?;
                     (Op::Conv2d { weight, bias, stride, padding, groups, order: ChannelOrder::Planar }, planar)
-                } else if groups == inputs && node.shape.channels() == inputs {
+                } else if planes == 1 {
                     let weight = rows(weights, *weight, order)?;
                     let bias = bias.map(|b| rows(weights, b, order)).transpose()?;
                     (Op::Conv2d { weight, bias, stride, padding, groups, order: *channels }, order)

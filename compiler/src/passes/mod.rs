@@ -13,6 +13,7 @@ mod fold;
 mod fuse;
 mod layout;
 mod merge;
+mod pad;
 mod reparameterize;
 mod rewriter;
 
