@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, and the text of `--help`.
 
 use std::ffi::OsString;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -10,7 +11,13 @@ Examples:
   tvlmc demo
   tvlmc run FastVLM-0.5B --image photo.jpg --prompt \"What is this?\"
   tvlmc compile FastVLM-0.5B --target x86_64-unknown-linux-gnu -o fastvlm
+  tvlmc run fastvlm --image photo.jpg --prompt \"What is this?\"
   tvlmc verify fastvlm --checkpoint FastVLM-0.5B
+
+Environment:
+  TVLMC_CACHE  folder for what run, verify and demo compile [~/.cache/tvlmc]
+  CARGO        builds the emitted crate [cargo on the PATH]
+  NO_COLOR     no colors
 
 Results go to stdout, progress and notes to stderr.
 Exit codes: 0 done, 1 a check failed, 2 usage, 3 bad input, 4 environment.";
@@ -20,10 +27,17 @@ Exit codes: 0 done, 1 a check failed, 2 usage, 3 bad input, 4 environment.";
 #[command(name = "tvlmc", version, about, after_help = EXAMPLES, max_term_width = 80)]
 pub struct Cli {
     /// No progress and no notes; errors are still told
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, display_order = 1000)]
     pub quiet: bool,
     /// Colors: auto, always or never
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_possible_values = true,
+        display_order = 1001
+    )]
     pub color: Color,
     #[command(subcommand)]
     pub command: Command,
@@ -56,10 +70,11 @@ pub enum Command {
 /// How a checkpoint is read and for which machine
 #[derive(Args, Clone, Debug)]
 pub struct Choices {
-    /// Number format of the weights
+    /// Number format of the weights: f32, int8 or int4
     #[arg(long, value_name = "FORMAT", default_value = "f32")]
     pub quant: String,
-    /// Positions of a conversation, pictures included
+    /// Positions of a conversation, pictures included [what the model has, at
+    /// most 2048]
     #[arg(long, value_name = "N")]
     pub context: Option<usize>,
     /// Take NaN and infinity in weights instead of refusing
@@ -71,21 +86,21 @@ pub struct Choices {
 pub struct Compile {
     /// Checkpoint folder, or a .safetensors file in one
     pub model: PathBuf,
-    /// Machine to compile for
+    /// Machine to compile for; this version has x86_64-unknown-linux-gnu
     #[arg(long, value_name = "TRIPLE")]
     pub target: String,
     #[command(flatten)]
     pub choices: Choices,
-    /// Folder to write [NAME-TRIPLE]
+    /// Folder to write [NAME-TRIPLE in this folder]
     #[arg(short, long, value_name = "OUT")]
     pub output: Option<PathBuf>,
-    /// Replace an older output
+    /// Replace an older output of tvlmc
     #[arg(long)]
     pub force: bool,
     /// Write nothing; a diff and exit 1 if OUT is out of date
     #[arg(long, value_name = "OUT", conflicts_with_all = ["output", "force"])]
     pub check: Option<PathBuf>,
-    /// Name of the crate [made of the folder's name]
+    /// Name of the crate [made of the name of MODEL's folder]
     #[arg(long)]
     pub name: Option<String>,
     /// Write the graphs after each pass into DIR
@@ -103,7 +118,7 @@ pub struct Run {
     /// Picture to ask about, - for stdin; may be repeated, order counts
     #[arg(long, value_name = "PICTURE")]
     pub image: Vec<PathBuf>,
-    /// Question
+    /// Question about the pictures, or without any
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub prompt: OsString,
     /// Longest answer, in tokens
@@ -112,7 +127,7 @@ pub struct Run {
     /// Threads [all processors]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
-    /// Instruction sets [the best this processor has]
+    /// x86-64-v3 or x86-64-v4 [the best this processor has]
     #[arg(long, value_name = "NAME")]
     pub level: Option<String>,
     /// Go on after end tokens
@@ -133,18 +148,19 @@ pub struct Run {
 /// How tokens are chosen
 #[derive(Args, Debug)]
 pub struct Sampler {
-    /// 0 is greedy
+    /// Larger values choose more freely; 0 is greedy
     #[arg(long, value_name = "X", default_value_t = 0.0)]
     pub temperature: f32,
-    /// 0 is off
+    /// Choose among the N likeliest tokens; 0 is off
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub top_k: usize,
-    /// 1 is off
+    /// Choose among the likeliest tokens that reach X together; 1 is off
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     pub top_p: f32,
-    /// 1 is off
+    /// Above 1 makes tokens that were there before less likely; 1 is off
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     pub repetition_penalty: f32,
+    /// Where the random numbers start
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
 }
@@ -176,7 +192,7 @@ pub struct Verify {
     /// Threads [all processors]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
-    /// Instruction sets [the best this processor has]
+    /// x86-64-v3 or x86-64-v4 [the best this processor has]
     #[arg(long, value_name = "NAME")]
     pub level: Option<String>,
     #[command(flatten)]
@@ -191,9 +207,12 @@ pub struct Demo {
     /// Folder with a checkpoint and eval/questions.jsonl [the one that ships]
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// Questions to ask [all]
+    /// Questions to ask, from the first on [all]
     #[arg(long, value_name = "N")]
-    pub questions: Option<usize>,
+    pub questions: Option<NonZeroUsize>,
+    /// Number format of the weights: f32, int8 or int4
+    #[arg(long, value_name = "FORMAT", default_value = "f32")]
+    pub quant: String,
     /// Threads [all processors]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,

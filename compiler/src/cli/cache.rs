@@ -13,7 +13,7 @@ use super::args::Choices;
 use super::compile;
 use super::model::{Compiled, Model};
 use super::ui::Ui;
-use crate::assemble::hex;
+use crate::assemble::{Assembled, hex};
 use crate::error::Error;
 use crate::package::WEIGHTS_NAME;
 
@@ -50,10 +50,20 @@ impl Cache {
     /// # Errors
     /// As of `compile`.
     pub fn compiled(&self, model: &Path, choices: &Choices, ui: &Ui) -> Result<Compiled, Error> {
+        self.compiled_and_read(model, choices, ui).map(|(compiled, _)| compiled)
+    }
+
+    /// As [`compiled`](Self::compiled), with the checkpoint where it had to be read for that.
+    pub fn compiled_and_read(
+        &self,
+        model: &Path,
+        choices: &Choices,
+        ui: &Ui,
+    ) -> Result<(Compiled, Option<Assembled>), Error> {
         let checkpoint = match Model::open(model)? {
             Model::Compiled(compiled) => {
                 choices.refuse_for_compiled()?;
-                return Ok(*compiled);
+                return Ok((*compiled, None));
             }
             Model::Checkpoint(path) => path,
         };
@@ -61,7 +71,7 @@ impl Cache {
         if let Some(key) = seen.as_ref().and_then(|seen| fs::read_to_string(seen).ok())
             && let Some(known) = self.known(&key)
         {
-            return Ok(known);
+            return Ok((known, None));
         }
         let options = crate::assemble::Options { name: Some(NAME), ..choices.options()? };
         let assembled = compile::read(&checkpoint, &options, ui)?;
@@ -86,7 +96,7 @@ impl Cache {
             // Only speed is lost without it.
             let _ = fs::write(seen, &key);
         }
-        Ok(known)
+        Ok((known, Some(assembled)))
     }
 
     /// Where cargo builds a compiled folder.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::args::Compile;
 use super::diff;
-use super::model::check_target;
+use super::model::{Model, check_target};
 use super::ui::{Ui, size};
 use crate::assemble::{Assembled, Options, assemble};
 use crate::error::{Error, grouped};
@@ -13,8 +13,13 @@ use crate::output::{self, Staging};
 pub fn compile(args: &Compile, ui: &Ui) -> Result<u8, Error> {
     check_target(&args.target)?;
     let choices = args.choices.options()?;
+    if let Model::Compiled(_) = Model::open(&args.model)? {
+        let problem = "was compiled already: name the checkpoint it was made from";
+        return Err(Error::input(args.model.display().to_string(), "", problem));
+    }
     // Refused before minutes of work rather than after.
-    if let Some(out) = &args.output {
+    let named = args.name.as_ref().filter(|_| args.check.is_none()).map(|name| in_place(name, &args.target));
+    if let Some(out) = args.output.as_ref().or(named.as_ref()) {
         output::check(out, args.force)?;
         refuse_inside(out, &args.model)?;
     }
@@ -25,11 +30,11 @@ pub fn compile(args: &Compile, ui: &Ui) -> Result<u8, Error> {
     let assembled = read(&args.model, &options, ui)?;
     check_memory(&assembled, args.max_ram)?;
     if let Some(out) = &args.check {
-        return diff::check(&assembled, out);
+        return diff::check(&assembled, out, ui);
     }
     let out = match &args.output {
         Some(out) => out.clone(),
-        None => PathBuf::from(format!("{}-{}", assembled.name, args.target)),
+        None => in_place(&assembled.name, &args.target),
     };
     refuse_inside(&out, &args.model)?;
     let out = write(&assembled, &out, args.force, ui)?;
@@ -45,15 +50,26 @@ pub fn compile(args: &Compile, ui: &Ui) -> Result<u8, Error> {
     Ok(0)
 }
 
-/// Reads a checkpoint up to the point where something is written.
+/// The folder that is written where none is named.
+fn in_place(name: &str, target: &str) -> PathBuf {
+    PathBuf::from(format!("{name}-{target}"))
+}
+
+/// Reads a checkpoint up to the point where something is written, and tells what is worth a note about it.
 pub fn read(model: &Path, options: &Options<'_>, ui: &Ui) -> Result<Assembled, Error> {
+    let assembled = read_without_notes(model, options, ui)?;
+    for note in &assembled.prepared.notes {
+        ui.note(&format!("note: {note}"));
+    }
+    Ok(assembled)
+}
+
+/// As [`read`], for who shows the notes in another way.
+pub fn read_without_notes(model: &Path, options: &Options<'_>, ui: &Ui) -> Result<Assembled, Error> {
     let work = ui.work("reading and planning", None);
     let assembled = assemble(model, options)?;
     ui.check()?;
     work.done(&format!("{} tensors", grouped(assembled.checkpoint.tensors().count() as u64)));
-    for note in &assembled.prepared.notes {
-        ui.note(&format!("note: {note}"));
-    }
     Ok(assembled)
 }
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
+use std::num::NonZeroUsize;
 use std::path::{Component, Path, PathBuf};
 use std::process::Stdio;
 
@@ -38,8 +39,8 @@ pub fn demo(args: &Demo, ui: &Ui) -> Result<u8, Error> {
         None => shipped()?,
     };
     let mut questions = questions(&folder.join(QUESTIONS))?;
-    questions.truncate(args.questions.unwrap_or(usize::MAX));
-    let choices = Choices { quant: "f32".into(), context: None, allow_non_finite: false };
+    questions.truncate(args.questions.map_or(usize::MAX, NonZeroUsize::get));
+    let choices = Choices { quant: args.quant.clone(), context: None, allow_non_finite: false };
     let cache = Cache::open()?;
     let compiled = cache.compiled(&folder, &choices, ui)?;
     let mut pictures = RawPictures::new()?;
@@ -112,7 +113,13 @@ fn shipped() -> Result<PathBuf, Error> {
 }
 
 fn questions(path: &Path) -> Result<Vec<Question>, Error> {
-    let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let text = fs::read_to_string(path).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            let problem = "no such file: the demo asks the questions beside a checkpoint; tvlmc run asks one of yours";
+            Error::input(path.display().to_string(), "", problem)
+        }
+        _ => Error::io("read", path)(e),
+    })?;
     let mut questions = Vec::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let wrong = |problem: String| Error::input(format!("{}:{}", path.display(), number + 1), "", problem);

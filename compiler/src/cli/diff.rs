@@ -3,23 +3,36 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use similar::TextDiff;
 
+use super::ui::Ui;
 use crate::assemble::{Assembled, hex};
 use crate::error::Error;
 use crate::package::WEIGHTS_NAME;
+use crate::xxh64::Xxh64;
 
 /// Where the pairing digest stands in a weight file.
 const DIGEST_AT: usize = 32;
 
+/// Bytes of a weight file's header, and where in it the count and the checksum stand.
+const HEADER: usize = 4096;
+const COUNT_AT: usize = 64;
+const CHECKSUM_AT: usize = 72;
+
+/// Where the sections are listed, bytes of an entry, and of the name in it.
+const SECTIONS_AT: usize = 80;
+const SECTION: usize = 64;
+const SECTION_NAME: usize = 32;
+
 /// Lines of a diff before it is cut.
 const SHOWN_LINES: usize = 400;
 
-/// Prints what differs; 1 if anything does. Weights are compared by size and pairing digest.
-pub fn check(assembled: &Assembled, out: &Path) -> Result<u8, Error> {
+/// Prints what differs; 1 if anything does. Weights are compared by their size and pairing digest, which stands for
+/// the checkpoint and all that was decided, and by the file's own checksums.
+pub fn check(assembled: &Assembled, out: &Path, ui: &Ui) -> Result<u8, Error> {
     if !out.is_dir() {
         return Err(Error::input(
             out.display().to_string(),
@@ -56,6 +69,7 @@ pub fn check(assembled: &Assembled, out: &Path) -> Result<u8, Error> {
         let _ = writeln!(text, "{WEIGHTS_NAME}: {difference}");
     }
     if n_files == 0 {
+        ui.note(&format!("{}: is what would be emitted now", out.display()));
         return Ok(0);
     }
     let n_lines = text.lines().count();
@@ -64,7 +78,8 @@ pub fn check(assembled: &Assembled, out: &Path) -> Result<u8, Error> {
         let _ = writeln!(text, "... and {} lines more", n_lines - SHOWN_LINES);
     }
     super::print(&text)?;
-    Err(Error::Check(format!("{}: {n_files} files are not what would be emitted now", out.display())))
+    let files = if n_files == 1 { "1 file is".into() } else { format!("{n_files} files are") };
+    Err(Error::Check(format!("{}: {files} not what would be emitted now", out.display())))
 }
 
 fn weights(assembled: &Assembled, path: &Path) -> Result<Option<String>, Error> {
@@ -85,7 +100,52 @@ fn weights(assembled: &Assembled, path: &Path) -> Result<Option<String>, Error> 
         return Ok(Some(format!("pairing digest {}, emitted now {}", hex(digest), hex(&assembled.digest))));
     }
     let expected = assembled.weight_file_bytes();
-    Ok((bytes != expected).then(|| format!("{bytes} bytes, emitted now {expected}")))
+    if bytes != expected {
+        return Ok(Some(format!("{bytes} bytes, emitted now {expected}")));
+    }
+    let damaged = fs::File::open(path).and_then(damaged).map_err(Error::io("read", path))?;
+    Ok(damaged.map(|item| format!("{item} does not match its checksum")))
+}
+
+/// The first part of a weight file that does not match its checksum; the table in [`crate::weightfile`] says where
+/// they stand.
+fn damaged(mut file: fs::File) -> io::Result<Option<String>> {
+    let mut header = vec![0; HEADER];
+    file.read_exact(&mut header)?;
+    let number = |at: usize| header[at..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let stored = number(CHECKSUM_AT);
+    let sections = header[SECTIONS_AT..].chunks_exact(SECTION).take(number(COUNT_AT) as u32 as usize);
+    let sections: Vec<(String, [u64; 3])> = sections
+        .enumerate()
+        .map(|(i, entry)| {
+            let name = String::from_utf8_lossy(&entry[..SECTION_NAME]).trim_end_matches('\0').to_owned();
+            let at = SECTIONS_AT + i * SECTION + SECTION_NAME;
+            (name, [number(at), number(at + 8), number(at + 16)])
+        })
+        .collect();
+    header[CHECKSUM_AT..CHECKSUM_AT + 8].fill(0);
+    if hash(&mut &header[..])? != stored {
+        return Ok(Some("the header".into()));
+    }
+    for (name, [offset, bytes, stored]) in sections {
+        file.seek(SeekFrom::Start(offset))?;
+        if hash(&mut Read::by_ref(&mut file).take(bytes))? != stored {
+            return Ok(Some(format!("section {name}")));
+        }
+    }
+    Ok(None)
+}
+
+fn hash(from: &mut dyn Read) -> io::Result<u64> {
+    let (mut all, mut buffer) = (Xxh64::new(), vec![0; 1 << 20]);
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(all.finish()),
+            Ok(n) => all.update(&buffer[..n]),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
 }
 
 /// Paths of all files in an output, with `/`; what cargo makes beside them does not count.

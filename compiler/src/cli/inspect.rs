@@ -20,7 +20,7 @@ pub fn inspect(args: &Inspect, ui: &Ui) -> Result<u8, Error> {
             args.choices.refuse_for_compiled()?;
             folder(&compiled)
         }
-        Model::Checkpoint(path) => checkpoint(&compile::read(&path, &args.choices.options()?, ui)?),
+        Model::Checkpoint(path) => checkpoint(&compile::read_without_notes(&path, &args.choices.options()?, ui)?),
     };
     super::print(&if args.json { format!("{json}\n") } else { text })?;
     Ok(0)
@@ -57,7 +57,10 @@ fn checkpoint(assembled: &Assembled) -> (String, Value) {
         let of_type = dtypes.entry(info.dtype.name()).or_default();
         of_type.0 += 1;
         of_type.1 += info.values();
-        *parts.entry(part(name)).or_default() += info.values();
+        // Counters of training are no parameters.
+        if info.dtype.name() != "I64" {
+            *parts.entry(part(name)).or_default() += info.values();
+        }
     }
     let n_values: u64 = parts.values().sum();
     let stages = stages(&prepared.program.vision);
@@ -66,7 +69,8 @@ fn checkpoint(assembled: &Assembled) -> (String, Value) {
     let rows = prepared.program.prefill.steps.iter().filter(|s| s.result.rows == 0);
     let row_macs: u64 = rows.map(|s| s.macs).sum();
     let decode_macs: u64 = prepared.program.decode.steps.iter().map(|s| s.macs).sum();
-    let levels: Vec<&str> = prepared.targets.iter().map(|target| target.level()).collect();
+    // As `--level` takes them.
+    let levels: Vec<String> = prepared.targets.iter().map(|target| format!("x86-64-{}", target.level())).collect();
     let package = &assembled.package;
     let code: u64 = package.files.values().map(|text| text.len() as u64).sum();
     let n_steps =
@@ -80,16 +84,19 @@ fn checkpoint(assembled: &Assembled) -> (String, Value) {
     for (dtype, (tensors, values)) in &dtypes {
         table.row("tensors", format!("{tensors} of {dtype}, {} values", count(*values)));
     }
-    table.row("parameters", count(n_values));
+    table.row("parameters", format!("{:12} all", count(n_values)));
     for (part, values) in &parts {
-        table.row("", format!("{:12} {}", count(*values), part));
+        table.row("", format!("  {:12} {}", count(*values), part));
     }
     table.row("image", format!("{0} x {0} pixels, {1} tokens, {policy}", vision.side, vision.tokens()));
     table.row("vision tower", format!("widths {:?}, blocks {:?}", vision.dims, vision.depths));
     let (heads, kv) = (text.heads, text.kv_heads);
     table.row("decoder", format!("{} layers of {}, {heads} heads on {kv}, MLP {}", text.layers, text.hidden, text.ffn));
     let head = if text.tied { "tied" } else { "its own" };
-    table.row("vocabulary", format!("{} rows, head {head}, ends at {:?}", text.vocab, prepared.description.tokens.eos));
+    table.row(
+        "vocabulary",
+        format!("{} rows, head {head}, end tokens {:?}", text.vocab, prepared.description.tokens.eos),
+    );
     table.row("multiply-adds", format!("{:12} one image", count(vision_macs)));
     for (stage, macs) in &stages {
         table.row("", format!("  {:12} {stage}", count(*macs)));
@@ -151,8 +158,8 @@ fn folder(compiled: &Compiled) -> (String, Value) {
     table.row("image", format!("{0} x {0} pixels, {1} tokens", m.image_side, m.tokens_per_image));
     table.row("context", format!("{} positions", m.max_context));
     table.row("levels", m.levels.join(", "));
-    table.row("multiply-adds", format!("{} one image", count(vision)));
-    table.row("", format!("{} one token of an answer, without attention", count(decode)));
+    table.row("multiply-adds", format!("{:12} one image", count(vision)));
+    table.row("", format!("{:12} one token of an answer, without attention", count(decode)));
     table.row("weights", size(m.weights_bytes));
     table.row("arena", size(m.arena_bytes));
     table.row("scratch", format!("{} each thread", size(m.scratch_bytes_per_thread)));

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::args::Choices;
 use crate::assemble::{Options, TARGET};
+use crate::lower::Formats;
 use crate::error::{Error, Quoted};
 use crate::output::MANIFEST;
 
@@ -87,8 +88,12 @@ impl Model {
     /// Says which of the two `path` is.
     ///
     /// # Errors
-    /// A compiled folder whose manifest cannot be read.
+    /// A compiled folder whose manifest cannot be read, and a file out of such a folder.
     pub fn open(path: &Path) -> Result<Model, Error> {
+        if path.extension().is_some_and(|end| end == "tvlm") && path.is_file() {
+            let problem = "is a weight file: name the compiled folder that holds it";
+            return Err(Error::input(path.display().to_string(), "", problem));
+        }
         let manifest = path.join(MANIFEST);
         if !manifest.is_file() || path.join("config.json").is_file() {
             return Ok(Model::Checkpoint(path.to_owned()));
@@ -119,10 +124,11 @@ impl Choices {
     /// # Errors
     /// A number format that this version does not have.
     pub fn options(&self) -> Result<Options<'static>, Error> {
-        if self.quant != "f32" {
-            return Err(Error::Usage(format!("--quant {}: this version has f32 only", Quoted(&self.quant))));
-        }
-        Ok(Options { context: self.context, allow_non_finite: self.allow_non_finite, ..Options::default() })
+        let formats = Formats::named(&self.quant).ok_or_else(|| {
+            Error::Usage(format!("--quant {}: this version has f32, int8 and int4", Quoted(&self.quant)))
+        })?;
+        let allow_non_finite = self.allow_non_finite;
+        Ok(Options { context: self.context, allow_non_finite, formats, ..Options::default() })
     }
 
     /// Refuses choices that were made when a folder was compiled.

@@ -2,7 +2,8 @@
 //!
 //! Sizes are checked before anything is decoded. Of animations the first frame counts, 16-bit channels give
 //! their upper byte (16-bit gray too, of which Pillow makes white), and gray becomes three equal channels.
-//! Inks (CMYK) are refused: what color they are depends on the press.
+//! Inks (CMYK) are refused: what color they are depends on the press. So is a JPEG without its end, as Pillow does:
+//! a decoder would make up the rest of the picture.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Cursor, Read};
@@ -87,6 +88,9 @@ fn decode(bytes: &[u8], alpha: Alpha, exif: bool) -> Result<Rgb, String> {
     if format == ImageFormat::Jpeg && jpeg_channels(bytes) == Some(4) {
         return Err("is a JPEG in CMYK: convert it to RGB first".into());
     }
+    if format == ImageFormat::Jpeg && !jpeg_has_end(bytes) {
+        return Err("is damaged or incomplete: the JPEG has no end, was it cut off?".into());
+    }
     let refused = |e: ImageError| match e {
         ImageError::Unsupported(e) => format!("cannot be read: {e}"),
         e => format!("is damaged or incomplete: {e}"),
@@ -130,6 +134,24 @@ fn jpeg_channels(bytes: &[u8]) -> Option<u8> {
             _ => at += 2 + usize::from(u16::from_be_bytes([high, low])),
         }
     }
+}
+
+/// Whether the end marker comes, thumbnails inside of segments apart. Bytes after it do not matter.
+fn jpeg_has_end(bytes: &[u8]) -> bool {
+    let mut at = 2;
+    while let Some(&[mark, marker]) = bytes.get(at..at + 2).and_then(<[u8]>::first_chunk::<2>) {
+        match (mark, marker) {
+            (0xff, 0xd9) => return true,
+            // Coded data and what may stand in it: a stuffed zero, restarts, fill bytes.
+            (0..=0xfe, _) | (0xff, 0xff) => at += 1,
+            (0xff, 0x00 | 0x01 | 0xd0..=0xd8) => at += 2,
+            (0xff, _) => match bytes.get(at + 2..at + 4).and_then(<[u8]>::first_chunk::<2>) {
+                Some(&length) => at += 2 + usize::from(u16::from_be_bytes(length)),
+                None => return false,
+            },
+        }
+    }
+    false
 }
 
 fn rgb(image: DynamicImage, alpha: Alpha) -> Vec<u8> {
@@ -219,6 +241,17 @@ mod tests {
         let mut bomb = b"P6\n65535 65535\n255\n".to_vec();
         bomb.extend([0; 100]);
         assert!(problem(&bomb).contains("scale it down"), "{}", problem(&bomb));
+    }
+
+    #[test]
+    fn a_jpeg_without_its_end_is_refused() {
+        let noise = image::RgbImage::from_fn(64, 64, |x, y| image::Rgb([(x * y * 37 % 251) as u8; 3]));
+        let whole = encoded(noise.into(), ImageFormat::Jpeg);
+        for n in [whole.len() / 2, whole.len() - 2, whole.len() - 1] {
+            assert!(problem(&whole[..n]).contains("cut off"), "{n} of {}", whole.len());
+        }
+        let trailing = [&whole[..], b"what a camera appends"].concat();
+        assert!(decode(&trailing, Alpha::White, false).is_ok());
     }
 
     #[test]

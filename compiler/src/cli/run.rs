@@ -44,7 +44,7 @@ pub fn run(args: &Run, ui: &Ui) -> Result<u8, Error> {
     if let Some(level) = &args.level {
         command.arg("--level").arg(level);
     }
-    for (flag, given) in [("--ignore-eos", args.ignore_eos), ("--json", args.json)] {
+    for (flag, given) in [("--ignore-eos", args.ignore_eos), ("--json", args.json), ("--quiet", ui.is_quiet())] {
         if given {
             command.arg(flag);
         }

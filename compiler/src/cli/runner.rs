@@ -33,6 +33,8 @@ pub struct Runner {
 #[derive(Deserialize)]
 struct Message {
     executable: Option<PathBuf>,
+    /// Whether it was built before; lines of other kinds do not say.
+    fresh: Option<bool>,
 }
 
 impl Runner {
@@ -51,8 +53,10 @@ impl Runner {
             return Ok(Runner { binary: binary.into(), weights });
         }
         let work = ui.work("building the emitted crate", None);
-        let binary = cargo(&compiled.folder, &target, ui)?;
-        work.done("");
+        let (binary, fresh) = cargo(&compiled.folder, &target, ui)?;
+        if !fresh {
+            work.done("");
+        }
         if let (Some(_), Some(path)) = (cache.holds(compiled), binary.to_str()) {
             // Without it the next run asks cargo again.
             let _ = fs::write(note, path);
@@ -68,8 +72,8 @@ impl Runner {
     }
 }
 
-/// Builds a crate and returns its binary.
-fn cargo(folder: &Path, target: &Path, ui: &Ui) -> Result<PathBuf, Error> {
+/// Builds a crate and returns its binary, and whether all of it was there already.
+fn cargo(folder: &Path, target: &Path, ui: &Ui) -> Result<(PathBuf, bool), Error> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut child = Command::new(&cargo)
         .args(["build", "--release", "--offline", "--locked", "--bins", "--message-format=json-render-diagnostics"])
@@ -96,17 +100,18 @@ fn cargo(folder: &Path, target: &Path, ui: &Ui) -> Result<PathBuf, Error> {
         }
         text
     });
-    let mut binary = None;
+    let (mut binary, mut all_fresh) = (None, true);
     for line in child.stdout.take().map(BufReader::new).into_iter().flat_map(BufRead::lines).map_while(Result::ok) {
-        if let Ok(Message { executable: Some(path) }) = serde_json::from_str(&line) {
-            binary = Some(path);
+        if let Ok(Message { executable, fresh }) = serde_json::from_str(&line) {
+            binary = executable.or(binary);
+            all_fresh &= fresh.unwrap_or(true);
         }
     }
     let status = child.wait().map_err(Error::io("wait for", Path::new(&cargo)))?;
     let messages = messages.join().unwrap_or_default();
     ui.check()?;
     match binary {
-        Some(binary) if status.success() => Ok(binary),
+        Some(binary) if status.success() => Ok((binary, all_fresh)),
         _ => {
             let text = String::from_utf8_lossy(&messages);
             let mut from = text.len().saturating_sub(SHOWN);

@@ -56,6 +56,11 @@ impl Ui {
         let _ = writeln!(io::stderr(), "{label} {error}");
     }
 
+    /// Whether notes are unwanted.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// Fails once the user has pressed Ctrl-C.
     pub fn check(&self) -> Result<(), Error> {
         if self.is_interrupted() { Err(Error::Environment("interrupted".into())) } else { Ok(()) }
@@ -66,10 +71,10 @@ impl Ui {
         self.interrupted.load(Ordering::Relaxed)
     }
 
-    /// Work that takes a while: a bar on a terminal, else a line when it is done.
+    /// Work that takes a while: a bar on a terminal (short enough for 80 columns), else a line when it is done.
     pub fn work(&self, what: &'static str, total: Option<u64>) -> Work<'_> {
         let style = match total {
-            Some(_) => "{msg} [{bar:30}] {decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}",
+            Some(_) => "{msg} [{bar:20}] {decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}",
             None => "{msg} {spinner} {elapsed}",
         };
         let bar = if self.bars {

@@ -45,8 +45,10 @@ pub fn verify(args: &Verify, ui: &Ui) -> Result<u8, Error> {
             if args.checkpoint.is_some() {
                 return Err(Error::Usage("--checkpoint goes with a folder that was compiled".into()));
             }
-            let compiled = cache.compiled(&path, &args.choices, ui)?;
-            (compiled, compile::read(&path, &choices, ui)?)
+            match cache.compiled_and_read(&path, &args.choices, ui)? {
+                (compiled, Some(assembled)) => (compiled, assembled),
+                (compiled, None) => (compiled, compile::read(&path, &choices, ui)?),
+            }
         }
     };
     let mut pictures = RawPictures::new()?;
@@ -128,14 +130,16 @@ fn report(compared: &Comparison, json: bool) -> Result<u8, Error> {
         let text = serde_json::to_string(&report).map_err(|e| Error::Bug(e.to_string()))?;
         super::print(&format!("{text}\n"))?;
     } else {
-        let mut text = String::new();
         let width = compared.ops.iter().map(|op| op.name.len()).max().unwrap_or(0);
+        let mut text = format!("{:8} {:width$} {:>10} {:>10}\n", "phase", "step", "max abs", "SNR");
         for op in &compared.ops {
             let mark = if op.ok() { "" } else { "  <-" };
             text += &format!("{:8} {:width$} {:10.2e} {:7.1} dB{mark}\n", op.phase, op.name, op.max_abs, op.snr_db);
         }
         let worst = compared.ops.iter().map(|op| op.snr_db).fold(f64::INFINITY, f64::min);
-        text += &format!("{} ops, worst {worst:.1} dB, tokens {:?}\n", compared.ops.len(), compared.tokens);
+        let n_ops = compared.ops.len();
+        let tokens = if compared.tokens == compared.expected { "equal" } else { "different" };
+        text += &format!("{n_ops} ops, worst {worst:.1} dB of at least {TOLERANCE_DB} dB, tokens {tokens}\n");
         super::print(&text)?;
     }
     if compared.ok() {

@@ -176,38 +176,61 @@ fn readme(prepared: &Prepared, id: &Identity<'_>) -> String {
     let (program, memory) = (&prepared.program, &prepared.memory);
     let vision = &prepared.description.vision;
     let mib = |bytes: usize| format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64);
-    let levels: Vec<&str> = prepared.targets.iter().map(|t| t.level()).collect();
-    let library = id.name.replace('-', "_");
-    let name = id.name;
+    let (name, library) = (id.name, id.name.replace('-', "_"));
     format!(
         "# {name}\n\n\
-         A FastVLM model compiled by tvlmc {TOOL_VERSION} for `{}`. The folder builds offline with stable Rust.\n\n\
+         A FastVLM model compiled by tvlmc {TOOL_VERSION} for `{target}`. It answers questions about pictures. The folder builds\n\
+         offline with stable Rust, 1.90 or later, and needs nothing but itself.\n\n\
+         ## In a program\n\n\
+         In `Cargo.toml`, with the path of this folder:\n\n\
+         ```toml\n[dependencies]\n{name} = {{ path = \"{name}\" }}\n```\n\n\
          ```rust\n\
          use {library}::{{Model, Options, Rgb8}};\n\n\
-         let model = Model::open(\"{WEIGHTS_NAME}\")?;\n\
+         // Checks that the weights belong to this code.\n\
+         let model = Model::open(\"{name}/{WEIGHTS_NAME}\")?;\n\
+         // The memory and the threads of a conversation.\n\
          let mut chat = model.session(Options::default())?;\n\
-         let picture = chat.image(&Rgb8::new(width, height, &pixels)?)?;   // rows of RGB bytes\n\
+         // Rows of 8-bit red, green, blue.\n\
+         let picture = chat.image(&Rgb8::new(width, height, &pixels)?)?;\n\
          for piece in chat.ask(&[&picture], \"What is on the table?\")? {{\n    print!(\"{{}}\", piece?);\n}}\n\
+         // The conversation goes on.\n\
+         let more = chat.ask(&[], \"What color is it?\")?.text()?;\n\
          ```\n\n\
-         From a terminal: `cargo run --release -- --weights {WEIGHTS_NAME} --rgb 640x480:picture.rgb --prompt \"What is this?\"`.\n\n\
+         - Pixels come from any decoder, such as `image::open(path)?.to_rgb8()` of the crate `image`. They may have any size.\n\
+         - `ask` takes no picture, one, or several in order. A picture is encoded once and can be asked about again, also after\n\
+         \x20 `chat.reset()`, which starts a new conversation.\n\
+         - `Options` has the longest answer, the threads and the sampler (greedy unless told otherwise); `Model::open_with` takes\n\
+         \x20 `OpenOptions`, such as the level.\n\
+         - To stop an answer, drop the iterator, or take `chat.cancel_token()` before asking and call `cancel()` on it in another\n\
+         \x20 thread: the answer then ends, its `stop_reason()` is `Cancelled`, and a picture that is being encoded is given up\n\
+         \x20 with `Error::Cancelled`.\n\
+         - Everything that can fail returns `Error`, which names what was found, what was expected and what to do. It never\n\
+         \x20 panics for bad input; `code()` is a short name for programs.\n\n\
+         ## From a terminal\n\n\
+         \x20   cargo run --release -- --prompt \"What is this?\" --rgb 640x480:picture.rgb\n\
+         \x20   cargo run --release -- --help\n\n\
+         in this folder. `picture.rgb` holds raw pixels, as `ffmpeg -i photo.jpg -pix_fmt rgb24 -f rawvideo picture.rgb` writes them;\n\
+         `tvlmc run` takes this folder and picture files.\n\n\
+         ## Sizes\n\n\
          | what | size |\n|---|---|\n\
-         | weights, `{WEIGHTS_NAME}` | {} |\n\
-         | memory of a session, shared by its threads | {} |\n\
-         | memory of each thread | {} |\n\
-         | picture | {} x {} pixels, {} positions |\n\
-         | context | {} positions |\n\
-         | levels | {} |\n\n\
+         | weights, `{WEIGHTS_NAME}` | {weights} |\n\
+         | memory of a session, shared by its threads | {arena} |\n\
+         | memory of each thread | {scratch} |\n\
+         | picture | {side} x {side} pixels, {tokens} positions |\n\
+         | context | {context} positions |\n\
+         | levels | {levels}; the best one the processor has is chosen when the model is opened |\n\n\
+         The numbers are constants of the library, `ARENA_BYTES` and the like.\n\n\
+         ## What is here\n\n\
          `src/plan` holds the model as three flat lists of kernel calls, `src/kernels` the kernels of each level, `runtime`\n\
          a copy of the runtime. `manifest.json` says what this was made from. Code and weights carry one digest: a weight\n\
-         file made for other code is refused when it is opened.\n",
-        id.target,
-        mib(program.packs.total() * 4),
-        mib(memory.total),
-        mib(program.scratch_bytes),
-        vision.side,
-        vision.side,
-        vision.tokens(),
-        program.context,
-        levels.join(", "),
+         file made for other code is refused when it is opened. The weights have the license of the checkpoint.\n",
+        target = id.target,
+        weights = mib(program.packs.total() * 4),
+        arena = mib(memory.total),
+        scratch = mib(program.scratch_bytes),
+        side = vision.side,
+        tokens = vision.tokens(),
+        context = program.context,
+        levels = super::manifest::levels(prepared).join(", "),
     )
 }

@@ -15,7 +15,7 @@ struct Manifest<'a> {
     tool: String,
     name: &'a str,
     target: &'a str,
-    quantization: &'static str,
+    quantization: String,
     checkpoint_sha256: String,
     pairing_sha256: String,
     weights: &'static str,
@@ -27,7 +27,7 @@ struct Manifest<'a> {
     /// What the reference implementation of the layout makes of transparent pictures.
     alpha: &'static str,
     max_context: usize,
-    levels: Vec<&'static str>,
+    levels: Vec<String>,
     vision: Vec<Op<'a>>,
     decode: Vec<Op<'a>>,
 }
@@ -47,7 +47,7 @@ pub(super) fn manifest(prepared: &Prepared, id: &Identity<'_>, package: &Package
         tool: format!("tvlmc {TOOL_VERSION}"),
         name: id.name,
         target: id.target,
-        quantization: "f32",
+        quantization: prepared.program.formats.to_string(),
         checkpoint_sha256: hex(&id.checkpoint),
         pairing_sha256: hex(&id.digest),
         weights: WEIGHTS_NAME,
@@ -61,7 +61,7 @@ pub(super) fn manifest(prepared: &Prepared, id: &Identity<'_>, package: &Package
             Layout::LlavaQwen2 => "drop",
         },
         max_context: prepared.program.context,
-        levels: prepared.targets.iter().map(|t| t.level()).collect(),
+        levels: levels(prepared),
         vision: ops(prepared, &prepared.program.vision),
         decode: ops(prepared, &prepared.program.decode),
     };
@@ -70,12 +70,19 @@ pub(super) fn manifest(prepared: &Prepared, id: &Identity<'_>, package: &Package
     text
 }
 
+/// Names of the levels, best first, as the emitted code takes them.
+pub(super) fn levels(prepared: &Prepared) -> Vec<String> {
+    prepared.targets.iter().map(|t| format!("x86-64-{}", t.level())).collect()
+}
+
 fn ops<'a>(prepared: &'a Prepared, phase: &'a Phase) -> Vec<Op<'a>> {
     let weight_bytes = |step: &crate::lower::Step| {
         step.pointers
             .iter()
             .map(|p| match p {
                 crate::lower::Place::Weight(pack) => 4 * prepared.program.packs.floats(*pack),
+                // Counted with the matrix.
+                crate::lower::Place::Scales(_) => 0,
                 crate::lower::Place::Slot(..) | crate::lower::Place::Scratch => 0,
             })
             .sum()
