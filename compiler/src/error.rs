@@ -50,6 +50,17 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The disk, a quota or the shell's limit has no room for what is being written.
+    NoRoom {
+        /// What was being done, as in "cannot {action} {path}".
+        action: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// Bytes of all that is to be written.
+        needed: u64,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Something else in the surroundings is missing, such as a tool or memory.
     Environment(String),
     /// The compiler broke one of its own rules.
@@ -68,13 +79,25 @@ impl Error {
         move |source| Error::Io { action, path, source }
     }
 
+    /// [`Error::io`] of something that takes `needed` bytes in all, which are named if there is no room for them.
+    pub fn writing(action: &'static str, path: &Path, needed: u64) -> impl FnOnce(io::Error) -> Error {
+        let path = path.to_owned();
+        move |source| match source.kind() {
+            _ if needed == 0 => Error::Io { action, path, source },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                Error::NoRoom { action, path, needed, source }
+            }
+            _ => Error::Io { action, path, source },
+        }
+    }
+
     /// The exit code of the command: 1 a check failed, 2 usage, 3 bad input, 4 environment, 101 our bug.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Check(_) => 1,
             Error::Usage(_) => 2,
             Error::Input(_) => 3,
-            Error::Io { .. } | Error::Environment(_) => 4,
+            Error::Io { .. } | Error::NoRoom { .. } | Error::Environment(_) => 4,
             Error::Bug(_) => 101,
         }
     }
@@ -107,6 +130,14 @@ impl Display for Error {
                 }
             },
             Error::Io { action, path, source } => write!(f, "cannot {action} {}: {source}", path.display()),
+            Error::NoRoom { action, path, needed, source } => {
+                let remedy = match source.kind() {
+                    io::ErrorKind::FileTooLarge => "raise the limit on the size of files (ulimit -f)",
+                    _ => "free some, or choose another place with -o",
+                };
+                let needed = grouped(*needed);
+                write!(f, "cannot {action} {}: {source}; it takes {needed} bytes in all: {remedy}", path.display())
+            }
             Error::Bug(text) => write!(f, "internal error (please report it): {text}"),
         }
     }
@@ -115,7 +146,7 @@ impl Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Error::Io { source, .. } => Some(source),
+            Error::Io { source, .. } | Error::NoRoom { source, .. } => Some(source),
             _ => None,
         }
     }

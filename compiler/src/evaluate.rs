@@ -243,7 +243,12 @@ fn run<'a>(
     if let Some(error) = failed {
         return Err(error);
     }
-    result.map_err(|e| Error::input(checkpoint.folder().display().to_string(), "", e.to_string()))
+    result.map_err(|e| unreadable(checkpoint, &e))
+}
+
+/// What reading the checkpoint met: bad input, a broken disk, or a bug of ours.
+fn unreadable(checkpoint: &Checkpoint, e: &dyn std::error::Error) -> Error {
+    checkpoint.failure().unwrap_or_else(|| Error::Bug(e.to_string()))
 }
 
 /// The row of one token.
@@ -256,10 +261,7 @@ fn embedding(prepared: &Prepared, checkpoint: &Checkpoint, id: u32) -> Result<Ve
     if row >= *outputs {
         return Err(wrong(format!("token {id} of {outputs}")));
     }
-    prepared
-        .weights
-        .eval_rows(*weight, row..row + 1, checkpoint)
-        .map_err(|e| Error::input(checkpoint.folder().display().to_string(), "", e.to_string()))
+    prepared.weights.eval_rows(*weight, row..row + 1, checkpoint).map_err(|e| unreadable(checkpoint, &e))
 }
 
 /// Largest difference, and signal to noise in decibels. Values that are not numbers are as wrong as can be.

@@ -5,6 +5,7 @@
 //! and at most a leftover with a telling name, which the next run removes. The leftover of a live process
 //! is told apart by a lock on the folder, which the system drops when the process ends.
 
+use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -33,6 +34,8 @@ pub struct Staging {
     out: PathBuf,
     folder: PathBuf,
     replace: bool,
+    /// Bytes of everything that is to be written, for messages; 0 while unknown.
+    needed: Cell<u64>,
     /// Holds the lock that says that this process lives.
     _lock: File,
 }
@@ -44,11 +47,11 @@ impl Staging {
     /// `out` exists (and is not an output of this program, if `replace`), or its parent cannot be written to.
     pub fn begin(out: &Path, replace: bool) -> Result<Staging, Error> {
         let out = resolve(out)?;
-        refuse_existing(&out, replace)?;
         let (Some(parent), Some(name)) = (out.parent(), out.file_name()) else {
             return Err(Error::Usage(format!("{} cannot be an output folder", out.display())));
         };
         remove_leftovers(parent, name);
+        refuse_existing(&out, replace)?;
         let mut unfinished = prefix(name);
         unfinished.push(std::process::id().to_string());
         let folder = parent.join(unfinished);
@@ -56,7 +59,7 @@ impl Staging {
         let lock = File::open(&folder).map_err(Error::io("open", &folder))?;
         // Where there are no locks, the process id alone has to tell.
         let _ = lock.try_lock();
-        Ok(Staging { out, folder, replace, _lock: lock })
+        Ok(Staging { out, folder, replace, needed: Cell::new(0), _lock: lock })
     }
 
     /// Where the folder will be, absolute.
@@ -69,8 +72,9 @@ impl Staging {
         self.folder.join(relative)
     }
 
-    /// Refuses if the disk has no room for `bytes`.
+    /// Refuses if the disk has no room for `bytes`, those of all files. A disk that fills up later is told with them.
     pub fn reserve(&self, bytes: u64) -> Result<(), Error> {
+        self.needed.set(bytes + SLACK);
         let Ok(disk) = rustix::fs::statvfs(&self.folder) else { return Ok(()) };
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         let needed = bytes + SLACK;
@@ -99,16 +103,16 @@ impl Staging {
             file.write_all(bytes)?;
             file.sync_all()
         };
-        write().map_err(Error::io("write", &self.out.join(relative)))
+        write().map_err(Error::writing("write", &self.out.join(relative), self.needed.get()))
     }
 
     /// Gives the folder its name. An older output is removed after the new one has taken its place.
     pub fn commit(self) -> Result<PathBuf, Error> {
-        let out = self.out.clone();
-        sync_folders(&self.folder).map_err(Error::io("flush", &self.folder))?;
+        let (out, needed) = (self.out.clone(), self.needed.get());
+        sync_folders(&self.folder).map_err(Error::writing("flush", &self.folder, needed))?;
         self.rename().map_err(|source| match source.kind() {
             io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty => exists(&out),
-            _ => Error::Io { action: "name the finished output", path: out.clone(), source },
+            _ => Error::writing("name the finished output", &out, needed)(source),
         })?;
         if let Some(parent) = out.parent() {
             // The rename is done; a disk that cannot confirm it changes nothing that we could do.
@@ -118,36 +122,43 @@ impl Staging {
     }
 
     fn rename(&self) -> io::Result<()> {
-        let with = |flags| {
-            rustix::fs::renameat_with(rustix::fs::CWD, &self.folder, rustix::fs::CWD, &self.out, flags)
-                .map_err(io::Error::from)
-        };
-        let unsupported =
-            |e: &io::Error| e.kind() == io::ErrorKind::InvalidInput || e.kind() == io::ErrorKind::Unsupported;
-        if self.replace && fs::symlink_metadata(&self.out).is_ok() {
-            return match with(RenameFlags::EXCHANGE) {
-                // A file system that cannot exchange: the old output steps aside first.
-                Err(e) if unsupported(&e) => {
-                    let mut aside = self.folder.clone().into_os_string();
-                    aside.push(ASIDE);
-                    fs::rename(&self.out, &aside)?;
-                    let renamed = fs::rename(&self.folder, &self.out);
-                    match renamed {
-                        Ok(()) => drop(fs::remove_dir_all(&aside)),
-                        Err(_) => fs::rename(&aside, &self.out)?,
-                    }
-                    renamed
-                }
-                // Another process took the older output away: there is nothing to exchange with.
-                Err(e) if e.kind() == io::ErrorKind::NotFound => fs::rename(&self.folder, &self.out),
-                done => done,
-            };
+        if !self.replace || fs::symlink_metadata(&self.out).is_err() {
+            return rename_new(&self.folder, &self.out);
         }
-        match with(RenameFlags::NOREPLACE) {
-            Err(e) if unsupported(&e) => fs::rename(&self.folder, &self.out),
+        match rename_with(&self.folder, &self.out, RenameFlags::EXCHANGE) {
+            // A file system that cannot exchange: the old output steps aside first.
+            Err(e) if is_unsupported(&e) => {
+                let mut aside = self.folder.clone().into_os_string();
+                aside.push(ASIDE);
+                fs::rename(&self.out, &aside)?;
+                let renamed = fs::rename(&self.folder, &self.out);
+                match renamed {
+                    Ok(()) => drop(fs::remove_dir_all(&aside)),
+                    Err(_) => fs::rename(&aside, &self.out)?,
+                }
+                renamed
+            }
+            // Another process took the older output away: there is nothing to exchange with.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => fs::rename(&self.folder, &self.out),
             done => done,
         }
     }
+}
+
+fn rename_with(from: &Path, to: &Path, flags: RenameFlags) -> io::Result<()> {
+    Ok(rustix::fs::renameat_with(rustix::fs::CWD, from, rustix::fs::CWD, to, flags)?)
+}
+
+/// Renames to a name that must be free; where the file system cannot promise that, an empty folder may be there.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match rename_with(from, to, RenameFlags::NOREPLACE) {
+        Err(e) if is_unsupported(&e) => fs::rename(from, to),
+        done => done,
+    }
+}
+
+fn is_unsupported(e: &io::Error) -> bool {
+    e.kind() == io::ErrorKind::InvalidInput || e.kind() == io::ErrorKind::Unsupported
 }
 
 /// Removes the unfinished folder, or the older output after an exchange.
@@ -205,20 +216,26 @@ fn prefix(name: &OsStr) -> OsString {
 }
 
 /// Removes what processes that are dead by now left behind. Failing to is no reason to stop.
+///
+/// An older output that had stepped aside when its process was killed gets its name back, unless a new one has it.
 fn remove_leftovers(parent: &Path, name: &OsStr) {
     let prefix = prefix(name);
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.flatten() {
         let found = entry.file_name();
-        let Some(id) = found.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes()) else { continue };
-        let id = std::str::from_utf8(id).ok().and_then(|id| id.trim_end_matches(ASIDE).parse::<i32>().ok());
-        let Some(id) = id else { continue };
+        let Some(rest) = found.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes()) else { continue };
+        let Ok(rest) = std::str::from_utf8(rest) else { continue };
+        let aside = rest.strip_suffix(ASIDE);
+        let Ok(id) = aside.unwrap_or(rest).parse::<i32>() else { continue };
         let path = entry.path();
         let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
         let own = id == std::process::id() as i32;
         let lives = !own && Pid::from_raw(id).is_some_and(|pid| test_kill_process(pid).is_ok());
         if is_folder && !lives && File::open(&path).is_ok_and(|folder| folder.try_lock().is_ok()) {
-            let _ = fs::remove_dir_all(&path);
+            let restored = aside.is_some() && rename_new(&path, &parent.join(name)).is_ok();
+            if !restored {
+                let _ = fs::remove_dir_all(&path);
+            }
         }
     }
 }

@@ -210,6 +210,11 @@ fn llava_has_the_interpreters_bits() {
 }
 
 #[test]
+fn odd_sizes_have_the_interpreters_bits() {
+    check("odd");
+}
+
+#[test]
 fn the_same_input_gives_the_same_bytes() {
     let (a, b) = (emit("hf").2, emit("hf").2);
     assert_eq!(a, b);

@@ -79,7 +79,7 @@ fn the_runtime_reads_the_tables() {
         let section = Folder::new(layout).read().expect("a sound checkpoint").1;
         let tokenizer = runtime_min::tokenizer::Tokenizer::from_section(&section).expect("a sound section");
         let mut ids = Vec::new();
-        tokenizer.encode("xabcab", &mut ids);
+        tokenizer.encode("xabcab", &mut ids).expect("room");
         assert_eq!(ids, [u32::from(b'x' - b'!'), 257, 256]);
         assert_eq!(tokenizer.eos(), [IM_END, END_OF_TEXT]);
     }
@@ -111,6 +111,88 @@ fn added_tokens_may_stand_in_either_file() {
         folder.raw.remove(name);
         assert!(folder.refusal().contains("has no tokenizer.json, nor vocab.json and merges.txt"));
     }
+}
+
+/// Added tokens that are no marks, such as `<tool_call>` of Qwen2.5, are text: answers show them, and put them together by
+/// the rule of other tokens.
+#[test]
+fn added_tokens_that_are_no_marks_are_text() {
+    let tokens = [
+        ("<tool_call>", false, "<tool_call>"),
+        ("<|mark|>", true, ""),
+        ("日本", false, "日本"),
+        ("Ġx", false, " x"),
+        ("éé", false, "\u{fffd}\u{fffd}"),
+        ("Ġ日", false, "Ġ日"),
+    ];
+    let mut folder = Folder::new(FastVlm);
+    // The `tokenizers` package counts ids without gaps.
+    folder.set(TOKENIZER, "/model/vocab/bc", json!(258));
+    folder.set(TOKENIZER, "/model/vocab/ca", json!(259));
+    let flags = |text: &str, special: bool| {
+        json!({"content": text, "single_word": false, "lstrip": false, "rstrip": false,
+               "normalized": false, "special": special})
+    };
+    for (i, (text, special, _)) in tokens.iter().enumerate() {
+        let mut token = flags(text, *special);
+        token["id"] = json!(264 + i);
+        folder.json.get_mut(TOKENIZER).expect("a tokenizer")["added_tokens"]
+            .as_array_mut()
+            .expect("a list")
+            .push(token);
+    }
+    let dir = folder.write();
+    let baked = read(dir.path()).expect("a sound checkpoint").1;
+    assert_eq!(parse(&baked).specials, [260, 261, 262, 263, 265]);
+    let tokenizer = runtime_min::tokenizer::Tokenizer::from_section(&baked).expect("a sound section");
+    let decode = |ids: &[u32]| {
+        let mut stream = runtime_min::tokenizer::DecodeStream::new(&tokenizer).expect("room");
+        let mut text: String = ids.iter().map(|id| stream.push(*id).to_owned()).collect();
+        text.push_str(stream.finish());
+        text
+    };
+    let mut lists: Vec<Vec<u32>> = (0..tokens.len()).map(|i| vec![264 + i as u32]).collect();
+    for (ids, (_, _, expected)) in lists.iter().zip(tokens) {
+        assert_eq!(decode(ids), expected);
+    }
+    // Half a character before and after, and all at once.
+    let half = |byte: u32| byte - 0xa1 + 94;
+    lists.extend([vec![half(0xc3), 264, half(0xa9)], vec![half(0xc3), 268, 0], (255..270).collect()]);
+    match reference(&dir.path().join(TOKENIZER), &lists) {
+        Some(expected) => assert_eq!(lists.iter().map(|ids| decode(ids)).collect::<Vec<_>>(), expected),
+        None => println!("skipped: the `tokenizers` package, which is not installed"),
+    }
+
+    // The older files have the flags in one place only.
+    let mut folder = Folder::new(LlavaQwen2);
+    folder.json.insert(
+        "added_tokens.json",
+        json!({"<|endoftext|>": END_OF_TEXT, "<|im_start|>": IM_START, "<|im_end|>": IM_END, "<tool_call>": 263}),
+    );
+    let specials = |folder: &Folder| parse(&folder.read().expect("a sound checkpoint").1).specials;
+    assert_eq!(specials(&folder), [260, 261, 262, 263]);
+    let decoder = json!({"263": flags("<tool_call>", false), "264": flags("<|mark|>", true)});
+    folder.json.insert("tokenizer_config.json", json!({"added_tokens_decoder": decoder}));
+    assert_eq!(specials(&folder), [260, 261, 262, 264]);
+}
+
+/// What the `tokenizers` package makes of the ids, without marks, if it is installed.
+fn reference(tokenizer: &std::path::Path, lists: &[Vec<u32>]) -> Option<Vec<String>> {
+    let cache = match std::env::var_os("TVLMC_CACHE") {
+        Some(cache) => std::path::PathBuf::from(cache),
+        None => std::path::Path::new(&std::env::var_os("HOME")?).join(".cache/tvlmc"),
+    };
+    let script = "import json, sys, tokenizers
+t = tokenizers.Tokenizer.from_file(sys.argv[1])
+print(json.dumps([t.decode(ids, skip_special_tokens=True) for ids in json.loads(sys.argv[2])]))";
+    let done = std::process::Command::new(cache.join("oracle-venv/bin/python"))
+        .args(["-c", script])
+        .arg(tokenizer)
+        .arg(json!(lists).to_string())
+        .output()
+        .ok()?;
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    serde_json::from_slice(&done.stdout).ok()
 }
 
 #[test]

@@ -51,7 +51,7 @@ fn side(top: &Keys) -> Option<usize> {
 /// The id in the vocabulary, if there is one: LLaVA itself splits the text at `<image>` and needs none.
 pub(super) fn image_id(top: &Keys, vocabulary: &Vocabulary, notes: &mut Vec<String>) -> Option<u32> {
     const KEY: &str = "image_token_index";
-    let known = vocabulary.special(IMAGE);
+    let known = vocabulary.added(IMAGE);
     let Some(value) = top.get(KEY).filter(|value| value.as_i64() != Some(PLACEHOLDER)) else {
         if known.is_none() {
             notes.push(format!("the vocabulary has no {IMAGE}: prompts are split at images, as LLaVA does"));

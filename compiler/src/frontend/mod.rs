@@ -21,7 +21,7 @@ mod transformers;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -83,6 +83,8 @@ pub struct Checkpoint {
     tensors: BTreeMap<String, Stored>,
     texts: BTreeMap<&'static str, Vec<u8>>,
     options: OpenOptions,
+    /// The tokenizer, from being described until it is baked: reading it takes longer than all else.
+    vocabulary: Mutex<Option<tokenizer::Vocabulary>>,
     /// What went wrong behind an interface that only carries text.
     failed: Mutex<Option<Error>>,
 }
@@ -125,7 +127,15 @@ impl Checkpoint {
             tensors.extend(header.into_iter().map(|(name, info)| (name, Stored { info, shard })));
             shards.push(file);
         }
-        Ok(Checkpoint { folder, shards, tensors, texts, options: *options, failed: Mutex::new(None) })
+        Ok(Checkpoint {
+            folder,
+            shards,
+            tensors,
+            texts,
+            options: *options,
+            vocabulary: Mutex::default(),
+            failed: Mutex::default(),
+        })
     }
 
     /// The folder, as the user named it.
@@ -191,6 +201,14 @@ impl Checkpoint {
     /// everything has been read, and before the output gets its final name.
     pub fn check_unchanged(&self) -> Result<(), Error> {
         self.shards.iter().try_for_each(InputFile::check_unchanged)
+    }
+
+    fn keep_vocabulary(&self, vocabulary: tokenizer::Vocabulary) {
+        *self.vocabulary.lock().unwrap_or_else(PoisonError::into_inner) = Some(vocabulary);
+    }
+
+    fn take_vocabulary(&self) -> Option<tokenizer::Vocabulary> {
+        self.vocabulary.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The stored tensor `name`, or an error that says where it was looked for.

@@ -39,8 +39,9 @@ pub(super) fn read(
     // The turn ends with <|im_end|> in the prompt format, and Qwen2's own configurations name
     // <|endoftext|>: whatever a file names, both end an answer.
     for ending in [tokenizer::IM_END, tokenizer::END_OF_TEXT] {
-        eos.extend(vocabulary.special(ending).filter(|id| !eos.contains(id)));
+        eos.extend(vocabulary.added(ending).filter(|id| !eos.contains(id)));
     }
+    checkpoint.keep_vocabulary(vocabulary);
     note_template(checkpoint, notes);
     Ok(Some(Tokens { image, eos }))
 }

@@ -125,7 +125,7 @@ fn processor(top: &Keys, checkpoint: &Checkpoint) -> Result<(), Error> {
 /// The configuration names the id; a tokenizer that disagrees would make other prompts than the model's own.
 pub(super) fn image_id(top: &Keys, vocabulary: &Vocabulary, notes: &mut Vec<String>) -> Option<u32> {
     let key = ["image_token_index", "image_token_id"].into_iter().find(|key| top.get(key).is_some());
-    let known = vocabulary.special(IMAGE);
+    let known = vocabulary.added(IMAGE);
     let Some(key) = key else {
         match known {
             Some(id) => {

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use models::{Description, Image, Layout, Policy, Text, Tokens, Vision, VisionForm};
 use serde_json::{Value, json};
@@ -197,6 +198,14 @@ pub fn refusal<T>(result: Result<T, Error>) -> String {
     }
 }
 
+/// What this thread has computed so far.
+pub fn cpu_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call fills the structure, which outlives it.
+    assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) }, 0);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
 /// The value at flat index `i` of every tensor.
 pub fn value(i: usize) -> f32 {
     (i % 61) as f32 / 8.0 - 3.0
@@ -308,8 +317,8 @@ fn tokenizer() -> Value {
             {"type": "Split", "pattern": {"Regex": PATTERN}, "behavior": "Isolated", "invert": false},
             {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false},
         ]},
-        "post_processor": {"type": "ByteLevel", "add_prefix_space": false},
-        "decoder": {"type": "ByteLevel", "add_prefix_space": true},
+        "post_processor": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
         "model": {
             "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
             "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,

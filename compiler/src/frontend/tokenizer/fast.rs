@@ -99,7 +99,11 @@ fn added(keys: &Keys) -> Vec<Added> {
     for token in keys.objects("added_tokens") {
         MATCHING_FLAGS.iter().for_each(|flag| token.only_flag(flag, false));
         match (token.text("content"), token.get("id").and_then(Value::as_u64)) {
-            (Some(text), Some(id)) => added.push(Added { file: TOKENIZER, text: text.to_owned(), id }),
+            (Some(text), Some(id)) => {
+                // Whoever leaves the flag out means a mark, as files without flags do.
+                let special = token.flag("special").unwrap_or(true);
+                added.push(Added { file: TOKENIZER, text: text.to_owned(), id, special });
+            }
             (None, _) => token.refuse("content", "a string is expected"),
             (_, None) => token.refuse("id", "a token id is expected"),
         }

@@ -50,6 +50,8 @@ struct Added {
     file: &'static str,
     text: String,
     id: u64,
+    /// Whether it is a mark, which answers leave out, or text such as `<tool_call>`.
+    special: bool,
 }
 
 /// One merge of two neighbors.
@@ -69,13 +71,27 @@ pub(super) struct Vocabulary {
     /// Where the merges were, for messages.
     merges_file: &'static str,
     byte_ids: [u32; 256],
-    specials: BTreeMap<String, u32>,
+    added: BTreeMap<String, AddedId>,
+}
+
+/// An added token's place.
+#[derive(Clone, Copy)]
+struct AddedId {
+    id: u32,
+    special: bool,
 }
 
 impl Vocabulary {
     /// The id of an added token.
-    pub fn special(&self, text: &str) -> Option<u32> {
-        self.specials.get(text).copied()
+    pub fn added(&self, text: &str) -> Option<u32> {
+        self.added.get(text).map(|added| added.id)
+    }
+
+    /// Ids of the added tokens that answers leave out, rising.
+    fn specials(&self) -> Vec<u32> {
+        let mut ids: Vec<u32> = self.added.values().filter(|added| added.special).map(|added| added.id).collect();
+        ids.sort_unstable();
+        ids
     }
 
     /// Rows of the embedding, which may be more than there are tokens.
@@ -90,7 +106,11 @@ impl Vocabulary {
 ///
 /// Files that are missing or broken, rules that are not Qwen2's, and merges that no table can hold.
 pub fn tokenizer_section(checkpoint: &Checkpoint, description: &Description) -> Result<Vec<u8>, Error> {
-    let vocabulary = read(checkpoint, description.text.vocab)?;
+    let kept = checkpoint.take_vocabulary().filter(|kept| kept.rows() == description.text.vocab);
+    let vocabulary = match kept {
+        Some(vocabulary) => vocabulary,
+        None => read(checkpoint, description.text.vocab)?,
+    };
     section::build(&vocabulary, &description.tokens)
 }
 
@@ -120,8 +140,8 @@ fn check(files: Files, rows: usize) -> Result<Vocabulary, Error> {
         }
     }
     let mut tokens = Tokens { bytes: vec![Vec::new(); rows], findings: Findings::default() };
-    let specials = tokens.place_added(added);
-    let ids = tokens.place_vocab(vocab_file, vocab, &specials);
+    let added = tokens.place_added(added);
+    let ids = tokens.place_vocab(vocab_file, vocab, &added);
     let Tokens { bytes, findings } = tokens;
     findings.into_result()?;
 
@@ -130,13 +150,13 @@ fn check(files: Files, rows: usize) -> Result<Vocabulary, Error> {
     let merges = check_merges(merges_file, &merges, &ids, &findings);
     // The prompt's format is built of these.
     for needed in [IM_START, IM_END] {
-        if !specials.contains_key(needed) {
-            let near = did_you_mean(needed, specials.keys().map(String::as_str));
+        if !added.contains_key(needed) {
+            let near = did_you_mean(needed, added.keys().map(String::as_str));
             findings.add(vocab_file, "", format!("there is no added token {}{near}", Quoted(needed)));
         }
     }
     findings.into_result()?;
-    Ok(Vocabulary { tokens: bytes, merges, merges_file, byte_ids, specials })
+    Ok(Vocabulary { tokens: bytes, merges, merges_file, byte_ids, added })
 }
 
 /// Tokens by id, while they are being collected.
@@ -166,22 +186,32 @@ impl Tokens {
         None
     }
 
-    /// Places the added tokens, which may be listed in two files, and returns their ids.
-    fn place_added(&mut self, added: Vec<Added>) -> BTreeMap<String, u32> {
-        let mut specials = BTreeMap::new();
-        for Added { file, text, id } in added {
-            match specials.get(&text) {
+    /// Places the added tokens, which may be listed in two files, and returns their ids. Of flags, the last count.
+    fn place_added(&mut self, list: Vec<Added>) -> BTreeMap<String, AddedId> {
+        let mut added: BTreeMap<String, AddedId> = BTreeMap::new();
+        for Added { file, text, id, special } in list {
+            // An added token is spelled as it is; but answers are put together by the rule of the other tokens.
+            let bytes = match alphabet::bytes(&text) {
+                Ok(bytes) if !special => bytes,
+                _ => text.clone().into_bytes(),
+            };
+            match added.get_mut(&text) {
                 _ if self.findings.len() >= ENOUGH => break,
-                Some(&known) if u64::from(known) == id => {}
-                Some(known) => self.findings.add(file, item(&text), format!("has the ids {known} and {id}")),
+                Some(known) if u64::from(known.id) == id => {
+                    known.special = special;
+                    self.bytes[known.id as usize] = bytes;
+                }
+                Some(AddedId { id: known, .. }) => {
+                    self.findings.add(file, item(&text), format!("has the ids {known} and {id}"));
+                }
                 None => {
-                    if let Some(id) = self.place(file, &text, id, text.clone().into_bytes()) {
-                        specials.insert(text, id);
+                    if let Some(id) = self.place(file, &text, id, bytes) {
+                        added.insert(text, AddedId { id, special });
                     }
                 }
             }
         }
-        specials
+        added
     }
 
     /// Places the other tokens and returns their ids by how the file spells them. The vocabulary may
@@ -190,15 +220,15 @@ impl Tokens {
         &mut self,
         file: &'static str,
         vocab: Vec<(String, u64)>,
-        specials: &BTreeMap<String, u32>,
+        added: &BTreeMap<String, AddedId>,
     ) -> HashMap<String, u32> {
         let mut ids = HashMap::with_capacity(vocab.len());
         for (text, id) in vocab {
-            match (specials.get(&text), alphabet::bytes(&text)) {
+            match (added.get(&text), alphabet::bytes(&text)) {
                 _ if self.findings.len() >= ENOUGH => break,
-                (Some(&special), _) if u64::from(special) == id => {}
-                (Some(special), _) => {
-                    self.findings.add(file, item(&text), format!("has id {id} here and {special} as an added token"));
+                (Some(added), _) if u64::from(added.id) == id => {}
+                (Some(AddedId { id: other, .. }), _) => {
+                    self.findings.add(file, item(&text), format!("has id {id} here and {other} as an added token"));
                 }
                 (None, Ok(bytes)) => {
                     if let Some(id) = self.place(file, &text, id, bytes) {

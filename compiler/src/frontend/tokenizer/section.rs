@@ -5,14 +5,14 @@
 //!
 //! | what | count |
 //! |---|---|
-//! | `"TOK1"`, tokens (rows of the embedding), merges, added tokens, bytes of text, hash slots | 6 |
+//! | `"TOK1"`, tokens (rows of the embedding), merges, special tokens, bytes of text, hash slots | 6 |
 //! | start of each token's text, and the end of the last | tokens + 1 |
 //! | hash slots: left, right, rank, result; an empty slot's left is `0xffff_ffff` | 4 each |
 //! | id of each single byte | 256 |
-//! | ids of the added tokens, rising | added tokens |
+//! | ids of the special tokens, rising: added ones that answers leave out | special tokens |
 //! | roles: end of text, begin of turn, end of turn, image; `0xffff_ffff` if there is none | 4 |
 //! | count of ending ids, then the ids | 1 + count |
-//! | texts: raw bytes, added tokens in UTF-8 | bytes of text |
+//! | texts: raw bytes, special tokens in UTF-8 | bytes of text |
 
 use models::Tokens;
 
@@ -27,8 +27,7 @@ const LONGEST_SEARCH: usize = 1024;
 
 /// Sizes were checked while reading, so every count fits 32 bits.
 pub(super) fn build(vocabulary: &Vocabulary, tokens: &Tokens) -> Result<Vec<u8>, Error> {
-    let mut specials: Vec<u32> = vocabulary.specials.values().copied().collect();
-    specials.sort_unstable();
+    let specials = vocabulary.specials();
     let slots = hash(&vocabulary.merges).map_err(|rank| {
         let problem = "collides with too many others: no vocabulary made of text does that";
         Error::input(vocabulary.merges_file, format!("the merge of rank {}", grouped(rank as u64)), problem)
@@ -50,7 +49,7 @@ pub(super) fn build(vocabulary: &Vocabulary, tokens: &Tokens) -> Result<Vec<u8>,
     slots.iter().flatten().copied().for_each(&mut put);
     vocabulary.byte_ids.iter().chain(&specials).copied().for_each(&mut put);
     for role in [END_OF_TEXT, IM_START, IM_END] {
-        put(vocabulary.special(role).unwrap_or(NONE));
+        put(vocabulary.added(role).unwrap_or(NONE));
     }
     put(tokens.image.unwrap_or(NONE));
     put(tokens.eos.len() as u32);

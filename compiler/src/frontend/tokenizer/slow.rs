@@ -7,14 +7,15 @@ use super::super::{ADDED_TOKENS, Checkpoint, MERGES, TOKENIZER_CONFIG, VOCAB, js
 use super::{Added, Files, fast};
 use crate::error::{Error, Quoted, grouped};
 
-/// Reads the files; the added tokens may stand in `added_tokens.json`, in `tokenizer_config.json`, or in both.
+/// Reads the files; the added tokens may stand in `added_tokens.json`, in `tokenizer_config.json`, or in both. Only the
+/// latter has flags, so it comes last.
 pub(super) fn read(checkpoint: &Checkpoint, vocab: &[u8], merges: &[u8]) -> Result<Files, Error> {
     let vocab = fast::vocab(VOCAB, "", Some(json::parse(VOCAB, vocab)?))?;
     let merges = lines(json::utf8(MERGES, merges)?)?;
     let mut added = Vec::new();
     if let Some(bytes) = checkpoint.text(ADDED_TOKENS) {
         let tokens = fast::vocab(ADDED_TOKENS, "", Some(json::parse(ADDED_TOKENS, bytes)?))?;
-        added.extend(tokens.into_iter().map(|(text, id)| Added { file: ADDED_TOKENS, text, id }));
+        added.extend(tokens.into_iter().map(|(text, id)| Added { file: ADDED_TOKENS, text, id, special: true }));
     }
     if let Some(bytes) = checkpoint.text(TOKENIZER_CONFIG) {
         config(bytes, &mut added)?;
@@ -50,7 +51,10 @@ fn config(bytes: &[u8], added: &mut Vec<Added>) -> Result<(), Error> {
             let Some(token) = tokens.object(name) else { continue };
             fast::MATCHING_FLAGS.iter().for_each(|flag| token.only_flag(flag, false));
             match (name.parse(), token.get("content").and_then(Value::as_str)) {
-                (Ok(id), Some(text)) => added.push(Added { file: TOKENIZER_CONFIG, text: text.to_owned(), id }),
+                (Ok(id), Some(text)) => {
+                    let special = token.flag("special").unwrap_or(true);
+                    added.push(Added { file: TOKENIZER_CONFIG, text: text.to_owned(), id, special });
+                }
                 (Err(_), _) => tokens.refuse(&Quoted(name).to_string(), "the key has to be a token id"),
                 (_, None) => token.refuse("content", "a string is expected"),
             }
