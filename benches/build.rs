@@ -45,7 +45,7 @@ const ROWS: usize = 128;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = env::var("OUT_DIR")?;
-    for level in Level::ALL {
+    for level in Level::FLOAT {
         let text = level_file(&level, &cases(&Schedule::new(&level)));
         fs::write(Path::new(&out).join(format!("{}.rs", level.level())), text)?;
     }
@@ -157,7 +157,7 @@ fn level_file(target: &dyn Target, cases: &[Case]) -> String {
 fn entry(i: usize, case: &Case) -> String {
     let sizes: Vec<(i64, i64)> = case.sizes.iter().map(|&n| (n as i64, n as i64)).collect();
     let ranges = extents(&case.kernel, &sizes).unwrap_or_else(|e| panic!("{}: {e}", case.name));
-    let floats: Vec<usize> = ranges.iter().map(|r| r.end as usize).collect();
+    let floats: Vec<usize> = ranges.iter().map(|r| (r.end as usize).div_ceil(4)).collect();
     let unit = match case.unit {
         Unit::Flops => "Flops",
         Unit::Bytes => "Bytes",

@@ -1,10 +1,13 @@
-//! x86-64 as a kernel IR target, at two levels.
+//! x86-64 as a kernel IR target.
 //!
 //! `v3` is x86-64-v3 (AVX2 and FMA, a line is two registers), `v4` is x86-64-v4 (AVX-512, a line
-//! is one register). This crate names types and intrinsics; it holds no algorithm.
+//! is one register), each also with the dot products of VNNI. Float models run on the levels that
+//! fuse multiplies and adds; quantized ones on those that do not, so that every level and every
+//! other instruction set gives the same bits. This crate names types and intrinsics; it holds no
+//! algorithm.
 
 use emit::{Function, Item};
-use kernels::{BinaryOp, CompareOp, Elem, Op, ReduceOp, Target, Ty, UnaryOp, float_tokens};
+use kernels::{BinaryOp, CompareOp, Elem, Op, ReduceOp, Reg, Target, Ty, UnaryOp, float_tokens};
 use proc_macro2::{Ident, Literal, Span, TokenStream};
 use quote::quote;
 
@@ -15,25 +18,36 @@ pub enum Level {
     V3,
     /// x86-64-v4: AVX-512 F, BW, CD, DQ, VL.
     V4,
+    /// x86-64-v3 without fused operations.
+    V3Exact,
+    /// x86-64-v3 and AVX-VNNI, without fused operations.
+    V3Vnni,
+    /// x86-64-v4 and AVX512-VNNI, without fused operations.
+    V4Vnni,
 }
 
 impl Level {
-    /// All levels, best first.
-    pub const ALL: [Level; 2] = [Level::V4, Level::V3];
+    /// The levels of float models, best first.
+    pub const FLOAT: [Level; 2] = [Level::V4, Level::V3];
 
-    /// `_mm256_` or `_mm512_`.
-    fn prefix(self) -> &'static str {
+    /// The levels of quantized models, best first.
+    pub const EXACT: [Level; 3] = [Level::V4Vnni, Level::V3Vnni, Level::V3Exact];
+
+    /// Whether registers have 512 bits.
+    fn wide(self) -> bool {
         match self {
-            Level::V3 => "_mm256",
-            Level::V4 => "_mm512",
+            Level::V4 | Level::V4Vnni => true,
+            Level::V3 | Level::V3Exact | Level::V3Vnni => false,
         }
     }
 
+    /// `_mm256_` or `_mm512_`.
+    fn prefix(self) -> &'static str {
+        if self.wide() { "_mm512" } else { "_mm256" }
+    }
+
     fn bits(self) -> usize {
-        match self {
-            Level::V3 => 256,
-            Level::V4 => 512,
-        }
+        if self.wide() { 512 } else { 256 }
     }
 
     fn intrinsic(self, name: &str) -> Ident {
@@ -49,8 +63,10 @@ impl Level {
 impl Target for Level {
     fn level(&self) -> &'static str {
         match self {
-            Level::V3 => "v3",
+            Level::V3 | Level::V3Exact => "v3",
             Level::V4 => "v4",
+            Level::V3Vnni => "v3_vnni",
+            Level::V4Vnni => "v4_vnni",
         }
     }
 
@@ -59,30 +75,49 @@ impl Target for Level {
     }
 
     fn registers(&self) -> usize {
-        match self {
-            Level::V3 => 16,
-            Level::V4 => 32,
-        }
+        if self.wide() { 32 } else { 16 }
     }
 
     fn features(&self) -> &'static str {
         match self {
-            Level::V3 => "avx2,fma",
+            Level::V3 | Level::V3Exact => "avx2,fma",
+            Level::V3Vnni => "avx2,fma,avxvnni",
             Level::V4 => "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma",
+            Level::V4Vnni => "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx2,fma",
         }
     }
 
-    fn supports(&self, _op: &Op) -> bool {
-        true
+    fn supports(&self, op: &Op) -> bool {
+        match self {
+            Level::V3 | Level::V4 => true,
+            Level::V3Exact | Level::V3Vnni | Level::V4Vnni => !matches!(op, Op::MulAdd(..) | Op::NegMulAdd(..)),
+        }
     }
 
     fn vector_type(&self, ty: Ty) -> TokenStream {
-        match (self, ty) {
-            (Level::V3, Ty::F32 | Ty::Mask) => quote!(__m256),
-            (Level::V3, Ty::I32) => quote!(__m256i),
-            (Level::V4, Ty::F32) => quote!(__m512),
-            (Level::V4, Ty::I32) => quote!(__m512i),
-            (Level::V4, Ty::Mask) => quote!(__mmask16),
+        match (self.wide(), ty) {
+            (false, Ty::F32 | Ty::Mask) => quote!(__m256),
+            (false, Ty::I32) => quote!(__m256i),
+            (true, Ty::F32) => quote!(__m512),
+            (true, Ty::I32) => quote!(__m512i),
+            (true, Ty::Mask) => quote!(__mmask16),
+        }
+    }
+
+    fn load(&self, elem: Elem, at: &TokenStream) -> TokenStream {
+        match (elem, self.wide()) {
+            (Elem::F32, _) => self.call("loadu_ps", std::slice::from_ref(at)),
+            (Elem::U32, _) => self.call(&format!("loadu_si{}", self.bits()), &[quote!(#at.cast())]),
+            (Elem::I8, true) => quote!(_mm512_cvtepi8_epi32(_mm_loadu_si128(#at.cast()))),
+            (Elem::I8, false) => quote!(_mm256_cvtepi8_epi32(_mm_loadl_epi64(#at.cast()))),
+        }
+    }
+
+    fn broadcast(&self, elem: Elem, at: &TokenStream) -> TokenStream {
+        match elem {
+            Elem::F32 => self.call("set1_ps", &[quote!(*#at)]),
+            Elem::U32 => self.call("set1_epi32", &[quote!(*#at as i32)]),
+            Elem::I8 => self.call("set1_epi32", &[quote!(i32::from(*#at))]),
         }
     }
 
@@ -104,19 +139,20 @@ impl Target for Level {
                 let f = self.intrinsic("setr_epi32");
                 quote!(#f(#(#lanes),*))
             }
-            Op::Load(..) => self.call("loadu_ps", std::slice::from_ref(at)),
-            Op::Broadcast(..) => self.call("set1_ps", &[quote!(*#at)]),
-            Op::Unary(op, _) => match (op, self) {
+            // Printed by `load` and `broadcast`.
+            Op::Load(..) | Op::Broadcast(..) => TokenStream::new(),
+            Op::Unary(op, _) => match (op, self.wide()) {
                 (UnaryOp::Sqrt, _) => call("sqrt_ps"),
-                (UnaryOp::RoundEven, Level::V3) => {
+                (UnaryOp::RoundEven, false) => {
                     let [a] = regs else { return TokenStream::new() };
                     quote!(_mm256_round_ps::<NEAREST>(#a))
                 }
-                (UnaryOp::RoundEven, Level::V4) => {
+                (UnaryOp::RoundEven, true) => {
                     let [a] = regs else { return TokenStream::new() };
                     quote!(_mm512_roundscale_ps::<NEAREST>(#a))
                 }
                 (UnaryOp::ToInt, _) => call("cvttps_epi32"),
+                (UnaryOp::RoundToInt, _) => call("cvtps_epi32"),
                 (UnaryOp::ToFloat, _) => call("cvtepi32_ps"),
                 (UnaryOp::BitsToInt, _) => call(&format!("castps_si{bits}")),
                 (UnaryOp::BitsToFloat, _) => call(&format!("castsi{bits}_ps")),
@@ -129,16 +165,24 @@ impl Target for Level {
                 BinaryOp::Min => call("min_ps"),
                 BinaryOp::Max => call("max_ps"),
                 BinaryOp::AddInt => call("add_epi32"),
+                BinaryOp::SubInt => call("sub_epi32"),
+                BinaryOp::MulInt => call("mullo_epi32"),
                 BinaryOp::And => call(&format!("and_si{bits}")),
                 BinaryOp::Or => call(&format!("or_si{bits}")),
                 BinaryOp::Xor => call(&format!("xor_si{bits}")),
             },
             Op::MulAdd(..) => call("fmadd_ps"),
             Op::NegMulAdd(..) => call("fnmadd_ps"),
-            Op::ShiftLeft(_, by) => {
-                let [a] = regs else { return TokenStream::new() };
-                let (f, by) = (self.intrinsic("slli_epi32"), Literal::u32_unsuffixed(*by));
-                quote!(#f::<#by>(#a))
+            Op::ShiftLeft(_, by) => self.shift("slli_epi32", *by, regs),
+            Op::ShiftRight(_, by) => self.shift("srli_epi32", *by, regs),
+            Op::ShiftRightSigned(_, by) => self.shift("srai_epi32", *by, regs),
+            Op::Dot(..) => {
+                let [w, a, acc] = regs else { return TokenStream::new() };
+                match self {
+                    Level::V3 | Level::V3Exact | Level::V4 => quote!(dot(#acc, #w, #a)),
+                    Level::V3Vnni => quote!(_mm256_dpbusd_avx_epi32(#acc, #w, #a)),
+                    Level::V4Vnni => quote!(_mm512_dpbusd_epi32(#acc, #w, #a)),
+                }
             }
             Op::Compare(op, ..) => self.compare(*op, regs),
             Op::Select(..) => self.select(ty, regs),
@@ -148,38 +192,37 @@ impl Target for Level {
                     ReduceOp::Add => quote!(reduce_add(#a)),
                     ReduceOp::Max => quote!(reduce_max(#a)),
                     ReduceOp::MinInt => quote!(reduce_min_int(#a)),
+                    ReduceOp::AddInt => quote!(reduce_add_int(#a)),
                 }
             }
             Op::Copy(_) => regs[0].clone(),
         }
     }
 
-    fn store(&self, _elem: Elem, ty: Ty, at: &TokenStream, value: &TokenStream) -> TokenStream {
-        match ty {
-            Ty::F32 | Ty::Mask => {
+    fn store(&self, elem: Elem, at: &TokenStream, value: &TokenStream) -> TokenStream {
+        match elem {
+            Elem::F32 => {
                 let f = self.intrinsic("storeu_ps");
                 quote!(#f(#at, #value);)
             }
-            Ty::I32 => {
+            Elem::I8 if self.wide() => quote!(_mm_storeu_si128(#at.cast(), _mm512_cvtepi32_epi8(#value));),
+            Elem::I8 => quote!(_mm_storel_epi64(#at.cast(), narrow(#value));),
+            Elem::U32 => {
                 let f = self.intrinsic(&format!("storeu_si{}", self.bits()));
                 quote!(#f(#at.cast(), #value);)
             }
         }
     }
 
-    fn store_one(&self, _elem: Elem, ty: Ty, at: &TokenStream, value: &TokenStream) -> TokenStream {
-        match ty {
-            Ty::F32 | Ty::Mask => {
+    fn store_one(&self, elem: Elem, at: &TokenStream, value: &TokenStream) -> TokenStream {
+        let first = self.intrinsic(&format!("cvtsi{0}_si32", self.bits()));
+        match elem {
+            Elem::F32 => {
                 let f = self.intrinsic("cvtss_f32");
                 quote!(*#at = #f(#value);)
             }
-            Ty::I32 => {
-                let f = match self {
-                    Level::V3 => quote!(_mm256_cvtsi256_si32),
-                    Level::V4 => quote!(_mm512_cvtsi512_si32),
-                };
-                quote!(*#at = #f(#value) as u32;)
-            }
+            Elem::U32 => quote!(*#at = #first(#value) as u32;),
+            Elem::I8 => quote!(*#at = #first(#value) as i8;),
         }
     }
 
@@ -198,77 +241,134 @@ impl Target for Level {
                 pub const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
             ),
         };
-        vec![
+        let mut items = vec![
             imports,
             nearest,
             self.tree("reduce_add", "The sum of all lanes, in all lanes.", Ty::F32, "add_ps"),
             self.tree("reduce_max", "The largest lane, in all lanes.", Ty::F32, "max_ps"),
             self.tree("reduce_min_int", "The smallest integer, in all lanes.", Ty::I32, "min_epi32"),
-        ]
+        ];
+        if self.supports(&Op::MulAdd(Reg(0), Reg(0), Reg(0))) {
+            return items;
+        }
+        items.push(self.tree("reduce_add_int", "The sum of all integers, in all lanes.", Ty::I32, "add_epi32"));
+        if !self.wide() {
+            items.push(self.narrow());
+        }
+        if *self == Level::V3Exact {
+            items.push(self.dot());
+        }
+        items
     }
 }
 
 impl Level {
+    fn shift(self, name: &str, by: u32, regs: &[TokenStream]) -> TokenStream {
+        let [a] = regs else { return TokenStream::new() };
+        let (f, by) = (self.intrinsic(name), Literal::u32_unsuffixed(by));
+        quote!(#f::<#by>(#a))
+    }
+
+    /// The helper that keeps the low byte of each of eight lanes.
+    fn narrow(self) -> Item {
+        self.helper(
+            "narrow",
+            "The low byte of each lane, in the low eight bytes.",
+            (&[quote!(x: __m256i)], quote!(__m128i)),
+            &[
+                quote!(let low = _mm256_setr_epi8(
+                    0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1,
+                    -1, -1, -1, -1, -1
+                );),
+                quote!(let x = _mm256_shuffle_epi8(x, low);),
+                quote!(_mm_unpacklo_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x))),
+            ],
+        )
+    }
+
+    /// The helper that stands for `vpdpbusd`.
+    fn dot(self) -> Item {
+        self.helper(
+            "dot",
+            "`acc` plus the sum of four products of bytes in each lane; those of `w` are at most 127.",
+            (&[quote!(acc: __m256i), quote!(w: __m256i), quote!(a: __m256i)], quote!(__m256i)),
+            &[
+                quote!(let pairs = _mm256_maddubs_epi16(w, a);),
+                quote!(_mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))),
+            ],
+        )
+    }
+
+    fn helper(
+        self,
+        name: &str,
+        doc: &str,
+        (params, returns): (&[TokenStream], TokenStream),
+        lines: &[TokenStream],
+    ) -> Item {
+        let (name, features) = (Ident::new(name, Span::call_site()), self.features());
+        Item::Function(Function {
+            docs: vec![doc.to_string()],
+            attrs: vec![quote!(inline), quote!(target_feature(enable = #features))],
+            head: quote!(pub fn #name),
+            params: params.to_vec(),
+            returns: Some(returns),
+            body: lines.iter().cloned().map(emit::Stmt::Line).collect(),
+        })
+    }
+
     /// A helper that folds a register onto itself: lanes 8 apart (AVX-512), then 4, 2 and 1.
     fn tree(self, name: &str, doc: &str, ty: Ty, fold: &str) -> Item {
-        let swaps: &[TokenStream] = match (self, ty) {
-            (Level::V3, Ty::I32) => &[
+        let swaps: &[TokenStream] = match (self.wide(), ty) {
+            (false, Ty::I32) => &[
                 quote!(_mm256_permute2x128_si256::<1>(x, x)),
                 quote!(_mm256_shuffle_epi32::<0x4e>(x)),
                 quote!(_mm256_shuffle_epi32::<0xb1>(x)),
             ],
-            (Level::V3, Ty::F32 | Ty::Mask) => &[
+            (false, Ty::F32 | Ty::Mask) => &[
                 quote!(_mm256_permute2f128_ps::<1>(x, x)),
                 quote!(_mm256_permute_ps::<0x4e>(x)),
                 quote!(_mm256_permute_ps::<0xb1>(x)),
             ],
-            (Level::V4, Ty::I32) => &[
+            (true, Ty::I32) => &[
                 quote!(_mm512_shuffle_i32x4::<0x4e>(x, x)),
                 quote!(_mm512_shuffle_i32x4::<0xb1>(x, x)),
                 quote!(_mm512_shuffle_epi32::<0x4e>(x)),
                 quote!(_mm512_shuffle_epi32::<0xb1>(x)),
             ],
-            (Level::V4, Ty::F32 | Ty::Mask) => &[
+            (true, Ty::F32 | Ty::Mask) => &[
                 quote!(_mm512_shuffle_f32x4::<0x4e>(x, x)),
                 quote!(_mm512_shuffle_f32x4::<0xb1>(x, x)),
                 quote!(_mm512_permute_ps::<0x4e>(x)),
                 quote!(_mm512_permute_ps::<0xb1>(x)),
             ],
         };
-        let (fold, features) = (self.intrinsic(fold), self.features());
-        let (name, vector) = (Ident::new(name, Span::call_site()), self.vector_type(ty));
-        let mut body: Vec<emit::Stmt> =
-            swaps.iter().map(|swap| emit::Stmt::Line(quote!(let x = #fold(x, #swap);))).collect();
-        body.push(emit::Stmt::Line(quote!(x)));
-        Item::Function(Function {
-            docs: vec![doc.to_string()],
-            attrs: vec![quote!(inline), quote!(target_feature(enable = #features))],
-            head: quote!(pub fn #name),
-            params: vec![quote!(x: #vector)],
-            returns: Some(vector),
-            body,
-        })
+        let fold = self.intrinsic(fold);
+        let vector = self.vector_type(ty);
+        let mut lines: Vec<TokenStream> = swaps.iter().map(|swap| quote!(let x = #fold(x, #swap);)).collect();
+        lines.push(quote!(x));
+        self.helper(name, doc, (&[quote!(x: #vector)], vector.clone()), &lines)
     }
 
     fn compare(self, op: CompareOp, regs: &[TokenStream]) -> TokenStream {
         let [a, b] = regs else { return TokenStream::new() };
-        match (op, self) {
-            (CompareOp::Less, Level::V3) => quote!(_mm256_cmp_ps::<_CMP_LT_OQ>(#a, #b)),
-            (CompareOp::Less, Level::V4) => quote!(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(#a, #b)),
-            (CompareOp::Equal, Level::V3) => quote!(_mm256_cmp_ps::<_CMP_EQ_OQ>(#a, #b)),
-            (CompareOp::Equal, Level::V4) => quote!(_mm512_cmp_ps_mask::<_CMP_EQ_OQ>(#a, #b)),
-            (CompareOp::LessInt, Level::V3) => quote!(_mm256_castsi256_ps(_mm256_cmpgt_epi32(#b, #a))),
-            (CompareOp::LessInt, Level::V4) => quote!(_mm512_cmplt_epi32_mask(#a, #b)),
+        match (op, self.wide()) {
+            (CompareOp::Less, false) => quote!(_mm256_cmp_ps::<_CMP_LT_OQ>(#a, #b)),
+            (CompareOp::Less, true) => quote!(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(#a, #b)),
+            (CompareOp::Equal, false) => quote!(_mm256_cmp_ps::<_CMP_EQ_OQ>(#a, #b)),
+            (CompareOp::Equal, true) => quote!(_mm512_cmp_ps_mask::<_CMP_EQ_OQ>(#a, #b)),
+            (CompareOp::LessInt, false) => quote!(_mm256_castsi256_ps(_mm256_cmpgt_epi32(#b, #a))),
+            (CompareOp::LessInt, true) => quote!(_mm512_cmplt_epi32_mask(#a, #b)),
         }
     }
 
     fn select(self, ty: Ty, regs: &[TokenStream]) -> TokenStream {
         let [mask, yes, no] = regs else { return TokenStream::new() };
-        match (self, ty) {
-            (Level::V3, Ty::I32) => quote!(_mm256_blendv_epi8(#no, #yes, _mm256_castps_si256(#mask))),
-            (Level::V3, Ty::F32 | Ty::Mask) => quote!(_mm256_blendv_ps(#no, #yes, #mask)),
-            (Level::V4, Ty::I32) => quote!(_mm512_mask_blend_epi32(#mask, #no, #yes)),
-            (Level::V4, Ty::F32 | Ty::Mask) => quote!(_mm512_mask_blend_ps(#mask, #no, #yes)),
+        match (self.wide(), ty) {
+            (false, Ty::I32) => quote!(_mm256_blendv_epi8(#no, #yes, _mm256_castps_si256(#mask))),
+            (false, Ty::F32 | Ty::Mask) => quote!(_mm256_blendv_ps(#no, #yes, #mask)),
+            (true, Ty::I32) => quote!(_mm512_mask_blend_epi32(#mask, #no, #yes)),
+            (true, Ty::F32 | Ty::Mask) => quote!(_mm512_mask_blend_ps(#mask, #no, #yes)),
         }
     }
 }

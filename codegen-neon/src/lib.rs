@@ -40,6 +40,22 @@ impl Target for Neon {
         }
     }
 
+    fn load(&self, elem: Elem, at: &TokenStream) -> TokenStream {
+        match elem {
+            Elem::F32 => quote!(vld1q_f32(#at)),
+            Elem::U32 => quote!(vld1q_s32(#at.cast())),
+            Elem::I8 => quote!(widen(#at)),
+        }
+    }
+
+    fn broadcast(&self, elem: Elem, at: &TokenStream) -> TokenStream {
+        match elem {
+            Elem::F32 => quote!(vld1q_dup_f32(#at)),
+            Elem::U32 => quote!(vld1q_dup_s32(#at.cast())),
+            Elem::I8 => quote!(vdupq_n_s32(i32::from(*#at))),
+        }
+    }
+
     fn op(&self, op: &Op, ty: Ty, regs: &[TokenStream], at: &TokenStream) -> TokenStream {
         let call = |name: &str| {
             let f = Ident::new(name, Span::call_site());
@@ -59,12 +75,13 @@ impl Target for Neon {
                 let lanes = (0..4).map(|i| Literal::i32_unsuffixed(from + i));
                 quote!(vld1q_s32([#(#lanes),*].as_ptr()))
             }
-            Op::Load(..) => quote!(vld1q_f32(#at)),
-            Op::Broadcast(..) => quote!(vld1q_dup_f32(#at)),
+            // Printed by `load` and `broadcast`.
+            Op::Load(..) | Op::Broadcast(..) => TokenStream::new(),
             Op::Unary(op, _) => match op {
                 UnaryOp::Sqrt => call("vsqrtq_f32"),
                 UnaryOp::RoundEven => call("vrndnq_f32"),
                 UnaryOp::ToInt => call("vcvtq_s32_f32"),
+                UnaryOp::RoundToInt => call("vcvtnq_s32_f32"),
                 UnaryOp::ToFloat => call("vcvtq_f32_s32"),
                 UnaryOp::BitsToInt => call("vreinterpretq_s32_f32"),
                 UnaryOp::BitsToFloat => call("vreinterpretq_f32_s32"),
@@ -77,6 +94,8 @@ impl Target for Neon {
                 BinaryOp::Min => call("min"),
                 BinaryOp::Max => call("max"),
                 BinaryOp::AddInt => call("vaddq_s32"),
+                BinaryOp::SubInt => call("vsubq_s32"),
+                BinaryOp::MulInt => call("vmulq_s32"),
                 BinaryOp::And => call("vandq_s32"),
                 BinaryOp::Or => call("vorrq_s32"),
                 BinaryOp::Xor => call("veorq_s32"),
@@ -91,6 +110,20 @@ impl Target for Neon {
                 let by = Literal::u32_unsuffixed(*by);
                 quote!(vshlq_n_s32::<#by>(#a))
             }
+            Op::ShiftRight(_, by) => {
+                let [a] = regs else { return TokenStream::new() };
+                let by = Literal::u32_unsuffixed(*by);
+                quote!(vreinterpretq_s32_u32(vshrq_n_u32::<#by>(vreinterpretq_u32_s32(#a))))
+            }
+            Op::ShiftRightSigned(_, by) => {
+                let [a] = regs else { return TokenStream::new() };
+                let by = Literal::u32_unsuffixed(*by);
+                quote!(vshrq_n_s32::<#by>(#a))
+            }
+            Op::Dot(..) => {
+                let [w, a, acc] = regs else { return TokenStream::new() };
+                quote!(dot(#acc, #w, #a))
+            }
             Op::Compare(op, ..) => match op {
                 CompareOp::Less => call("vcltq_f32"),
                 CompareOp::LessInt => call("vcltq_s32"),
@@ -104,42 +137,35 @@ impl Target for Neon {
                 ReduceOp::Add => call("reduce_add"),
                 ReduceOp::Max => call("reduce_max"),
                 ReduceOp::MinInt => call("reduce_min_int"),
+                ReduceOp::AddInt => call("reduce_add_int"),
             },
             Op::Copy(_) => regs[0].clone(),
         }
     }
 
-    fn store(&self, _elem: Elem, ty: Ty, at: &TokenStream, value: &TokenStream) -> TokenStream {
-        match ty {
-            Ty::F32 | Ty::Mask => quote!(vst1q_f32(#at, #value);),
-            Ty::I32 => quote!(vst1q_u32(#at, vreinterpretq_u32_s32(#value));),
+    fn store(&self, elem: Elem, at: &TokenStream, value: &TokenStream) -> TokenStream {
+        match elem {
+            Elem::F32 => quote!(vst1q_f32(#at, #value);),
+            Elem::U32 => quote!(vst1q_u32(#at, vreinterpretq_u32_s32(#value));),
+            Elem::I8 => quote!(narrow(#at, #value);),
         }
     }
 
-    fn store_one(&self, _elem: Elem, ty: Ty, at: &TokenStream, value: &TokenStream) -> TokenStream {
-        match ty {
-            Ty::F32 | Ty::Mask => quote!(*#at = vgetq_lane_f32::<0>(#value);),
-            Ty::I32 => quote!(*#at = vgetq_lane_s32::<0>(#value) as u32;),
+    fn store_one(&self, elem: Elem, at: &TokenStream, value: &TokenStream) -> TokenStream {
+        match elem {
+            Elem::F32 => quote!(*#at = vgetq_lane_f32::<0>(#value);),
+            Elem::U32 => quote!(*#at = vgetq_lane_s32::<0>(#value) as u32;),
+            Elem::I8 => quote!(*#at = vgetq_lane_s32::<0>(#value) as i8;),
         }
     }
 
     fn prelude(&self) -> Vec<Item> {
         let helper = |name: &str, doc: &str, params: &[&str], vector: TokenStream, lines: &[TokenStream]| {
-            let name = Ident::new(name, Span::call_site());
-            Item::Function(emit::Function {
-                docs: vec![doc.to_string()],
-                attrs: vec![quote!(inline), quote!(target_feature(enable = "neon"))],
-                head: quote!(pub fn #name),
-                params: params
-                    .iter()
-                    .map(|p| {
-                        let p = Ident::new(p, Span::call_site());
-                        quote!(#p: #vector)
-                    })
-                    .collect(),
-                returns: Some(vector),
-                body: lines.iter().cloned().map(emit::Stmt::Line).collect(),
-            })
+            let params = params.iter().map(|p| {
+                let p = Ident::new(p, Span::call_site());
+                quote!(#p: #vector)
+            });
+            function((quote!(pub fn), name), doc, params.collect(), Some(vector.clone()), lines)
         };
         // `vmaxq_f32` gives NaN where an operand is NaN; these give the second operand, as on x86.
         vec![
@@ -185,6 +211,65 @@ impl Target for Neon {
                 quote!(int32x4_t),
                 &[quote!(let x = vminq_s32(x, vextq_s32::<2>(x, x));), quote!(vminq_s32(x, vrev64q_s32(x)))],
             ),
+            helper(
+                "reduce_add_int",
+                "The sum of all integers, in all lanes.",
+                &["x"],
+                quote!(int32x4_t),
+                &[quote!(let x = vaddq_s32(x, vextq_s32::<2>(x, x));), quote!(vaddq_s32(x, vrev64q_s32(x)))],
+            ),
+            helper(
+                "dot",
+                "`acc` plus the sum of four products of bytes in each lane; those of `w` are at most 127.",
+                &["acc", "w", "a"],
+                quote!(int32x4_t),
+                &[
+                    quote!(let (w, a) = (vreinterpretq_s8_s32(w), vreinterpretq_s8_s32(a));),
+                    quote!(let low = vmull_s8(vget_low_s8(w), vget_low_s8(a));),
+                    quote!(let high = vmull_high_s8(w, a);),
+                    quote!(vpadalq_s16(acc, vpaddq_s16(low, high))),
+                ],
+            ),
+            function(
+                (quote!(pub unsafe fn), "widen"),
+                "Four signed bytes at `at`, which need not be aligned, as integers.",
+                vec![quote!(at: *const i8)],
+                Some(quote!(int32x4_t)),
+                &[
+                    quote!(let bytes = vreinterpret_s8_u32(vdup_n_u32(unsafe { at.cast::<u32>().read_unaligned() }));),
+                    quote!(vmovl_s16(vget_low_s16(vmovl_s8(bytes)))),
+                ],
+            ),
+            function(
+                (quote!(pub unsafe fn), "narrow"),
+                "The low byte of each lane to `at`, which need not be aligned.",
+                vec![quote!(at: *mut i8), quote!(x: int32x4_t)],
+                None,
+                &[
+                    quote!(let x = vmovn_s32(x);),
+                    quote!(let x = vmovn_s16(vcombine_s16(x, x));),
+                    quote!(unsafe { at.cast::<u32>().write_unaligned(vget_lane_u32::<0>(vreinterpret_u32_s8(x))) }),
+                ],
+            ),
         ]
     }
+}
+
+/// A helper of the prelude.
+fn function(
+    (head, name): (TokenStream, &str),
+    doc: &str,
+    params: Vec<TokenStream>,
+    returns: Option<TokenStream>,
+    lines: &[TokenStream],
+) -> Item {
+    let name = Ident::new(name, Span::call_site());
+    Item::Function(emit::Function {
+        docs: vec![doc.to_string()],
+        attrs: vec![quote!(inline), quote!(target_feature(enable = "neon"))],
+        head: quote!(#head #name),
+        params,
+        returns,
+        body: lines.iter().cloned().map(emit::Stmt::Line).collect(),
+    })
 }

@@ -38,6 +38,20 @@ impl Target for Simd128 {
         quote!(v128)
     }
 
+    fn load(&self, elem: Elem, at: &TokenStream) -> TokenStream {
+        match elem {
+            Elem::F32 | Elem::U32 => quote!(v128_load(#at.cast())),
+            Elem::I8 => quote!(i32x4_extend_low_i16x8(i16x8_extend_low_i8x16(v128_load32_zero(#at.cast())))),
+        }
+    }
+
+    fn broadcast(&self, elem: Elem, at: &TokenStream) -> TokenStream {
+        match elem {
+            Elem::F32 | Elem::U32 => quote!(v128_load32_splat(#at.cast())),
+            Elem::I8 => quote!(i32x4_splat(i32::from(*#at))),
+        }
+    }
+
     fn op(&self, op: &Op, _ty: Ty, regs: &[TokenStream], at: &TokenStream) -> TokenStream {
         let call = |name: &str| {
             let f = Ident::new(name, Span::call_site());
@@ -57,12 +71,16 @@ impl Target for Simd128 {
                 let lanes = (0..4).map(|i| Literal::i32_unsuffixed(from + i));
                 quote!(i32x4(#(#lanes),*))
             }
-            Op::Load(..) => quote!(v128_load(#at.cast())),
-            Op::Broadcast(..) => quote!(v128_load32_splat(#at.cast())),
+            // Printed by `load` and `broadcast`.
+            Op::Load(..) | Op::Broadcast(..) => TokenStream::new(),
             Op::Unary(op, _) => match op {
                 UnaryOp::Sqrt => call("f32x4_sqrt"),
                 UnaryOp::RoundEven => call("f32x4_nearest"),
                 UnaryOp::ToInt => call("i32x4_trunc_sat_f32x4"),
+                UnaryOp::RoundToInt => {
+                    let [a] = regs else { return TokenStream::new() };
+                    quote!(i32x4_trunc_sat_f32x4(f32x4_nearest(#a)))
+                }
                 UnaryOp::ToFloat => call("f32x4_convert_i32x4"),
                 UnaryOp::BitsToInt | UnaryOp::BitsToFloat => regs[0].clone(),
             },
@@ -77,6 +95,8 @@ impl Target for Simd128 {
                     if *op == BinaryOp::Min { quote!(f32x4_pmin(#b, #a)) } else { quote!(f32x4_pmax(#b, #a)) }
                 }
                 BinaryOp::AddInt => call("i32x4_add"),
+                BinaryOp::SubInt => call("i32x4_sub"),
+                BinaryOp::MulInt => call("i32x4_mul"),
                 BinaryOp::And => call("v128_and"),
                 BinaryOp::Or => call("v128_or"),
                 BinaryOp::Xor => call("v128_xor"),
@@ -87,6 +107,20 @@ impl Target for Simd128 {
                 let [a] = regs else { return TokenStream::new() };
                 let by = Literal::u32_unsuffixed(*by);
                 quote!(i32x4_shl(#a, #by))
+            }
+            Op::ShiftRight(_, by) => {
+                let [a] = regs else { return TokenStream::new() };
+                let by = Literal::u32_unsuffixed(*by);
+                quote!(u32x4_shr(#a, #by))
+            }
+            Op::ShiftRightSigned(_, by) => {
+                let [a] = regs else { return TokenStream::new() };
+                let by = Literal::u32_unsuffixed(*by);
+                quote!(i32x4_shr(#a, #by))
+            }
+            Op::Dot(..) => {
+                let [w, a, acc] = regs else { return TokenStream::new() };
+                quote!(dot(#acc, #w, #a))
             }
             Op::Compare(op, ..) => match op {
                 CompareOp::Less => call("f32x4_lt"),
@@ -101,32 +135,31 @@ impl Target for Simd128 {
                 ReduceOp::Add => call("reduce_add"),
                 ReduceOp::Max => call("reduce_max"),
                 ReduceOp::MinInt => call("reduce_min_int"),
+                ReduceOp::AddInt => call("reduce_add_int"),
             },
             Op::Copy(_) => regs[0].clone(),
         }
     }
 
-    fn store(&self, _elem: Elem, _ty: Ty, at: &TokenStream, value: &TokenStream) -> TokenStream {
-        quote!(v128_store(#at.cast(), #value);)
+    fn store(&self, elem: Elem, at: &TokenStream, value: &TokenStream) -> TokenStream {
+        match elem {
+            Elem::F32 | Elem::U32 => quote!(v128_store(#at.cast(), #value);),
+            Elem::I8 => quote!(v128_store32_lane::<0>(narrow(#value), #at.cast());),
+        }
     }
 
-    fn store_one(&self, _elem: Elem, _ty: Ty, at: &TokenStream, value: &TokenStream) -> TokenStream {
-        quote!(v128_store32_lane::<0>(#value, #at.cast());)
+    fn store_one(&self, elem: Elem, at: &TokenStream, value: &TokenStream) -> TokenStream {
+        match elem {
+            Elem::F32 | Elem::U32 => quote!(v128_store32_lane::<0>(#value, #at.cast());),
+            Elem::I8 => quote!(v128_store8_lane::<0>(#value, #at.cast());),
+        }
     }
 
     fn prelude(&self) -> Vec<Item> {
         let tree = |name: &str, doc: &str, fold: &dyn Fn(TokenStream) -> TokenStream| {
-            let name = Ident::new(name, Span::call_site());
             let (far, near) =
                 (fold(quote!(i32x4_shuffle::<2, 3, 0, 1>(x, x))), fold(quote!(i32x4_shuffle::<1, 0, 3, 2>(x, x))));
-            Item::Function(emit::Function {
-                docs: vec![doc.to_string()],
-                attrs: vec![quote!(inline), quote!(target_feature(enable = "simd128"))],
-                head: quote!(pub fn #name),
-                params: vec![quote!(x: v128)],
-                returns: Some(quote!(v128)),
-                body: vec![emit::Stmt::Line(quote!(let x = #far;)), emit::Stmt::Line(near)],
-            })
+            function(name, doc, &["x"], &[quote!(let x = #far;), near])
         };
         vec![
             Item::Line {
@@ -139,6 +172,43 @@ impl Target for Simd128 {
             tree("reduce_add", "The sum of all lanes, in all lanes.", &|y| quote!(f32x4_add(x, #y))),
             tree("reduce_max", "The largest lane, in all lanes.", &|y| quote!(f32x4_pmax(#y, x))),
             tree("reduce_min_int", "The smallest integer, in all lanes.", &|y| quote!(i32x4_min(x, #y))),
+            tree("reduce_add_int", "The sum of all integers, in all lanes.", &|y| quote!(i32x4_add(x, #y))),
+            function(
+                "narrow",
+                "The low byte of each lane, in the low four bytes.",
+                &["x"],
+                &[quote!(i8x16_shuffle::<0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12>(x, x))],
+            ),
+            function(
+                "dot",
+                "`acc` plus the sum of four products of bytes in each lane; those of `w` are at most 127.",
+                &["acc", "w", "a"],
+                &[
+                    quote!(let low = i32x4_dot_i16x8(i16x8_extend_low_i8x16(w), i16x8_extend_low_i8x16(a));),
+                    quote!(let high = i32x4_dot_i16x8(i16x8_extend_high_i8x16(w), i16x8_extend_high_i8x16(a));),
+                    quote!(let even = i32x4_shuffle::<0, 2, 4, 6>(low, high);),
+                    quote!(let odd = i32x4_shuffle::<1, 3, 5, 7>(low, high);),
+                    quote!(i32x4_add(acc, i32x4_add(even, odd))),
+                ],
+            ),
         ]
     }
+}
+
+/// A helper of the prelude.
+fn function(name: &str, doc: &str, params: &[&str], lines: &[TokenStream]) -> Item {
+    let ident = |name: &str| Ident::new(name, Span::call_site());
+    let params = params.iter().map(|p| {
+        let p = ident(p);
+        quote!(#p: v128)
+    });
+    let name = ident(name);
+    Item::Function(emit::Function {
+        docs: vec![doc.to_string()],
+        attrs: vec![quote!(inline), quote!(target_feature(enable = "simd128"))],
+        head: quote!(pub fn #name),
+        params: params.collect(),
+        returns: Some(quote!(v128)),
+        body: lines.iter().cloned().map(emit::Stmt::Line).collect(),
+    })
 }

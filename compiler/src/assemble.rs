@@ -5,6 +5,7 @@ use std::path::Path;
 use ir::SourceError;
 
 use crate::error::Error;
+use crate::lower::Formats;
 use crate::frontend::{Checkpoint, OpenOptions, tokenizer_section};
 use crate::output::Staging;
 use crate::package::{self, Identity, Package, WEIGHTS_NAME};
@@ -25,6 +26,8 @@ pub struct Options<'a> {
     pub dump: Option<&'a Path>,
     /// Read NaN and infinity in weights instead of refusing them.
     pub allow_non_finite: bool,
+    /// How matrices are stored.
+    pub formats: Formats,
 }
 
 /// A model that is ready to be written.
@@ -48,7 +51,7 @@ pub struct Assembled {
 /// Whatever is wrong with the checkpoint, except values that are not finite.
 pub fn assemble(model: &Path, options: &Options<'_>) -> Result<Assembled, Error> {
     let checkpoint = Checkpoint::open(model, &OpenOptions { allow_non_finite: options.allow_non_finite })?;
-    let prepared = pipeline::prepare(&checkpoint, &pipeline::Options { context: options.context, dump: options.dump })?;
+    let prepared = pipeline::prepare(&checkpoint, &pipeline::Options { context: options.context, dump: options.dump, formats: options.formats })?;
     let tokenizer = tokenizer_section(&checkpoint, &prepared.description)?;
     let name = match options.name {
         Some(name) => name.to_owned(),
@@ -86,16 +89,15 @@ impl Assembled {
         file.reserve(self.weight_file_bytes())?;
         file.section("tokenizer", &self.tokenizer)?;
         file.begin("weights")?;
-        let mut write = |floats: &[f32]| -> Result<(), PackError> {
-            file.write_f32(floats)?;
+        let mut write = |words: &[u32]| -> Result<(), PackError> {
+            file.write_u32(words)?;
             Ok(progress(file.position())?)
         };
         self.prepared.program.packs.write(&self.prepared.weights, &self.checkpoint, &mut write, &|_| {}).map_err(
             |e| match e {
                 PackError::Own(e) => e,
-                // The reason names the file and the tensor already.
-                PackError::Source(SourceError::Read { reason, .. }) => self.input(reason),
-                PackError::Source(e) => self.input(e.to_string()),
+                // What it was decides between bad input and a broken disk.
+                PackError::Source(e) => self.checkpoint.failure().unwrap_or_else(|| self.input(e.to_string())),
             },
         )?;
         file.finish()?;

@@ -12,6 +12,7 @@ pub mod pack;
 pub mod package;
 pub mod passes;
 pub mod pipeline;
+pub mod quant;
 pub mod simulate;
 pub mod weightfile;
 mod xxh64;

@@ -1,14 +1,19 @@
 //! Weights in the order and layout in which the kernels read them.
 //!
-//! Every matrix is `[line][depth][16]`: 16 output channels beside each other for each input. A pack
-//! is written in pieces of whole lines, so that no tensor has to be in memory whole.
+//! Every matrix is `[line][depth][16]`: 16 output channels beside each other for each input. A
+//! quantized one holds words of bytes or nibbles in that order and after them a scale for each
+//! output channel. A pack is written in pieces of whole lines, so that no tensor has to be in memory
+//! whole.
 
 use std::ops::Range;
 
 use ir::{SourceError, TensorSource, WeightId, Weights};
 use kernels::LANES;
 use kernels::library::lines;
+use kernels::library::matrix::Format;
 use rayon::prelude::*;
+
+use crate::quant::{self, Entry, Scaled, Sums};
 
 /// A packed weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,9 +33,9 @@ pub struct Pack {
     pub name: String,
     /// Layout and source.
     pub kind: Kind,
-    /// First float in the file's weights section.
+    /// First word in the file's weights section.
     pub at: usize,
-    /// Floats, whole lines.
+    /// Words, whole lines.
     pub floats: usize,
 }
 
@@ -48,6 +53,8 @@ pub enum Kind {
         depth: usize,
         /// Channels of a plane of inputs that is padded to whole lines.
         gap: Option<usize>,
+        /// How it is stored.
+        format: Format,
     },
     /// `[outputs, 3, 3, 3]` to `[line][row][column][channel][16]`.
     Stem {
@@ -86,7 +93,7 @@ impl Packs {
         self.packs.iter()
     }
 
-    /// Floats of one pack.
+    /// Words of one pack.
     pub fn floats(&self, id: PackId) -> usize {
         self.packs[id.0].floats
     }
@@ -96,9 +103,15 @@ impl Packs {
         4 * self.packs[id.0].at
     }
 
-    /// Floats of all packs.
+    /// Words of all packs.
     pub fn total(&self) -> usize {
         self.floats
+    }
+
+    /// Words from the beginning of a quantized matrix to its scales.
+    pub fn scales_at(&self, id: PackId) -> usize {
+        let (lines, words) = self.packs[id.0].unit();
+        lines * words
     }
 
     /// Name of a pack.
@@ -118,11 +131,19 @@ impl Packs {
     }
 
     /// A matrix `[outputs, depth]`.
-    pub fn matrix(&mut self, name: &str, weight: WeightId, outputs: usize, depth: usize, gap: Option<usize>) -> PackId {
+    pub fn matrix(
+        &mut self,
+        name: &str,
+        weight: WeightId,
+        (outputs, depth): (usize, usize),
+        gap: Option<usize>,
+        format: Format,
+    ) -> PackId {
         // Planes that fill their lines leave no gap.
         let gap = gap.filter(|g| !g.is_multiple_of(LANES));
-        let physical = physical_depth(depth, gap);
-        self.add(name, Kind::Matrix { weight, outputs, depth, gap }, lines(outputs) * physical * LANES)
+        let scales = if format == Format::F32 { 0 } else { lines(outputs) * LANES };
+        let words = lines(outputs) * format.line_words(physical_depth(depth, gap)) + scales;
+        self.add(name, Kind::Matrix { weight, outputs, depth, gap, format }, words)
     }
 
     /// The stem's first convolution.
@@ -160,8 +181,8 @@ impl Packs {
         self.add(name, Kind::Table(values), floats)
     }
 
-    /// Evaluates all packs in order and hands their floats to `write`, piece by piece; `progress`
-    /// gets the floats written so far.
+    /// Evaluates all packs in order and hands their words to `write`, piece by piece; `progress`
+    /// gets the words written so far. Returns what quantization cost each matrix.
     ///
     /// # Errors
     /// A tensor that cannot be read, or what `write` gives.
@@ -169,24 +190,39 @@ impl Packs {
         &self,
         weights: &Weights,
         source: &dyn TensorSource,
-        write: &mut dyn FnMut(&[f32]) -> Result<(), E>,
+        write: &mut dyn FnMut(&[u32]) -> Result<(), E>,
         progress: &dyn Fn(usize),
-    ) -> Result<(), E> {
+    ) -> Result<Vec<Entry>, E> {
         let pieces: Vec<(&Pack, Range<usize>)> =
             self.packs.iter().flat_map(|p| p.pieces().map(move |r| (p, r))).collect();
-        let mut done = 0;
+        let (mut done, mut entries) = (0, Vec::new());
+        let (mut scales, mut sums) = (Vec::new(), Sums::default());
         for batch in pieces.chunks(BATCH) {
-            let made: Vec<Result<Vec<f32>, SourceError>> =
+            let made: Vec<Result<Piece, SourceError>> =
                 batch.par_iter().map(|(pack, units)| pack.piece(weights, source, units.clone())).collect();
-            for floats in made {
-                let floats = floats?;
-                write(&floats)?;
-                done += floats.len();
+            for ((pack, units), made) in batch.iter().zip(made) {
+                let mut made = made?;
+                for line in &made.scaled {
+                    scales.extend(line.scales.map(f32::to_bits));
+                    sums += line.sums;
+                }
+                if let Some(format) = pack.quantized().filter(|_| units.end == pack.unit().0) {
+                    made.words.append(&mut scales);
+                    entries.push(pack.entry(format, std::mem::take(&mut sums)));
+                }
+                write(&made.words)?;
+                done += made.words.len();
                 progress(done);
             }
         }
-        Ok(())
+        Ok(entries)
     }
+}
+
+/// A part of a pack: whole lines, and what belongs to each quantized one.
+struct Piece {
+    words: Vec<u32>,
+    scaled: Vec<Scaled>,
 }
 
 /// Floats of a piece: small enough that the pieces of a batch stay far below the memory bound.
@@ -203,10 +239,29 @@ fn physical_depth(depth: usize, gap: Option<usize>) -> usize {
 }
 
 impl Pack {
-    /// Lines of a unit-divisible layout, and floats of each.
+    /// The format of a quantized matrix.
+    fn quantized(&self) -> Option<quant::Format> {
+        match &self.kind {
+            Kind::Matrix { format: Format::Bytes { .. }, .. } => Some(quant::Format::Int8),
+            Kind::Matrix { format: Format::Nibbles, .. } => Some(quant::Format::Int4),
+            _ => None,
+        }
+    }
+
+    fn entry(&self, format: quant::Format, sums: Sums) -> Entry {
+        let weights = match &self.kind {
+            Kind::Matrix { outputs, depth, .. } => outputs * depth,
+            _ => 0,
+        };
+        Entry::new(self.name.clone(), format, weights, 4 * self.floats, sums)
+    }
+
+    /// Lines of a unit-divisible layout, and words of each.
     fn unit(&self) -> (usize, usize) {
         match &self.kind {
-            Kind::Matrix { outputs, depth, gap, .. } => (lines(*outputs), physical_depth(*depth, *gap) * LANES),
+            Kind::Matrix { outputs, depth, gap, format, .. } => {
+                (lines(*outputs), format.line_words(physical_depth(*depth, *gap)))
+            }
             Kind::Stem { outputs, .. } => (lines(*outputs), 27 * LANES),
             Kind::Depthwise { .. } | Kind::Vector { .. } | Kind::Table(_) => (1, self.floats),
         }
@@ -218,8 +273,53 @@ impl Pack {
         (0..units).step_by(step).map(move |first| first..(first + step).min(units))
     }
 
+    /// The words of units `units`.
+    fn piece(&self, weights: &Weights, source: &dyn TensorSource, units: Range<usize>) -> Result<Piece, SourceError> {
+        if self.quantized().is_some() {
+            return self.quantized_piece(weights, source, units);
+        }
+        let floats = self.floats_of(weights, source, units)?;
+        Ok(Piece { words: floats.into_iter().map(f32::to_bits).collect(), scaled: Vec::new() })
+    }
+
+    fn quantized_piece(
+        &self,
+        weights: &Weights,
+        source: &dyn TensorSource,
+        units: Range<usize>,
+    ) -> Result<Piece, SourceError> {
+        let Kind::Matrix { weight, outputs, depth, gap, format } = &self.kind else {
+            return Ok(Piece { words: Vec::new(), scaled: Vec::new() });
+        };
+        let (depth, gap) = (*depth, *gap);
+        let rows = units.start * LANES..(units.end * LANES).min(*outputs);
+        let mut values = weights.eval_rows(*weight, rows, source)?;
+        let physical = physical_depth(depth, gap);
+        if let Some(plane) = gap {
+            let mut spread = vec![0.0; values.len() / depth * physical];
+            for (from, to) in values.chunks_exact(depth).zip(spread.chunks_exact_mut(physical)) {
+                for (c, v) in from.iter().enumerate() {
+                    to[c / plane * lines(plane) * LANES + c % plane] = *v;
+                }
+            }
+            values = spread;
+        }
+        let line_words = self.unit().1;
+        let mut words = vec![0; units.len() * line_words];
+        let made: Result<Vec<Scaled>, quant::NotFinite> = words
+            .chunks_exact_mut(line_words)
+            .zip(values.chunks(physical * LANES))
+            .map(|(words, rows)| match format {
+                Format::Nibbles => quant::int4(rows, physical, None, words),
+                Format::F32 | Format::Bytes { .. } => quant::int8(rows, physical, None, words),
+            })
+            .collect();
+        let scaled = made.map_err(|e| SourceError::Read { name: self.name.clone(), reason: e.to_string() })?;
+        Ok(Piece { words, scaled })
+    }
+
     /// The floats of units `units`.
-    fn piece(
+    fn floats_of(
         &self,
         weights: &Weights,
         source: &dyn TensorSource,
@@ -227,7 +327,7 @@ impl Pack {
     ) -> Result<Vec<f32>, SourceError> {
         let mut out = vec![0.0; units.len() * self.unit().1];
         match &self.kind {
-            Kind::Matrix { weight, outputs, depth, gap } => {
+            Kind::Matrix { weight, outputs, depth, gap, .. } => {
                 let rows = units.start * LANES..(units.end * LANES).min(*outputs);
                 let values = weights.eval_rows(*weight, rows, source)?;
                 let physical = physical_depth(*depth, *gap);

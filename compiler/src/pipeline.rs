@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
+use codegen_avx2::Level;
 use ir::{Graph, Weights};
 use kernels::Target;
 use models::Description;
 
 use crate::error::Error;
 use crate::frontend::{Checkpoint, describe};
-use crate::lower::{self, Program};
+use crate::lower::{self, Formats, Program};
 use crate::memory::{self, Memory};
 use crate::passes;
 
@@ -22,6 +23,8 @@ pub struct Options<'a> {
     pub context: Option<usize>,
     /// Where to write the graphs after each pass.
     pub dump: Option<&'a Path>,
+    /// How matrices are stored.
+    pub formats: Formats,
 }
 
 /// A model ready to be emitted.
@@ -52,7 +55,8 @@ pub struct Prepared {
 pub fn prepare(checkpoint: &Checkpoint, options: &Options<'_>) -> Result<Prepared, Error> {
     let described = describe(checkpoint)?;
     let description = described.description;
-    let refused = |what: &str, e: &dyn std::fmt::Display| Error::input("config.json", what, e.to_string());
+    let config = checkpoint.folder().join("config.json").display().to_string();
+    let refused = |what: &str, e: &dyn std::fmt::Display| Error::input(&config, what, e.to_string());
     let limit = description.text.max_positions;
     let context = options.context.unwrap_or(DEFAULT_CONTEXT.min(limit));
     if context > limit || context < description.vision.tokens() + 16 {
@@ -65,12 +69,13 @@ pub fn prepare(checkpoint: &Checkpoint, options: &Options<'_>) -> Result<Prepare
     let vision = models::vision(&description, &mut weights).map_err(|e| refused("the vision tower", &e))?;
     let decoder = models::decoder(&description, &mut weights).map_err(|e| refused("the decoder", &e))?;
     let table = models::embedding(&description, &mut weights);
-    let vision = passes::run_all(vision, &mut weights, options.dump).map_err(|e| pass_error(&e))?;
-    let decoder = passes::run_all(decoder, &mut weights, options.dump).map_err(|e| pass_error(&e))?;
-    let targets: Vec<Box<dyn Target>> =
-        codegen_avx2::Level::ALL.into_iter().map(|l| Box::new(l) as Box<dyn Target>).collect();
-    let lowered =
-        lower::lower(&description, &vision, &decoder, table, &mut weights, &targets, &lower::Options { context });
+    let vision = passes::run_all(vision, &mut weights, options.dump).map_err(|e| pass_error(&config, &e))?;
+    let decoder = passes::run_all(decoder, &mut weights, options.dump).map_err(|e| pass_error(&config, &e))?;
+    let formats = options.formats;
+    let levels: &[Level] = if formats == Formats::F32 { &Level::FLOAT } else { &Level::EXACT };
+    let targets: Vec<Box<dyn Target>> = levels.iter().map(|l| Box::new(*l) as Box<dyn Target>).collect();
+    let told = lower::Options { context, formats };
+    let lowered = lower::lower(&description, &vision, &decoder, table, &mut weights, &targets, &told);
     let program = lowered.map_err(|e| match e {
         lower::LowerError::Unsupported { .. } => refused("the model", &e),
         e => Error::Bug(e.to_string()),
@@ -79,9 +84,9 @@ pub fn prepare(checkpoint: &Checkpoint, options: &Options<'_>) -> Result<Prepare
     Ok(Prepared { description, notes: described.notes, vision, decoder, weights, targets, program, memory })
 }
 
-fn pass_error(e: &passes::PassError) -> Error {
+fn pass_error(config: &str, e: &passes::PassError) -> Error {
     match e {
-        passes::PassError::Refused { node, reason } => Error::input("config.json", node.clone(), reason.clone()),
+        passes::PassError::Refused { node, reason } => Error::input(config, node.clone(), reason.clone()),
         passes::PassError::Dump { path, error } => {
             Error::Environment(format!("cannot write {}: {error}", path.display()))
         }
@@ -94,16 +99,16 @@ impl Prepared {
     ///
     /// # Errors
     /// A tensor that cannot be read.
-    pub fn packed(&self, checkpoint: &Checkpoint) -> Result<Vec<f32>, Error> {
-        let mut floats = Vec::with_capacity(self.program.packs.total());
-        let mut keep = |piece: &[f32]| {
-            floats.extend_from_slice(piece);
+    pub fn packed(&self, checkpoint: &Checkpoint) -> Result<Vec<u32>, Error> {
+        let mut words = Vec::with_capacity(self.program.packs.total());
+        let mut keep = |piece: &[u32]| {
+            words.extend_from_slice(piece);
             Ok::<(), ir::SourceError>(())
         };
         self.program
             .packs
             .write(&self.weights, checkpoint, &mut keep, &|_| {})
             .map_err(|e| checkpoint.failure().unwrap_or_else(|| Error::Bug(e.to_string())))?;
-        Ok(floats)
+        Ok(words)
     }
 }

@@ -4,6 +4,7 @@ use kernels::{Fault, Memory as Buffers, ParamKind, Place as At, Target, interpre
 
 use crate::lower::{Phase, Place, Program, Step};
 use crate::memory::Memory;
+use crate::pack::PackId;
 
 /// A program with its memory.
 pub struct Simulation<'a> {
@@ -19,29 +20,29 @@ const WEIGHTS: usize = 1;
 const SCRATCH: usize = 2;
 
 impl<'a> Simulation<'a> {
-    /// The program at one level; `weights` are the packed floats.
+    /// The program at one level; `weights` are the packed words.
     pub fn new(
         program: &'a Program,
         memory: &'a Memory,
         level: usize,
         target: &'a dyn Target,
-        weights: &[f32],
+        weights: &[u32],
     ) -> Self {
         let mut buffers = Buffers::default();
         buffers.zeros(memory.total / 4);
-        buffers.floats(weights);
+        buffers.words(weights);
         buffers.zeros(program.scratch_bytes / 4);
         Simulation { program, memory, level, target, buffers }
     }
 
-    /// Element of the arena where a slot begins.
+    /// Byte of the arena where a slot begins.
     fn slot(&self, slot: crate::lower::SlotId) -> usize {
-        self.memory.offsets[slot.0] / 4
+        self.memory.offsets[slot.0]
     }
 
     /// Writes floats to a slot.
     pub fn set(&mut self, slot: crate::lower::SlotId, at: usize, values: &[f32]) {
-        let start = self.slot(slot) + at;
+        let start = self.slot(slot) / 4 + at;
         for (to, value) in self.buffers.buffers[ARENA][start..].iter_mut().zip(values) {
             *to = value.to_bits();
         }
@@ -49,15 +50,20 @@ impl<'a> Simulation<'a> {
 
     /// Reads floats of a slot.
     pub fn get(&self, slot: crate::lower::SlotId, at: usize, n: usize) -> Vec<f32> {
-        self.buffers.read(At { buffer: ARENA, at: self.slot(slot) + at }, n)
+        self.buffers.read(At { buffer: ARENA, at: self.slot(slot) + 4 * at }, n)
     }
 
     /// Writes a token's row.
     pub fn embed(&mut self, id: u32, row: usize, pitch: usize) -> Result<(), Fault> {
         let kernel = legalize(&self.program.embed[self.level], self.target);
-        let table = At { buffer: WEIGHTS, at: self.program.packs.offset(self.program.embed_table) / 4 };
-        let to = At { buffer: ARENA, at: self.slot(self.program.io.rows) + row * pitch };
-        interpret(&kernel, &mut self.buffers, &[table, to], &[i64::from(id)])
+        let table = At { buffer: WEIGHTS, at: self.program.packs.offset(self.program.embed_table) };
+        let to = At { buffer: ARENA, at: self.slot(self.program.io.rows) + 4 * row * pitch };
+        let mut places = vec![table];
+        if kernel.pointers().count() == 3 {
+            places.push(self.scales(self.program.embed_table));
+        }
+        places.push(to);
+        interpret(&kernel, &mut self.buffers, &places, &[i64::from(id)])
     }
 
     /// Runs a phase with the work divided among `threads`; `seen` is called after each step.
@@ -93,10 +99,16 @@ impl<'a> Simulation<'a> {
         Ok(())
     }
 
+    fn scales(&self, pack: PackId) -> At {
+        let packs = &self.program.packs;
+        At { buffer: WEIGHTS, at: packs.offset(pack) + 4 * packs.scales_at(pack) }
+    }
+
     fn place(&self, place: Place) -> At {
         match place {
-            Place::Weight(pack) => At { buffer: WEIGHTS, at: self.program.packs.offset(pack) / 4 },
-            Place::Slot(slot, at) => At { buffer: ARENA, at: self.slot(slot) + at },
+            Place::Weight(pack) => At { buffer: WEIGHTS, at: self.program.packs.offset(pack) },
+            Place::Scales(pack) => self.scales(pack),
+            Place::Slot(slot, at) => At { buffer: ARENA, at: self.slot(slot) + 4 * at },
             Place::Scratch => At { buffer: SCRATCH, at: 0 },
         }
     }

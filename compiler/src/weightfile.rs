@@ -19,7 +19,7 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, grouped};
+use crate::error::Error;
 use crate::xxh64::Xxh64;
 
 /// Format version.
@@ -44,6 +44,8 @@ pub struct WeightFileWriter {
     digest: [u8; 32],
     /// Bytes from the start of the file, buffered ones included.
     end: u64,
+    /// Bytes that were reserved, for messages; 0 while unknown.
+    needed: u64,
     sections: Vec<Section>,
     open: Option<Xxh64>,
 }
@@ -67,6 +69,7 @@ impl WeightFileWriter {
             buffer: Vec::with_capacity(BUFFER),
             digest,
             end: HEADER,
+            needed: 0,
             sections: Vec::new(),
             open: None,
         })
@@ -75,24 +78,21 @@ impl WeightFileWriter {
     /// Asks the file system for room, so that a full disk shows before the work and not after it. `bytes` is the
     /// expected size of the file.
     pub fn reserve(&mut self, bytes: u64) -> Result<(), Error> {
+        self.needed = bytes;
         #[cfg(target_os = "linux")]
         {
             use std::os::fd::AsRawFd;
-            let Ok(len) = libc::off_t::try_from(bytes) else { return Err(self.no_room(bytes)) };
+            let no_room =
+                |code| Error::writing("reserve room for", &self.path, bytes)(io::Error::from_raw_os_error(code));
+            let Ok(len) = libc::off_t::try_from(bytes) else { return Err(no_room(libc::EFBIG)) };
             // SAFETY: the descriptor belongs to `self.file`, which is open for the whole call.
             let failed = unsafe { libc::posix_fallocate(self.file.as_raw_fd(), 0, len) };
             // Other errors mean that the file system has no such call, or that the size is not known yet.
-            if failed == libc::ENOSPC || failed == libc::EFBIG {
-                return Err(self.no_room(bytes));
+            if [libc::ENOSPC, libc::EDQUOT, libc::EFBIG].contains(&failed) {
+                return Err(no_room(failed));
             }
         }
-        let _ = bytes;
         Ok(())
-    }
-
-    fn no_room(&self, bytes: u64) -> Error {
-        let (path, bytes) = (self.path.display(), grouped(bytes));
-        Error::Environment(format!("{path} takes {bytes} bytes, and the disk has no room for them"))
     }
 
     /// Writes a whole section.
@@ -127,7 +127,7 @@ impl WeightFileWriter {
     }
 
     /// [`WeightFileWriter::write`] of numbers.
-    pub fn write_f32(&mut self, values: &[f32]) -> Result<(), Error> {
+    pub fn write_u32(&mut self, values: &[u32]) -> Result<(), Error> {
         let mut bytes = [0; 16 << 10];
         for chunk in values.chunks(bytes.len() / 4) {
             let bytes = &mut bytes[..4 * chunk.len()];
@@ -168,7 +168,7 @@ impl WeightFileWriter {
             file.write_all(&header)?;
             file.sync_all()
         };
-        write(&mut self.file).map_err(Error::io("write", &self.path))?;
+        write(&mut self.file).map_err(Error::writing("write", &self.path, self.needed))?;
         Ok(self.end)
     }
 
@@ -208,7 +208,7 @@ impl WeightFileWriter {
             self.flush()?;
         }
         if bytes.len() >= BUFFER {
-            self.file.write_all(bytes).map_err(Error::io("write", &self.path))?;
+            self.file.write_all(bytes).map_err(Error::writing("write", &self.path, self.needed))?;
         } else {
             self.buffer.extend_from_slice(bytes);
         }
@@ -217,7 +217,7 @@ impl WeightFileWriter {
     }
 
     fn flush(&mut self) -> Result<(), Error> {
-        self.file.write_all(&self.buffer).map_err(Error::io("write", &self.path))?;
+        self.file.write_all(&self.buffer).map_err(Error::writing("write", &self.path, self.needed))?;
         self.buffer.clear();
         Ok(())
     }

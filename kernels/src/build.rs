@@ -81,6 +81,16 @@ impl Builder {
         self.pointer(name, Elem::U32, Access::Write)
     }
 
+    /// A pointer parameter to words that are only read.
+    pub fn read_u32(&mut self, name: &str) -> Ptr {
+        self.pointer(name, Elem::U32, Access::Read)
+    }
+
+    /// A pointer parameter to signed bytes that are written.
+    pub fn write_i8(&mut self, name: &str) -> Ptr {
+        self.pointer(name, Elem::I8, Access::Write)
+    }
+
     /// A size parameter.
     pub fn size(&mut self, name: &str) -> Int {
         let var = self.var(name);
@@ -105,17 +115,26 @@ impl Builder {
         Reg(self.kernel.regs.len() as u32 - 1)
     }
 
+    fn elem(&self, ptr: Ptr) -> Elem {
+        self.kernel.pointers().nth(ptr.0 as usize).map_or(Elem::F32, |(_, elem, _)| elem)
+    }
+
     fn ty(&self, reg: Reg) -> Ty {
         self.kernel.regs[reg.0 as usize].ty
     }
 
     fn type_of(&self, op: &Op) -> Ty {
         match op {
-            Op::Splat(_) | Op::Load(..) | Op::Broadcast(..) | Op::MulAdd(..) | Op::NegMulAdd(..) => Ty::F32,
-            Op::SplatBits(_) | Op::SplatInt(_) | Op::Iota(_) | Op::ShiftLeft(..) => Ty::I32,
-            Op::Unary(UnaryOp::ToInt | UnaryOp::BitsToInt, _) => Ty::I32,
+            Op::Load(ptr, _) | Op::Broadcast(ptr, _) => match self.elem(*ptr) {
+                Elem::F32 => Ty::F32,
+                Elem::U32 | Elem::I8 => Ty::I32,
+            },
+            Op::Splat(_) | Op::MulAdd(..) | Op::NegMulAdd(..) => Ty::F32,
+            Op::SplatBits(_) | Op::SplatInt(_) | Op::Iota(_) | Op::Dot(..) => Ty::I32,
+            Op::ShiftLeft(..) | Op::ShiftRight(..) | Op::ShiftRightSigned(..) => Ty::I32,
+            Op::Unary(UnaryOp::ToInt | UnaryOp::RoundToInt | UnaryOp::BitsToInt, _) => Ty::I32,
             Op::Unary(_, _) => Ty::F32,
-            Op::Binary(BinaryOp::AddInt | BinaryOp::And | BinaryOp::Or | BinaryOp::Xor, ..) => Ty::I32,
+            Op::Binary(op, ..) if op.is_integer() => Ty::I32,
             Op::Binary(..) => Ty::F32,
             Op::Compare(..) => Ty::Mask,
             Op::Select(_, yes, _) => self.ty(*yes),

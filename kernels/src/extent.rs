@@ -27,7 +27,7 @@ impl fmt::Display for ExtentError {
     }
 }
 
-/// For every pointer parameter, the range of elements the kernel may touch when its size
+/// For every pointer parameter, the range of bytes the kernel may touch when its size
 /// parameters lie in the closed ranges `sizes`. An untouched pointer has an empty range.
 ///
 /// Outer loops with known bounds are walked, the rest is interval arithmetic: the ranges may be
@@ -74,7 +74,7 @@ fn walk(kernel: &Kernel, sizes: &[(i64, i64)], budget: i64, memo: &Memo) -> Resu
 struct Walk<'a> {
     kernel: &'a Kernel,
     vars: Vec<(i64, i64)>,
-    /// First element and one past the last, per pointer.
+    /// First byte and one past the last, per pointer.
     touched: Vec<Option<(i64, i64)>>,
     /// Iterations that may still be walked one by one, over the loops around this place.
     budget: i64,
@@ -88,7 +88,13 @@ impl Walk<'_> {
 
     fn touch(&mut self, ptr: Ptr, at: &Int, count: i64) -> Result<(), ExtentError> {
         let (low, high) = self.range(at);
-        self.touch_range(ptr, low, high + count)
+        let bytes = self.bytes(ptr);
+        self.touch_range(ptr, low * bytes, (high + count) * bytes)
+    }
+
+    /// Bytes of an element of a pointer.
+    fn bytes(&self, ptr: Ptr) -> i64 {
+        self.kernel.pointers().nth(ptr.0 as usize).map_or(1, |(_, elem, _)| elem.bytes() as i64)
     }
 
     fn touch_range(&mut self, ptr: Ptr, low: i64, high: i64) -> Result<(), ExtentError> {
@@ -114,6 +120,9 @@ impl Walk<'_> {
             | Op::MulAdd(..)
             | Op::NegMulAdd(..)
             | Op::ShiftLeft(..)
+            | Op::ShiftRight(..)
+            | Op::ShiftRightSigned(..)
+            | Op::Dot(..)
             | Op::Compare(..)
             | Op::Select(..)
             | Op::Reduce(..)
@@ -194,8 +203,8 @@ impl Walk<'_> {
         });
         for ((ptr, at), extent) in pointers.zip(inner) {
             if extent.start < extent.end {
-                let (low, high) = self.range(at);
-                self.touch_range(ptr, low + extent.start, high + extent.end)?;
+                let ((low, high), bytes) = (self.range(at), self.bytes(ptr));
+                self.touch_range(ptr, low * bytes + extent.start, high * bytes + extent.end)?;
             }
         }
         Ok(())

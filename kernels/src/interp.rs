@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::int::Int;
-use crate::ir::{Arg, BinaryOp, CompareOp, Kernel, Op, ParamKind, Ptr, ReduceOp, Reg, Stmt, UnaryOp};
+use crate::ir::{Arg, BinaryOp, CompareOp, Elem, Kernel, Op, ParamKind, Ptr, ReduceOp, Reg, Stmt, UnaryOp};
 
 /// Buffers of 32-bit elements; floats are held by their bits.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +19,12 @@ impl Memory {
         Place { buffer: self.buffers.len() - 1, at: 0 }
     }
 
+    /// Adds a buffer of words.
+    pub fn words(&mut self, values: &[u32]) -> Place {
+        self.buffers.push(values.to_vec());
+        Place { buffer: self.buffers.len() - 1, at: 0 }
+    }
+
     /// Adds a buffer of `n` zeros.
     pub fn zeros(&mut self, n: usize) -> Place {
         self.buffers.push(vec![0; n]);
@@ -27,16 +33,17 @@ impl Memory {
 
     /// The floats of a buffer.
     pub fn read(&self, place: Place, n: usize) -> Vec<f32> {
-        self.buffers[place.buffer][place.at..place.at + n].iter().map(|b| f32::from_bits(*b)).collect()
+        let first = place.at / 4;
+        self.buffers[place.buffer][first..first + n].iter().map(|b| f32::from_bits(*b)).collect()
     }
 }
 
-/// An element of a buffer: the value of a pointer.
+/// A byte of a buffer: the value of a pointer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The buffer.
     pub buffer: usize,
-    /// The element.
+    /// The byte; where elements are 32 bits wide, a multiple of four.
     pub at: usize,
 }
 
@@ -97,16 +104,49 @@ impl Machine<'_> {
         n.eval(&|v| self.vars[v.0 as usize]).ok_or_else(|| self.fault(format!("{n:?} is out of range")))
     }
 
-    /// The elements `at..at + n` of a pointer, checked: buffer and first element.
-    fn place(&self, ptr: Ptr, at: &Int, n: usize) -> Result<(usize, usize), Fault> {
+    /// The elements `at..at + n` of a pointer, checked: the place of the first, and their kind.
+    fn place(&self, ptr: Ptr, at: &Int, n: usize) -> Result<(Place, Elem), Fault> {
         let base = *self.pointers.get(ptr.0 as usize).ok_or_else(|| self.fault("too few pointers"))?;
-        let first = base.at + self.int(at)? as usize;
-        let len = self.memory.buffers[base.buffer].len();
-        if first + n > len {
-            let name = self.kernel.pointers().nth(ptr.0 as usize).map_or("?", |p| p.0);
-            return Err(self.fault(format!("{name}: elements {first}..{} of {len}", first + n)));
+        let (name, elem, _) =
+            self.kernel.pointers().nth(ptr.0 as usize).ok_or_else(|| self.fault("too few parameters"))?;
+        let first = base.at + self.int(at)? as usize * elem.bytes();
+        let (end, len) = (first + n * elem.bytes(), self.memory.buffers[base.buffer].len() * 4);
+        if end > len {
+            return Err(self.fault(format!("{name}: bytes {first}..{end} of {len}")));
         }
-        Ok((base.buffer, first))
+        if !first.is_multiple_of(elem.bytes()) {
+            return Err(self.fault(format!("{name}: byte {first} is not the first of an element")));
+        }
+        Ok((Place { buffer: base.buffer, at: first }, elem))
+    }
+
+    /// The elements at a place, widened to 32 bits.
+    fn load(&self, place: Place, elem: Elem, out: &mut [u32]) {
+        let buffer = &self.memory.buffers[place.buffer];
+        match elem {
+            Elem::F32 | Elem::U32 => out.copy_from_slice(&buffer[place.at / 4..][..out.len()]),
+            Elem::I8 => {
+                for (at, o) in (place.at..).zip(out) {
+                    *o = buffer[at / 4].to_le_bytes()[at % 4] as i8 as u32;
+                }
+            }
+        }
+    }
+
+    /// The `n` first lanes of a register to a place.
+    fn store(&mut self, place: Place, elem: Elem, from: Reg, n: usize) {
+        let values = &self.regs[from.0 as usize * self.kernel.lanes..][..n];
+        let buffer = &mut self.memory.buffers[place.buffer];
+        match elem {
+            Elem::F32 | Elem::U32 => buffer[place.at / 4..][..n].copy_from_slice(values),
+            Elem::I8 => {
+                for (at, value) in (place.at..).zip(values) {
+                    let mut word = buffer[at / 4].to_le_bytes();
+                    word[at % 4] = *value as u8;
+                    buffer[at / 4] = u32::from_le_bytes(word);
+                }
+            }
+        }
     }
 
     fn reg(&self, reg: Reg) -> &[u32] {
@@ -133,18 +173,20 @@ impl Machine<'_> {
                 result?;
             }
             Stmt::Store(ptr, at, src) => {
-                let (buffer, first) = self.place(*ptr, at, lanes)?;
-                let from = src.0 as usize * lanes;
-                self.memory.buffers[buffer][first..first + lanes].copy_from_slice(&self.regs[from..from + lanes]);
+                let (place, elem) = self.place(*ptr, at, lanes)?;
+                self.store(place, elem, *src, lanes);
             }
             Stmt::StoreOne(ptr, at, src) => {
-                let (buffer, first) = self.place(*ptr, at, 1)?;
-                self.memory.buffers[buffer][first] = self.reg(*src)[0];
+                let (place, elem) = self.place(*ptr, at, 1)?;
+                self.store(place, elem, *src, 1);
             }
             Stmt::CopyOne((to, to_at), (from, from_at)) => {
-                let (from_buffer, from_first) = self.place(*from, from_at, 1)?;
-                let (buffer, first) = self.place(*to, to_at, 1)?;
-                self.memory.buffers[buffer][first] = self.memory.buffers[from_buffer][from_first];
+                let (from, elem) = self.place(*from, from_at, 1)?;
+                let (to, _) = self.place(*to, to_at, 1)?;
+                if elem.bytes() != 4 {
+                    return Err(self.fault("bytes are not copied one by one"));
+                }
+                self.memory.buffers[to.buffer][to.at / 4] = self.memory.buffers[from.buffer][from.at / 4];
             }
             Stmt::LetInt(var, value) => self.vars[var.0 as usize] = self.int(value)?,
             Stmt::Loop(var, from, to, body) => {
@@ -162,8 +204,7 @@ impl Machine<'_> {
                 for arg in args {
                     match arg {
                         Arg::Ptr(ptr, at) => {
-                            let (buffer, at) = self.place(*ptr, at, 0)?;
-                            pointers.push(Place { buffer, at });
+                            pointers.push(self.place(*ptr, at, 0)?.0);
                         }
                         Arg::Size(n) => sizes.push(self.int(n)?),
                     }
@@ -182,12 +223,13 @@ impl Machine<'_> {
             Op::SplatInt(n) => out.fill(self.int(n)? as u32),
             Op::Iota(from) => out.iter_mut().enumerate().for_each(|(i, o)| *o = (from + i as i32) as u32),
             Op::Load(ptr, at) => {
-                let (buffer, first) = self.place(*ptr, at, lanes)?;
-                out.copy_from_slice(&self.memory.buffers[buffer][first..first + lanes]);
+                let (place, elem) = self.place(*ptr, at, lanes)?;
+                self.load(place, elem, out);
             }
             Op::Broadcast(ptr, at) => {
-                let (buffer, first) = self.place(*ptr, at, 1)?;
-                out.fill(self.memory.buffers[buffer][first]);
+                let (place, elem) = self.place(*ptr, at, 1)?;
+                self.load(place, elem, &mut out[..1]);
+                out.fill(out[0]);
             }
             Op::Unary(op, a) => out.iter_mut().zip(self.reg(*a)).for_each(|(o, a)| *o = unary(*op, *a)),
             Op::Binary(op, a, b) => {
@@ -197,6 +239,15 @@ impl Machine<'_> {
             Op::MulAdd(a, b, c) => self.fused(out, *a, *b, *c, 1.0),
             Op::NegMulAdd(a, b, c) => self.fused(out, *a, *b, *c, -1.0),
             Op::ShiftLeft(a, by) => out.iter_mut().zip(self.reg(*a)).for_each(|(o, a)| *o = a << by),
+            Op::ShiftRight(a, by) => out.iter_mut().zip(self.reg(*a)).for_each(|(o, a)| *o = a >> by),
+            Op::ShiftRightSigned(a, by) => {
+                out.iter_mut().zip(self.reg(*a)).for_each(|(o, a)| *o = (*a as i32 >> by) as u32);
+            }
+            Op::Dot(w, a, acc) => {
+                for (i, o) in out.iter_mut().enumerate() {
+                    *o = self.dot(self.reg(*w)[i], self.reg(*a)[i], self.reg(*acc)[i])?;
+                }
+            }
             Op::Compare(op, a, b) => {
                 let pairs = self.reg(*a).iter().zip(self.reg(*b));
                 out.iter_mut().zip(pairs).for_each(|(o, (a, b))| *o = compare(*op, *a, *b) as u32);
@@ -214,6 +265,7 @@ impl Machine<'_> {
                         tree[i] = match op {
                             ReduceOp::Add => binary(BinaryOp::Add, tree[i], tree[i + half]),
                             ReduceOp::Max => binary(BinaryOp::Max, tree[i], tree[i + half]),
+                            ReduceOp::AddInt => tree[i].wrapping_add(tree[i + half]),
                             ReduceOp::MinInt => (tree[i] as i32).min(tree[i + half] as i32) as u32,
                         };
                     }
@@ -224,6 +276,17 @@ impl Machine<'_> {
             Op::Copy(a) => out.copy_from_slice(self.reg(*a)),
         }
         Ok(())
+    }
+
+    fn dot(&self, w: u32, a: u32, acc: u32) -> Result<u32, Fault> {
+        let mut sum = acc as i32;
+        for (w, a) in w.to_le_bytes().into_iter().zip(a.to_le_bytes()) {
+            if w > 127 {
+                return Err(self.fault(format!("a weight byte is {w}, at most 127 is allowed")));
+            }
+            sum = sum.wrapping_add(i32::from(w) * i32::from(a as i8));
+        }
+        Ok(sum as u32)
     }
 
     fn fused(&self, out: &mut [u32], a: Reg, b: Reg, c: Reg, sign: f32) {
@@ -240,6 +303,7 @@ fn unary(op: UnaryOp, a: u32) -> u32 {
         UnaryOp::Sqrt => x.sqrt().to_bits(),
         UnaryOp::RoundEven => x.round_ties_even().to_bits(),
         UnaryOp::ToInt => (x as i32) as u32,
+        UnaryOp::RoundToInt => (x.round_ties_even() as i32) as u32,
         UnaryOp::ToFloat => (a as i32 as f32).to_bits(),
         UnaryOp::BitsToInt | UnaryOp::BitsToFloat => a,
     }
@@ -267,6 +331,8 @@ fn binary(op: BinaryOp, a: u32, b: u32) -> u32 {
             }
         }
         BinaryOp::AddInt => a.wrapping_add(b),
+        BinaryOp::SubInt => a.wrapping_sub(b),
+        BinaryOp::MulInt => a.wrapping_mul(b),
         BinaryOp::And => a & b,
         BinaryOp::Or => a | b,
         BinaryOp::Xor => a ^ b,

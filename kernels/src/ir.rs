@@ -28,8 +28,10 @@ pub enum Ty {
 pub enum Elem {
     /// 32-bit floats.
     F32,
-    /// 32-bit unsigned integers.
+    /// 32-bit words: unsigned integers, or four bytes a lane.
     U32,
+    /// Signed bytes. A load widens them to 32-bit integers, a store keeps the low byte of each lane.
+    I8,
 }
 
 impl Elem {
@@ -37,6 +39,7 @@ impl Elem {
     pub fn bytes(self) -> usize {
         match self {
             Elem::F32 | Elem::U32 => 4,
+            Elem::I8 => 1,
         }
     }
 }
@@ -77,6 +80,8 @@ pub enum UnaryOp {
     RoundEven,
     /// Float to integer, toward zero; in range by construction.
     ToInt,
+    /// Float to the nearest integer, ties to even; in range by construction.
+    RoundToInt,
     /// Integer to float.
     ToFloat,
     /// The same bits as an integer.
@@ -102,12 +107,27 @@ pub enum BinaryOp {
     Max,
     /// Integer sum, wrapping.
     AddInt,
+    /// Integer difference, wrapping.
+    SubInt,
+    /// Low half of an integer product.
+    MulInt,
     /// Bits of both.
     And,
     /// Bits of either.
     Or,
     /// Bits of one of the two.
     Xor,
+}
+
+impl BinaryOp {
+    /// Whether operands and result are integers.
+    pub fn is_integer(self) -> bool {
+        match self {
+            BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div | BinaryOp::Min | BinaryOp::Max => false,
+            BinaryOp::AddInt | BinaryOp::SubInt | BinaryOp::MulInt => true,
+            BinaryOp::And | BinaryOp::Or | BinaryOp::Xor => true,
+        }
+    }
 }
 
 /// Comparisons.
@@ -130,6 +150,8 @@ pub enum ReduceOp {
     Max,
     /// Smallest integer, signed.
     MinInt,
+    /// Sum of integers, wrapping.
+    AddInt,
 }
 
 /// A vector operation. Its result is a register.
@@ -157,6 +179,13 @@ pub enum Op {
     NegMulAdd(Reg, Reg, Reg),
     /// Integer shift to the left by a constant.
     ShiftLeft(Reg, u32),
+    /// Shift to the right by a constant, zeros from the left.
+    ShiftRight(Reg, u32),
+    /// Shift to the right by a constant, the sign from the left.
+    ShiftRightSigned(Reg, u32),
+    /// Of four bytes a lane: `acc + sum of w[i] * a[i]`. The bytes of `w` are at most 127, those of
+    /// `a` signed, so that no target saturates on the way: w, a, acc.
+    Dot(Reg, Reg, Reg),
     /// A comparison.
     Compare(CompareOp, Reg, Reg),
     /// `mask ? yes : no`.

@@ -118,6 +118,7 @@ impl Legalizer<'_> {
                     let (x, y) = (parts[i], parts[i + half]);
                     match reduce {
                         ReduceOp::Add => self.temp(&name, ty, Op::Binary(BinaryOp::Add, x, y), out),
+                        ReduceOp::AddInt => self.temp(&name, ty, Op::Binary(BinaryOp::AddInt, x, y), out),
                         ReduceOp::Max => self.temp(&name, ty, Op::Binary(BinaryOp::Max, x, y), out),
                         ReduceOp::MinInt => {
                             let less = self.temp(&name, Ty::Mask, Op::Compare(CompareOp::LessInt, x, y), out);
@@ -183,8 +184,9 @@ impl Legalizer<'_> {
             Op::Splat(_) | Op::SplatBits(_) | Op::SplatInt(_) | Op::Broadcast(..) | Op::Reduce(..) => true,
             Op::Iota(_) | Op::Load(..) => false,
             Op::Unary(_, a) | Op::ShiftLeft(a, _) | Op::Copy(a) => all(&[*a]),
+            Op::ShiftRight(a, _) | Op::ShiftRightSigned(a, _) => all(&[*a]),
             Op::Binary(_, a, b) | Op::Compare(_, a, b) => all(&[*a, *b]),
-            Op::MulAdd(a, b, c) | Op::NegMulAdd(a, b, c) | Op::Select(a, b, c) => all(&[*a, *b, *c]),
+            Op::MulAdd(a, b, c) | Op::NegMulAdd(a, b, c) | Op::Select(a, b, c) | Op::Dot(a, b, c) => all(&[*a, *b, *c]),
         }
     }
 
@@ -199,6 +201,9 @@ impl Legalizer<'_> {
             Op::MulAdd(a, b, c) => Op::MulAdd(of(a), of(b), of(c)),
             Op::NegMulAdd(a, b, c) => Op::NegMulAdd(of(a), of(b), of(c)),
             Op::ShiftLeft(a, by) => Op::ShiftLeft(of(a), *by),
+            Op::ShiftRight(a, by) => Op::ShiftRight(of(a), *by),
+            Op::ShiftRightSigned(a, by) => Op::ShiftRightSigned(of(a), *by),
+            Op::Dot(w, a, acc) => Op::Dot(of(w), of(a), of(acc)),
             Op::Compare(op, a, b) => Op::Compare(*op, of(a), of(b)),
             Op::Select(a, b, c) => Op::Select(of(a), of(b), of(c)),
             Op::Reduce(op, a) => Op::Reduce(*op, of(a)),

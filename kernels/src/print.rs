@@ -40,10 +40,17 @@ pub fn parameter_tokens(kernel: &Kernel) -> Vec<TokenStream> {
         .map(|param| {
             let name = ident(&param.name);
             let ty = match param.kind {
-                ParamKind::Ptr(_, Elem::F32, Access::Read) => quote!(*const f32),
-                ParamKind::Ptr(_, Elem::F32, Access::Write) => quote!(*mut f32),
-                ParamKind::Ptr(_, Elem::U32, Access::Read) => quote!(*const u32),
-                ParamKind::Ptr(_, Elem::U32, Access::Write) => quote!(*mut u32),
+                ParamKind::Ptr(_, elem, access) => {
+                    let elem = match elem {
+                        Elem::F32 => quote!(f32),
+                        Elem::U32 => quote!(u32),
+                        Elem::I8 => quote!(i8),
+                    };
+                    match access {
+                        Access::Read => quote!(*const #elem),
+                        Access::Write => quote!(*mut #elem),
+                    }
+                }
                 ParamKind::Size(_) => quote!(usize),
             };
             quote!(#name: #ty)
@@ -134,12 +141,17 @@ impl Printer<'_> {
         let ty = self.kernel.regs[dst.0 as usize].ty;
         match op {
             Op::Copy(a) => self.reg(*a),
-            Op::Load(ptr, at) | Op::Broadcast(ptr, at) => self.target.op(op, ty, &[], &self.address(*ptr, at)),
+            Op::Load(ptr, at) => self.target.load(self.pointer(*ptr).1, &self.address(*ptr, at)),
+            Op::Broadcast(ptr, at) => self.target.broadcast(self.pointer(*ptr).1, &self.address(*ptr, at)),
             Op::SplatInt(n) => self.target.op(op, ty, &[], &self.int_in(n, 2)),
             Op::Splat(_) | Op::SplatBits(_) | Op::Iota(_) => self.target.op(op, ty, &[], &none),
-            Op::Unary(_, a) | Op::ShiftLeft(a, _) | Op::Reduce(_, a) => self.target.op(op, ty, &[self.reg(*a)], &none),
+            Op::Unary(_, a)
+            | Op::ShiftLeft(a, _)
+            | Op::ShiftRight(a, _)
+            | Op::ShiftRightSigned(a, _)
+            | Op::Reduce(_, a) => self.target.op(op, ty, &[self.reg(*a)], &none),
             Op::Binary(_, a, b) | Op::Compare(_, a, b) => self.target.op(op, ty, &[self.reg(*a), self.reg(*b)], &none),
-            Op::MulAdd(a, b, c) | Op::NegMulAdd(a, b, c) | Op::Select(a, b, c) => {
+            Op::MulAdd(a, b, c) | Op::NegMulAdd(a, b, c) | Op::Select(a, b, c) | Op::Dot(a, b, c) => {
                 self.target.op(op, ty, &[self.reg(*a), self.reg(*b), self.reg(*c)], &none)
             }
         }
@@ -168,13 +180,11 @@ impl Printer<'_> {
             }
             Stmt::Store(ptr, at, reg) => {
                 let (_, elem, _) = self.pointer(*ptr);
-                let ty = self.kernel.regs[reg.0 as usize].ty;
-                S::Line(self.target.store(elem, ty, &self.address(*ptr, at), &self.reg(*reg)))
+                S::Line(self.target.store(elem, &self.address(*ptr, at), &self.reg(*reg)))
             }
             Stmt::StoreOne(ptr, at, reg) => {
                 let (_, elem, _) = self.pointer(*ptr);
-                let ty = self.kernel.regs[reg.0 as usize].ty;
-                S::Line(self.target.store_one(elem, ty, &self.address(*ptr, at), &self.reg(*reg)))
+                S::Line(self.target.store_one(elem, &self.address(*ptr, at), &self.reg(*reg)))
             }
             Stmt::CopyOne((to, to_at), (from, from_at)) => {
                 let (to, from) = (self.address(*to, to_at), self.address(*from, from_at));
@@ -196,13 +206,13 @@ impl Printer<'_> {
             Stmt::Call(callee, args) => {
                 let name = ident(&callee.name);
                 let args = args.iter().zip(&callee.params).map(|(arg, param)| match (arg, param.kind) {
-                    (Arg::Ptr(ptr, at), ParamKind::Ptr(_, _, wanted)) => {
-                        let address = self.address(*ptr, at);
-                        match (self.pointer(*ptr).2, wanted) {
-                            (Access::Write, Access::Read) if at.constant() == Some(0) => quote!(#address.cast_const()),
-                            (Access::Write, Access::Read) => quote!(#address.cast_const()),
-                            _ => address,
+                    (Arg::Ptr(ptr, at), ParamKind::Ptr(_, elem, wanted)) => {
+                        let mut address = self.address(*ptr, at);
+                        let (_, own, access) = self.pointer(*ptr);
+                        if (access, wanted) == (Access::Write, Access::Read) {
+                            address = quote!(#address.cast_const());
                         }
+                        if own == elem { address } else { quote!(#address.cast()) }
                     }
                     (Arg::Size(n), _) => self.int(n),
                     (Arg::Ptr(..), ParamKind::Size(_)) => unreachable!("verified"),

@@ -28,15 +28,21 @@ pub trait Target {
     /// The register type.
     fn vector_type(&self, ty: Ty) -> TokenStream;
 
-    /// The expression of an operation whose result is a `ty`; `regs` are its operands' names in the
-    /// order of the fields, `at` is the element's address (for loads) or the integer value.
+    /// The expression that reads consecutive elements at the address `at`, bytes widened.
+    fn load(&self, elem: Elem, at: &TokenStream) -> TokenStream;
+
+    /// The expression that reads the element at the address `at` into all lanes.
+    fn broadcast(&self, elem: Elem, at: &TokenStream) -> TokenStream;
+
+    /// The expression of any other operation, whose result is a `ty`; `regs` are its operands' names
+    /// in the order of the fields, `at` is the value of an integer.
     fn op(&self, op: &Op, ty: Ty, regs: &[TokenStream], at: &TokenStream) -> TokenStream;
 
-    /// The statement that writes `value` at the address `at`.
-    fn store(&self, elem: Elem, ty: Ty, at: &TokenStream, value: &TokenStream) -> TokenStream;
+    /// The statement that writes the lanes of `value` at the address `at`, narrowed to the element.
+    fn store(&self, elem: Elem, at: &TokenStream, value: &TokenStream) -> TokenStream;
 
     /// The statement that writes the first lane of `value` at the address `at`.
-    fn store_one(&self, elem: Elem, ty: Ty, at: &TokenStream, value: &TokenStream) -> TokenStream;
+    fn store_one(&self, elem: Elem, at: &TokenStream, value: &TokenStream) -> TokenStream;
 
     /// Imports and helper functions (reductions) the printed kernels use.
     fn prelude(&self) -> Vec<Item>;

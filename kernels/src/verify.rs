@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::int::{Int, Var};
 use crate::ir::{
-    Access, Arg, BinaryOp, CompareOp, Elem, Kernel, Op, ParamKind, Ptr, ReduceOp, Reg, Stmt, Ty, UnaryOp, each_call,
+    Access, Arg, CompareOp, Elem, Kernel, Op, ParamKind, Ptr, ReduceOp, Reg, RegInfo, Stmt, Ty, UnaryOp, each_call,
 };
 
 /// What is wrong with a kernel: its name and the finding.
@@ -34,10 +34,18 @@ pub fn verify(kernel: &Kernel) -> Result<(), Invalid> {
     let fail = |reason: String| Invalid { kernel: kernel.name.clone(), reason };
     let mut scope =
         Scope { kernel, regs: vec![State::Undefined; kernel.regs.len()], vars: HashSet::new(), names: HashSet::new() };
+    let mut pointers = 0;
     for param in &kernel.params {
         scope.name(&param.name).map_err(fail)?;
-        if let ParamKind::Size(var) = param.kind {
-            scope.vars.insert(var);
+        match param.kind {
+            ParamKind::Size(var) => {
+                scope.var(var).map_err(fail)?;
+                scope.vars.insert(var);
+            }
+            ParamKind::Ptr(ptr, ..) if ptr.0 == pointers => pointers += 1,
+            ParamKind::Ptr(ptr, ..) => {
+                return Err(fail(format!("{} is pointer {pointers} and says {}", param.name, ptr.0)));
+            }
         }
     }
     scope.block(&kernel.body).map_err(fail)?;
@@ -86,13 +94,24 @@ impl Scope<'_> {
             }
         });
         match missing {
-            Some(v) => Err(format!("{} is used before it is defined", self.kernel.vars[v.0 as usize])),
+            Some(v) => Err(format!("{} is used before it is defined", self.var(v)?)),
             None => Ok(()),
         }
     }
 
+    /// The name of a variable.
+    fn var(&self, var: Var) -> Result<&str, String> {
+        let name = self.kernel.vars.get(var.0 as usize);
+        name.map(String::as_str).ok_or_else(|| format!("variable {} does not exist", var.0))
+    }
+
+    /// Name and type of a register.
+    fn info(&self, reg: Reg) -> Result<&RegInfo, String> {
+        self.kernel.regs.get(reg.0 as usize).ok_or_else(|| format!("register {} does not exist", reg.0))
+    }
+
     fn reg(&self, reg: Reg, want: Ty) -> Result<(), String> {
-        let info = &self.kernel.regs[reg.0 as usize];
+        let info = self.info(reg)?;
         if self.regs[reg.0 as usize] == State::Undefined {
             return Err(format!("{} is used before it is defined", info.name));
         }
@@ -102,17 +121,15 @@ impl Scope<'_> {
         Ok(())
     }
 
-    fn pointer(&self, ptr: Ptr, write: bool, want: Option<Elem>) -> Result<(), String> {
+    /// What a pointer points at.
+    fn pointer(&self, ptr: Ptr, write: bool) -> Result<Elem, String> {
         let Some((name, elem, access)) = self.kernel.pointers().nth(ptr.0 as usize) else {
             return Err(format!("pointer {} does not exist", ptr.0));
         };
         if write && access == Access::Read {
             return Err(format!("{name} is read-only and is written"));
         }
-        match want {
-            Some(want) if want != elem => Err(format!("{name} points at {elem:?}, {want:?} is wanted")),
-            _ => Ok(()),
-        }
+        Ok(elem)
     }
 
     fn name(&mut self, name: &str) -> Result<(), String> {
@@ -126,24 +143,22 @@ impl Scope<'_> {
             Op::SplatBits(_) | Op::Iota(_) => Ok(Ty::I32),
             Op::SplatInt(n) => self.int(n).map(|()| Ty::I32),
             Op::Load(ptr, at) | Op::Broadcast(ptr, at) => {
-                self.pointer(*ptr, false, Some(Elem::F32))?;
-                self.int(at).map(|()| Ty::F32)
+                let ty = match self.pointer(*ptr, false)? {
+                    Elem::F32 => Ty::F32,
+                    Elem::U32 | Elem::I8 => Ty::I32,
+                };
+                self.int(at).map(|()| ty)
             }
             Op::Unary(op, a) => {
                 let (from, to) = match op {
                     UnaryOp::Sqrt | UnaryOp::RoundEven => (Ty::F32, Ty::F32),
-                    UnaryOp::ToInt | UnaryOp::BitsToInt => (Ty::F32, Ty::I32),
+                    UnaryOp::ToInt | UnaryOp::RoundToInt | UnaryOp::BitsToInt => (Ty::F32, Ty::I32),
                     UnaryOp::ToFloat | UnaryOp::BitsToFloat => (Ty::I32, Ty::F32),
                 };
                 self.reg(*a, from).map(|()| to)
             }
             Op::Binary(op, a, b) => {
-                let ty = match op {
-                    BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div | BinaryOp::Min | BinaryOp::Max => {
-                        Ty::F32
-                    }
-                    BinaryOp::AddInt | BinaryOp::And | BinaryOp::Or | BinaryOp::Xor => Ty::I32,
-                };
+                let ty = if op.is_integer() { Ty::I32 } else { Ty::F32 };
                 self.reg(*a, ty)?;
                 self.reg(*b, ty).map(|()| ty)
             }
@@ -152,8 +167,15 @@ impl Scope<'_> {
                 self.reg(*b, Ty::F32)?;
                 self.reg(*c, Ty::F32).map(|()| Ty::F32)
             }
-            Op::ShiftLeft(a, by) if *by < 32 => self.reg(*a, Ty::I32).map(|()| Ty::I32),
-            Op::ShiftLeft(_, by) => Err(format!("a shift by {by}")),
+            Op::ShiftLeft(a, by) | Op::ShiftRight(a, by) | Op::ShiftRightSigned(a, by) => match by {
+                0..32 => self.reg(*a, Ty::I32).map(|()| Ty::I32),
+                _ => Err(format!("a shift by {by}")),
+            },
+            Op::Dot(w, a, acc) => {
+                self.reg(*w, Ty::I32)?;
+                self.reg(*a, Ty::I32)?;
+                self.reg(*acc, Ty::I32).map(|()| Ty::I32)
+            }
             Op::Compare(op, a, b) => {
                 let ty = match op {
                     CompareOp::Less | CompareOp::Equal => Ty::F32,
@@ -163,24 +185,27 @@ impl Scope<'_> {
                 self.reg(*b, ty).map(|()| Ty::Mask)
             }
             Op::Select(mask, yes, no) => {
-                let ty = self.kernel.regs[yes.0 as usize].ty;
+                let ty = self.info(*yes)?.ty;
                 self.reg(*mask, Ty::Mask)?;
                 self.reg(*yes, ty)?;
                 self.reg(*no, ty).map(|()| ty)
             }
             Op::Reduce(op, a) => {
-                let ty = if *op == ReduceOp::MinInt { Ty::I32 } else { Ty::F32 };
+                let ty = match op {
+                    ReduceOp::Add | ReduceOp::Max => Ty::F32,
+                    ReduceOp::MinInt | ReduceOp::AddInt => Ty::I32,
+                };
                 self.reg(*a, ty).map(|()| ty)
             }
             Op::Copy(a) => {
-                let ty = self.kernel.regs[a.0 as usize].ty;
+                let ty = self.info(*a)?.ty;
                 self.reg(*a, ty).map(|()| ty)
             }
         }
     }
 
     fn define(&mut self, reg: Reg, op: &Op, state: State) -> Result<(), String> {
-        let (ty, info) = (self.op(op)?, &self.kernel.regs[reg.0 as usize]);
+        let (ty, info) = (self.op(op)?, self.info(reg)?.clone());
         if self.regs[reg.0 as usize] != State::Undefined {
             return Err(format!("{} is defined twice", info.name));
         }
@@ -212,41 +237,44 @@ impl Scope<'_> {
                 match self.regs[reg.0 as usize] {
                     State::Mutable => Ok(()),
                     State::Fixed | State::Undefined => {
-                        Err(format!("{} is assigned but not mutable", self.kernel.regs[reg.0 as usize].name))
+                        Err(format!("{} is assigned but not mutable", self.info(*reg)?.name))
                     }
                 }
             }
             Stmt::Store(ptr, at, reg) | Stmt::StoreOne(ptr, at, reg) => {
-                let ty = self.kernel.regs[reg.0 as usize].ty;
-                let elem = match ty {
-                    Ty::F32 => Elem::F32,
-                    Ty::I32 => Elem::U32,
-                    Ty::Mask => return Err("a mask is stored".to_string()),
-                };
+                let ty = self.info(*reg)?.ty;
                 self.reg(*reg, ty)?;
                 self.int(at)?;
-                self.pointer(*ptr, true, Some(elem))
+                match (ty, self.pointer(*ptr, true)?) {
+                    (Ty::F32, Elem::F32) | (Ty::I32, Elem::U32 | Elem::I8) => Ok(()),
+                    (Ty::Mask, _) => Err("a mask is stored".to_string()),
+                    (ty, elem) => Err(format!("{ty:?} is stored through a pointer to {elem:?}")),
+                }
             }
             Stmt::CopyOne((to, to_at), (from, from_at)) => {
                 self.int(to_at)?;
                 self.int(from_at)?;
-                self.pointer(*from, false, None)?;
-                self.pointer(*to, true, None)
+                match (self.pointer(*from, false)?, self.pointer(*to, true)?) {
+                    (Elem::I8, Elem::I8) => Err("bytes are copied one by one".to_string()),
+                    (from, to) if from == to => Ok(()),
+                    (from, to) => Err(format!("{from:?} is copied to {to:?}")),
+                }
             }
             Stmt::LetInt(var, value) => {
                 self.int(value)?;
+                let name = self.var(*var)?.to_string();
                 self.vars.insert(*var);
-                self.name(&self.kernel.vars[var.0 as usize])
+                self.name(&name)
             }
             Stmt::Loop(var, from, to, body) => {
                 self.int(from)?;
                 self.int(to)?;
-                let name = &self.kernel.vars[var.0 as usize];
-                self.name(name)?;
+                let name = self.var(*var)?.to_string();
+                self.name(&name)?;
                 self.vars.insert(*var);
                 self.block(body)?;
                 self.vars.remove(var);
-                self.names.remove(name);
+                self.names.remove(&name);
                 Ok(())
             }
             Stmt::IfLess(a, b, then, otherwise) => {
@@ -265,9 +293,10 @@ impl Scope<'_> {
         }
         for (arg, param) in args.iter().zip(&callee.params) {
             match (arg, param.kind) {
-                (Arg::Ptr(ptr, at), ParamKind::Ptr(_, elem, access)) => {
+                // Scratch memory holds what the callee takes it for: elements may differ.
+                (Arg::Ptr(ptr, at), ParamKind::Ptr(_, _, access)) => {
                     self.int(at)?;
-                    self.pointer(*ptr, access == Access::Write, Some(elem))?;
+                    self.pointer(*ptr, access == Access::Write)?;
                 }
                 (Arg::Size(n), ParamKind::Size(_)) => self.int(n)?,
                 _ => return Err(format!("{}: argument {} is of the wrong kind", callee.name, param.name)),

@@ -7,13 +7,20 @@ use codegen_avx2::Level;
 use kernels::library::attention::{Attention, attend};
 use kernels::library::gemm::Init;
 use kernels::library::linear::{Linear, Rows, linear};
+use kernels::library::matrix::Format;
 use kernels::library::rope::rope;
 use kernels::library::{Schedule, head};
 use kernels::{Builder, ExtentError, Int, Kernel, Memory, Var, extents, interpret};
 
 fn check(kernel: &Kernel, sizes: &[(i64, i64)], expected: &[(&str, Range<i64>)]) {
     let found = extents(kernel, sizes).expect("extents");
-    let named: Vec<(&str, Range<i64>)> = kernel.pointers().map(|(name, _, _)| name).zip(found).collect();
+    // The expectations count elements of four bytes.
+    let words = |range: Range<i64>| {
+        assert!(range.start % 4 == 0 && range.end % 4 == 0, "{}: {range:?}", kernel.name);
+        range.start / 4..range.end / 4
+    };
+    let named: Vec<(&str, Range<i64>)> =
+        kernel.pointers().map(|(name, _, _)| name).zip(found.into_iter().map(words)).collect();
     assert_eq!(named, expected, "{} with {sizes:?}", kernel.name);
 }
 
@@ -77,7 +84,7 @@ fn indices_that_may_be_negative_are_refused() {
 /// What the compiler does: a slot must hold all of the extent.
 fn fits(kernel: &Kernel, sizes: &[i64], slots: &[usize]) -> bool {
     let sizes: Vec<(i64, i64)> = sizes.iter().map(|n| (*n, *n)).collect();
-    extents(kernel, &sizes).expect("extents").iter().zip(slots).all(|(e, slot)| e.end <= *slot as i64)
+    extents(kernel, &sizes).expect("extents").iter().zip(slots).all(|(e, slot)| e.end <= 4 * *slot as i64)
 }
 
 /// Whether the interpreter gets through with buffers of these sizes.
@@ -102,12 +109,20 @@ fn check_bounds(kernel: &Kernel, sizes: &[i64], slots: &[usize]) {
 #[test]
 fn a_slot_one_element_short_is_refused() {
     let s = Schedule::new(&Level::V3);
-    let l =
-        Linear { norm: None, inputs: 20, outputs: 33, init: Init::Bias, gelu: true, rows: Rows::UpTo(19), strip: 8 };
+    let l = Linear {
+        norm: None,
+        inputs: 20,
+        outputs: 33,
+        init: Init::Bias,
+        gelu: true,
+        rows: Rows::UpTo(19),
+        format: Format::F32,
+        strip: 8,
+    };
     // The last row of `x` is read up to its 20 channels; rows of `y` are whole lines.
     check_bounds(&linear(&s, &l), &[19, 0, 3], &[18 * 32 + 20, 3 * 20 * 16, 48, 19 * 48]);
     check_bounds(&linear(&s, &l), &[7, 0, 1], &[6 * 32 + 20, 3 * 20 * 16, 48, 7 * 48]);
-    check_bounds(&head::embed(48, 40), &[39], &[2 * 48 * 16 + 47 * 16 + 8, 48]);
+    check_bounds(&head::embed(Format::F32, 48, 40), &[39], &[2 * 48 * 16 + 47 * 16 + 8, 48]);
     check_bounds(&head::argmax(40), &[0, 1], &[48, 1]);
     let a = Attention { heads: 2, kv_heads: 1, head_dim: 32, capacity: 20, causal: true };
     let values = (32 + 16) * 16 + 4 * 16;
@@ -127,6 +142,7 @@ fn a_kernel_that_is_too_large_is_refused() {
             init: Init::Zero,
             gelu: false,
             rows: Rows::Fixed(rows),
+            format: Format::F32,
             strip: 8,
         };
         linear(&s, &l)

@@ -3,10 +3,11 @@
 use std::rc::Rc;
 
 use ir::{WeightId, Weights};
+use kernels::library::matrix::Format;
 use kernels::library::{Schedule, lines, pitch};
 use kernels::{Kernel, LANES, ParamKind, Target, extents, verify};
 
-use super::{LowerError, Place, Slot, Step, Tap, Units};
+use super::{Formats, LowerError, Place, Slot, Step, Tap, Units};
 use crate::pack::{PackId, Packs};
 
 /// A slot of the arena.
@@ -36,10 +37,39 @@ impl Value {
     }
 }
 
+/// A packed matrix, its bias and its sizes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Packed {
+    pub format: Format,
+    pub pack: PackId,
+    pub bias: Option<Place>,
+    pub outputs: usize,
+    pub inputs: usize,
+}
+
+impl Packed {
+    /// The arguments for the parameters `w` and, of a quantized matrix, `scales`.
+    pub fn bind<'d>(&self, w: &'d str, scales: &'d str) -> Vec<(&'d str, Place)> {
+        let mut bind = vec![(w, Place::Weight(self.pack))];
+        if self.format != Format::F32 {
+            bind.push((scales, Place::Scales(self.pack)));
+        }
+        bind
+    }
+
+    /// The arguments for the parameters of the matrix, its scales and its bias.
+    pub fn arguments<'d>(&self, [w, scales, bias]: [&'d str; 3]) -> Vec<(&'d str, Place)> {
+        let mut bind = self.bind(w, scales);
+        bind.extend(self.bias.map(|b| (bias, b)));
+        bind
+    }
+}
+
 /// Collects a program.
 pub(super) struct Context<'a> {
     /// One for each level.
     pub schedules: Vec<Schedule>,
+    pub formats: Formats,
     pub weights: &'a mut Weights,
     pub slots: Vec<Slot>,
     pub packs: Packs,
@@ -60,9 +90,9 @@ pub(super) struct Draft<'d> {
 }
 
 impl<'a> Context<'a> {
-    pub fn new(targets: &[Box<dyn Target>], weights: &'a mut Weights) -> Context<'a> {
+    pub fn new(targets: &[Box<dyn Target>], weights: &'a mut Weights, formats: Formats) -> Context<'a> {
         let schedules = targets.iter().map(|t| Schedule::new(t.as_ref())).collect();
-        Context { schedules, weights, slots: Vec::new(), packs: Packs::default(), scratch_floats: 0 }
+        Context { schedules, formats, weights, slots: Vec::new(), packs: Packs::default(), scratch_floats: 0 }
     }
 
     pub fn slot(&mut self, name: impl Into<String>, floats: usize, persistent: bool) -> SlotId {
@@ -130,11 +160,13 @@ impl<'a> Context<'a> {
         }
         let touched = extents(kernel, &sizes).map_err(LowerError::Analysis)?;
         for ((parameter, place), range) in places.iter().zip(touched) {
-            let len = match place {
-                Place::Weight(pack) => self.packs.floats(*pack) as i64,
-                Place::Slot(slot, at) => (self.slots[slot.0].floats - at) as i64,
-                Place::Scratch => scratch as i64,
+            let words = match place {
+                Place::Weight(pack) => self.packs.floats(*pack),
+                Place::Scales(pack) => self.packs.floats(*pack) - self.packs.scales_at(*pack),
+                Place::Slot(slot, at) => self.slots[slot.0].floats - at,
+                Place::Scratch => scratch,
             };
+            let len = 4 * words as i64;
             if range.end > len {
                 let (step, parameter) = (draft.name.clone(), parameter.clone());
                 return Err(LowerError::Extent { step, parameter, touched: (range.end, len) });

@@ -5,12 +5,15 @@ use std::rc::Rc;
 use ir::{Axis, Graph, Node, Op, RegionKind, Shape, WeightId};
 use kernels::library::attention::{self, Attention};
 use kernels::library::gemm::Init;
+use kernels::library::columns::{self, Columns};
 use kernels::library::linear::{self, Linear, Norm, Rows, TwoLayer, UNIT};
+use kernels::library::matrix::Format;
+use kernels::library::quantize::QuantRows;
 use kernels::library::{Schedule, head, lines, pitch, rope};
 use kernels::{Kernel, LANES};
 use models::Description;
 
-use super::context::{Context, Draft, SlotId, Value, line_units};
+use super::context::{Context, Draft, Packed, SlotId, Value, line_units};
 use super::pattern::{body, mismatch, whole_lines};
 use super::vision::{LINEAR_STRIP, QUERY_BLOCK};
 use super::{LowerError, Phase, Place, Tap, Units};
@@ -48,8 +51,7 @@ pub(super) fn lower(
     context: usize,
     chunk: usize,
 ) -> Result<Lowered, LowerError> {
-    let hidden = whole_lines("decoder", "hidden_size", description.text.hidden)?;
-    let vocab = description.text.vocab;
+    let (hidden, vocab) = (description.text.hidden, description.text.vocab);
     let rows = cx.slot("rows", chunk * pitch(hidden), true);
     let logits = cx.slot("logits", lines(vocab) * LANES, true);
     let token = cx.slot("token", 1, true);
@@ -77,20 +79,21 @@ pub(super) fn lower(
         }
     }
     let (prefill, decode) = (d.prefill, d.decode);
-    let embed_table = cx.packs.matrix("embedding", table, vocab, hidden, None);
-    let embed = cx.schedules.iter().map(|_| head::embed(hidden, vocab)).collect();
+    let format = cx.formats.head;
+    let embed_table = cx.packs.matrix("embedding", table, (vocab, hidden), None, format);
+    let embed = cx.schedules.iter().map(|_| head::embed(format, hidden, vocab)).collect();
     Ok(Lowered { prefill, decode, embed, embed_table, rows, logits, token })
 }
 
-/// A linear layer of a region: weight, bias, outputs, inputs.
-fn linear_of(cx: &mut Context<'_>, node: &Node) -> Result<(Place, Option<Place>, usize, usize), LowerError> {
+/// A linear layer of a region.
+fn linear_of(cx: &mut Context<'_>, node: &Node, format: Format) -> Result<Packed, LowerError> {
     let Op::Linear { weight, bias } = &node.op else {
         return Err(LowerError::unsupported(&node.name, format!("expected Linear, found {}", node.op.name())));
     };
-    let (out, depth) = (cx.weights.shape(*weight)[0], cx.weights.shape(*weight)[1]);
-    let matrix = cx.packs.matrix(&format!("{}.weight", node.name), *weight, out, depth, None);
-    let bias = bias.map(|b| Place::Weight(cx.packs.vector(&format!("{}.bias", node.name), b, out)));
-    Ok((Place::Weight(matrix), bias, out, depth))
+    let (outputs, inputs) = (cx.weights.shape(*weight)[0], cx.weights.shape(*weight)[1]);
+    let pack = cx.packs.matrix(&format!("{}.weight", node.name), *weight, (outputs, inputs), None, format);
+    let bias = bias.map(|b| Place::Weight(cx.packs.vector(&format!("{}.bias", node.name), b, outputs)));
+    Ok(Packed { format, pack, bias, outputs, inputs })
 }
 
 fn rms(node: &Node) -> Result<(Norm, Option<WeightId>), LowerError> {
@@ -127,31 +130,32 @@ impl Decoder<'_, '_> {
     }
 
     /// A linear layer from `x` to `y` in both phases.
-    #[expect(clippy::too_many_arguments, reason = "the operands of a linear layer")]
     fn linear(
         &mut self,
         name: &str,
         norm: Option<Norm>,
-        (w, bias): (Place, Option<Place>),
-        (inputs, outputs): (usize, usize),
+        w: &Packed,
         x: [Value; 2],
         residual: Option<[Value; 2]>,
         y: [Value; 2],
     ) -> Result<(), LowerError> {
+        let Packed { format, inputs, outputs, bias, .. } = *w;
         let init = match (bias.is_some(), residual.is_some()) {
             (true, true) => Init::BiasResidual,
             (true, false) => Init::Bias,
             (false, true) => Init::Residual,
             (false, false) => Init::Zero,
         };
-        let l = Linear { norm, inputs, outputs, init, gelu: false, rows: Rows::UpTo(self.chunk), strip: LINEAR_STRIP };
+        let many = Rows::UpTo(self.chunk);
+        let l = Linear { norm, inputs, outputs, format, init, gelu: false, rows: many, strip: LINEAR_STRIP };
         for decode in [false, true] {
             let i = usize::from(decode);
-            let mut bind = vec![("x", x[i].place()), ("w", w), ("y", y[i].place()), ("scratch", Place::Scratch)];
+            let mut bind = w.bind("w", "w_scale");
+            bind.extend([("x", x[i].place()), ("y", y[i].place()), ("scratch", Place::Scratch)]);
             bind.extend(bias.map(|b| ("bias", b)));
             bind.extend(residual.map(|r| ("residual", r[i].place())));
             let rows = if decode { "1" } else { "rows" };
-            let draft = Draft {
+            let mut draft = Draft {
                 name: name.to_string(),
                 shapes: format!("[{rows}, {inputs}] x [{inputs}, {outputs}]"),
                 units: if decode { line_units(outputs) } else { Units::Rows(UNIT) },
@@ -160,13 +164,37 @@ impl Decoder<'_, '_> {
                 macs: (inputs * outputs) as u64,
                 most: vec![],
             };
-            if decode {
-                self.step(true, draft, |s| linear::vector(s, &l, false), pitch(inputs))?;
-            } else {
-                self.step(false, draft, |s| linear::linear(s, &l), LINEAR_STRIP * pitch(inputs))?;
+            match (decode, format.rows(inputs)) {
+                (true, _) => self.step(true, draft, |s| linear::vector(s, &l, false), l.scratch(1))?,
+                (false, None) => self.step(false, draft, |s| linear::linear(s, &l), l.scratch(LINEAR_STRIP))?,
+                (false, Some(q)) => {
+                    draft.bind.push(("q", self.quantized(name, norm, x[0], &q)?));
+                    let c = Columns { inputs, outputs, format, init, rows: many };
+                    draft.units = Units::Fixed(c.units());
+                    self.step(false, draft, |s| columns::columns(s, &c), c.scratch())?;
+                }
             }
         }
         Ok(())
+    }
+
+    /// A step that normalizes and quantizes the rows `x` of a prefill; where they are then.
+    fn quantized(&mut self, name: &str, norm: Option<Norm>, x: Value, q: &QuantRows) -> Result<Place, LowerError> {
+        let slot = self.cx.slot(format!("{name}.rows"), self.chunk * q.pitch(), false);
+        let draft = Draft {
+            name: format!("{name}.quantize"),
+            shapes: format!("[rows, {}] to bytes", q.channels),
+            units: Units::Rows(UNIT),
+            bind: vec![("x", x.place()), ("q", Place::Slot(slot, 0)), ("scratch", Place::Scratch)],
+            // The bytes are not floats: what is looked at are the rows they came from.
+            result: x.tap(),
+            macs: 0,
+            most: vec![],
+        };
+        let rows = Rows::UpTo(self.chunk);
+        let scratch = if norm.is_some() { LINEAR_STRIP * pitch(q.channels) } else { 0 };
+        self.step(false, draft, |_| columns::quantize_rows(norm, q, rows, LINEAR_STRIP), scratch)?;
+        Ok(Place::Slot(slot, 0))
     }
 
     /// Cosines and sines of all positions, `[context, head_dim / 2]`.
@@ -209,16 +237,17 @@ impl Decoder<'_, '_> {
         let a =
             Attention { heads: *heads, kv_heads: *kv_heads, head_dim: *head_dim, capacity: self.context, causal: true };
         let (norm, _) = rms(norm)?;
-        let (w1, b1, wide, hidden) = linear_of(self.cx, qkv)?;
-        let (w2, b2, _, inner) = linear_of(self.cx, out)?;
+        let format = self.cx.formats.decoder;
+        let (w1, w2) = (linear_of(self.cx, qkv, format)?, linear_of(self.cx, out, format)?);
+        let wide = w1.outputs;
         let (cos, sin) = self.tables(a.head_dim, *theta);
         let keys = self.cx.slot(format!("{}.keys", node.name), a.cache_floats(), true);
         let values = self.cx.slot(format!("{}.values", node.name), a.cache_floats(), true);
         let merged = self.values(&qkv.name, wide);
-        let mixed = self.values(&att.name, inner);
-        let y = self.values(&node.name, hidden);
+        let mixed = self.values(&att.name, w2.inputs);
+        let y = self.values(&node.name, w2.outputs);
 
-        self.linear(&qkv.name, Some(norm), (w1, b1), (hidden, wide), self.x, None, merged)?;
+        self.linear(&qkv.name, Some(norm), &w1, self.x, None, merged)?;
         for decode in [false, true] {
             let (i, rows) = (usize::from(decode), if decode { "1" } else { "rows" });
             let cache = [("keys", Place::Slot(keys, 0)), ("values", Place::Slot(values, 0))];
@@ -249,7 +278,7 @@ impl Decoder<'_, '_> {
             };
             self.step(decode, draft, |s| attention::attend(s, &a, kind, block), block * pitch(self.context))?;
         }
-        self.linear(&node.name, None, (w2, b2), (inner, hidden), mixed, Some(self.x), y)?;
+        self.linear(&node.name, None, &w2, mixed, Some(self.x), y)?;
         self.x = y;
         Ok(())
     }
@@ -263,62 +292,144 @@ impl Decoder<'_, '_> {
             return Err(mismatch(node, "RmsNorm, Linear, SwiGlu, Linear, Add", &found));
         };
         let (norm, _) = rms(norm)?;
-        let (w1, b1, wide, channels) = linear_of(self.cx, up)?;
-        let (w2, b2, _, hidden) = linear_of(self.cx, down)?;
-        if b1.is_some() || b2.is_some() {
+        let format = self.cx.formats.decoder;
+        let (w1, w2) = (linear_of(self.cx, up, format)?, linear_of(self.cx, down, format)?);
+        if w1.bias.is_some() || w2.bias.is_some() {
             return Err(LowerError::unsupported(&node.name, "an MLP with biases"));
         }
-        whole_lines(&node.name, "the hidden width", hidden)?;
-        let y = self.values(&node.name, channels);
-        let [x, one] = self.x;
-        let two =
-            |s: &Schedule| TwoLayer::new(channels, hidden, linear::Activation::SwiGlu, LINEAR_STRIP, s.strip_bytes);
+        whole_lines(&node.name, "the hidden width", w2.inputs)?;
+        let y = self.values(&node.name, w2.outputs);
+        match format.rows(w2.inputs) {
+            None => self.mlp_rows(node, norm, &w1, &w2, y[0])?,
+            Some(hidden) => self.mlp_columns(node, &act.name, norm, (&w1, &w2), y[0], &hidden)?,
+        }
+        self.mlp_vector(node, &act.name, norm, (&w1, &w2), y[1])?;
+        self.x = y;
+        Ok(())
+    }
+
+    /// Many rows in floats, strip by strip.
+    fn mlp_rows(
+        &mut self,
+        node: &Node,
+        norm: Norm,
+        w1: &Packed,
+        w2: &Packed,
+        y: Value,
+    ) -> Result<(), LowerError> {
+        let (channels, hidden, wide) = (w2.outputs, w2.inputs, w1.outputs);
+        let sizes = (channels, hidden);
+        let two = |s: &Schedule| {
+            TwoLayer::new(sizes, linear::Activation::SwiGlu, w1.format, LINEAR_STRIP, s.strip_bytes)
+        };
         let most = self.cx.schedules.iter().map(|s| two(s).scratch(LINEAR_STRIP)).max().unwrap_or(0);
+        let mut bind = vec![("x", self.x[0].place()), ("y", y.place()), ("scratch", Place::Scratch)];
+        bind.extend(w1.bind("w1", "w1_scale"));
+        bind.extend(w2.bind("w2", "w2_scale"));
         let draft = Draft {
             name: node.name.clone(),
             shapes: format!("[rows, {channels}] -> {wide} -> {hidden} -> {channels}"),
             units: Units::Rows(UNIT),
-            bind: vec![("x", x.place()), ("w1", w1), ("w2", w2), ("y", y[0].place()), ("scratch", Place::Scratch)],
-            result: y[0].tap(),
+            bind,
+            result: y.tap(),
             macs: (channels * wide + hidden * channels) as u64,
             most: vec![],
         };
         let scratch = LINEAR_STRIP * pitch(channels) + most;
-        self.step(false, draft, |s| linear::mlp(s, norm, &two(s), LINEAR_STRIP), scratch)?;
+        self.step(false, draft, |s| linear::mlp(s, norm, &two(s), LINEAR_STRIP), scratch)
+    }
 
-        let between = self.cx.value(&act.name, 1, hidden);
+    /// Many quantized rows, by output channels.
+    fn mlp_columns(
+        &mut self,
+        node: &Node,
+        name: &str,
+        norm: Norm,
+        (w1, w2): (&Packed, &Packed),
+        y: Value,
+        hidden: &QuantRows,
+    ) -> Result<(), LowerError> {
+        let Some(rows) = w1.format.rows(w1.inputs) else { return Ok(()) };
+        let q = self.quantized(name, Some(norm), self.x[0], &rows)?;
+        let between = self.cx.slot(format!("{name}.rows"), self.chunk * hidden.pitch(), false);
+        let many = Rows::UpTo(self.chunk);
+        let up = Columns { inputs: w1.inputs, outputs: w2.inputs, format: w1.format, init: Init::Zero, rows: many };
+        let mut bind = w1.bind("w", "w_scale");
+        bind.extend([("q", q), ("h", Place::Slot(between, 0)), ("scratch", Place::Scratch)]);
         let draft = Draft {
-            name: act.name.clone(),
+            name: format!("{name}.bytes"),
+            shapes: format!("[rows, {}] x [{}, {}], SwiGLU, to bytes", w1.inputs, w1.inputs, w1.outputs),
+            units: Units::Fixed(up.blocks()),
+            bind,
+            result: self.x[0].tap(),
+            macs: (w1.inputs * w1.outputs) as u64,
+            most: vec![],
+        };
+        self.step(false, draft, |s| columns::gated(s, &up), up.gated_scratch())?;
+        let down = Columns { inputs: w2.inputs, outputs: w2.outputs, init: Init::Residual, ..up };
+        let mut bind = w2.bind("w", "w_scale");
+        bind.extend([("q", Place::Slot(between, 0)), ("residual", self.x[0].place())]);
+        bind.extend([("y", y.place()), ("scratch", Place::Scratch)]);
+        let draft = Draft {
+            name: node.name.clone(),
+            shapes: format!("[rows, {}] x [{}, {}] + residual", w2.inputs, w2.inputs, w2.outputs),
+            units: Units::Fixed(down.units()),
+            bind,
+            result: y.tap(),
+            macs: (w2.inputs * w2.outputs) as u64,
+            most: vec![],
+        };
+        self.step(false, draft, |s| columns::columns(s, &down), down.scratch())
+    }
+
+    /// One row, by output channels.
+    fn mlp_vector(
+        &mut self,
+        node: &Node,
+        name: &str,
+        norm: Norm,
+        (w1, w2): (&Packed, &Packed),
+        y: Value,
+    ) -> Result<(), LowerError> {
+        let (format, one) = (w1.format, self.x[1]);
+        let (channels, wide, hidden) = (w1.inputs, w1.outputs, w2.inputs);
+        let between = self.cx.value(name, 1, hidden);
+        let mut bind = w1.bind("w", "w_scale");
+        bind.extend([("x", one.place()), ("y", between.place()), ("scratch", Place::Scratch)]);
+        let draft = Draft {
+            name: name.to_string(),
             shapes: format!("[1, {channels}] x [{channels}, {wide}], SwiGLU"),
             units: line_units(hidden),
-            bind: vec![("x", one.place()), ("w", w1), ("y", between.place()), ("scratch", Place::Scratch)],
+            bind,
             result: between.tap(),
             macs: (channels * wide) as u64,
             most: vec![],
         };
-        let scratch = pitch(channels) + pitch(2 * hidden);
-        self.step(true, draft, |s| linear::gated_vector(s, norm, channels, hidden), scratch)?;
+        let scratch = linear::gated_vector_scratch(format, channels, hidden);
+        self.step(true, draft, |s| linear::gated_vector(s, norm, format, channels, hidden), scratch)?;
         let l = Linear {
             norm: None,
             inputs: hidden,
-            outputs: channels,
+            outputs: w2.outputs,
+            format: w2.format,
             init: Init::Residual,
             gelu: false,
             rows: Rows::Fixed(1),
             strip: 1,
         };
+        let mut bind = w2.bind("w", "w_scale");
+        bind.extend([("x", between.place()), ("residual", one.place())]);
+        bind.extend([("y", y.place()), ("scratch", Place::Scratch)]);
         let draft = Draft {
             name: node.name.clone(),
-            shapes: format!("[1, {hidden}] x [{hidden}, {channels}] + residual"),
-            units: line_units(channels),
-            bind: vec![("x", between.place()), ("w", w2), ("residual", one.place()), ("y", y[1].place())],
-            result: y[1].tap(),
-            macs: (hidden * channels) as u64,
+            shapes: format!("[1, {hidden}] x [{hidden}, {}] + residual", w2.outputs),
+            units: line_units(w2.outputs),
+            bind,
+            result: y.tap(),
+            macs: (hidden * w2.outputs) as u64,
             most: vec![],
         };
-        self.step(true, draft, |s| linear::vector(s, &l, false), 0)?;
-        self.x = y;
-        Ok(())
+        self.step(true, draft, |s| linear::vector(s, &l, false), l.scratch(1))
     }
 
     fn head(&mut self, node: &Node, graph: &Graph, logits: SlotId) -> Result<(), LowerError> {
@@ -330,8 +441,9 @@ impl Decoder<'_, '_> {
             return Err(mismatch(node, "LastRow, RmsNorm, Linear", &found));
         }
         let (kind, gain) = rms(norm)?;
-        let (w, bias, vocab, hidden) = linear_of(self.cx, linear_node)?;
-        if bias.is_some() {
+        let w = linear_of(self.cx, linear_node, self.cx.formats.head)?;
+        let (vocab, hidden) = (w.outputs, w.inputs);
+        if w.bias.is_some() {
             return Err(LowerError::unsupported(&node.name, "a head with a bias"));
         }
         let gain = gain.map(|g| Place::Weight(self.cx.packs.vector(&format!("{}.gain", norm.name), g, hidden)));
@@ -339,6 +451,7 @@ impl Decoder<'_, '_> {
             norm: Some(kind),
             inputs: hidden,
             outputs: vocab,
+            format: w.format,
             init: Init::Zero,
             gelu: false,
             rows: Rows::Fixed(1),
@@ -346,7 +459,8 @@ impl Decoder<'_, '_> {
         };
         for decode in [false, true] {
             let x = self.x[usize::from(decode)];
-            let mut bind = vec![("x", x.place()), ("w", w), ("y", Place::Slot(logits, 0)), ("scratch", Place::Scratch)];
+            let mut bind = w.bind("w", "w_scale");
+            bind.extend([("x", x.place()), ("y", Place::Slot(logits, 0)), ("scratch", Place::Scratch)]);
             bind.extend(gain.map(|g| ("gain", g)));
             let draft = Draft {
                 name: node.name.clone(),
@@ -357,7 +471,7 @@ impl Decoder<'_, '_> {
                 macs: (hidden * vocab) as u64,
                 most: vec![],
             };
-            self.step(decode, draft, |s| linear::vector(s, &l, !decode), pitch(hidden))?;
+            self.step(decode, draft, |s| linear::vector(s, &l, !decode), l.scratch(1))?;
         }
         Ok(())
     }

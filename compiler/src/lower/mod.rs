@@ -13,6 +13,7 @@ mod vision;
 use std::rc::Rc;
 
 use ir::{Graph, WeightId, Weights};
+use kernels::library::matrix::Format;
 use kernels::{Kernel, Target};
 use models::Description;
 
@@ -46,6 +47,8 @@ pub struct Program {
     pub context: usize,
     /// Most rows of a prefill.
     pub chunk: usize,
+    /// How matrices are stored.
+    pub formats: Formats,
 }
 
 /// Slots at the border of the program.
@@ -120,6 +123,8 @@ pub enum Units {
 pub enum Place {
     /// Packed weights.
     Weight(PackId),
+    /// The scales of a quantized matrix.
+    Scales(PackId),
     /// A slot, from a number of floats on.
     Slot(SlotId, usize),
     /// The thread's scratch.
@@ -142,9 +147,62 @@ pub struct Tap {
 }
 
 /// What lowering is told.
+#[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Positions of the cache.
     pub context: usize,
+    /// How matrices are stored.
+    pub formats: Formats,
+}
+
+/// How the matrices of each part of a model are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Formats {
+    /// The vision tower's pointwise convolutions and linear layers.
+    pub vision: Format,
+    /// The projector.
+    pub projector: Format,
+    /// The decoder's layers.
+    pub decoder: Format,
+    /// Head and embedding.
+    pub head: Format,
+}
+
+impl std::fmt::Display for Formats {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Formats { vision, projector, decoder, head } = self;
+        match (vision == projector, vision.name() == decoder.name() && decoder == head) {
+            (true, true) => f.write_str(vision.name()),
+            _ => {
+                let [v, p, d, h] = [vision, projector, decoder, head].map(|x| x.name());
+                write!(f, "vision {v}, projector {p}, decoder {d}, head {h}")
+            }
+        }
+    }
+}
+
+impl Default for Formats {
+    fn default() -> Formats {
+        Formats::F32
+    }
+}
+
+impl Formats {
+    /// The formats of a recipe.
+    pub fn named(name: &str) -> Option<Formats> {
+        let (vision, decoder) = (Format::Bytes { block: 384 }, Format::Bytes { block: 128 });
+        let int8 = Formats { vision, projector: vision, decoder, head: decoder };
+        match name {
+            "f32" => Some(Formats::F32),
+            "int8" => Some(int8),
+            "int4" => Some(Formats { decoder: Format::Nibbles, ..int8 }),
+            _ => None,
+        }
+    }
+
+    /// All as floats.
+    pub const F32: Formats =
+        Formats { vision: Format::F32, projector: Format::F32, decoder: Format::F32, head: Format::F32 };
 }
 
 /// Lowers the fused graphs of a model for the levels of a target, best first.
@@ -157,7 +215,7 @@ pub fn lower(
     targets: &[Box<dyn Target>],
     options: &Options,
 ) -> Result<Program, LowerError> {
-    let mut cx = Context::new(targets, weights);
+    let mut cx = Context::new(targets, weights, options.formats);
     let chunk = (description.vision.tokens() + 64).next_multiple_of(16).min(options.context);
     let (image, image_rows, vision) = vision::lower(&mut cx, description, vision)?;
     let text = decoder::lower(&mut cx, description, decoder, table, options.context, chunk)?;
@@ -173,5 +231,6 @@ pub fn lower(
         packs: cx.packs,
         context: options.context,
         chunk,
+        formats: options.formats,
     })
 }

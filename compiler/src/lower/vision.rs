@@ -5,10 +5,11 @@ use kernels::library::attention::{self, Attention};
 use kernels::library::conv::{self, Map, Stem};
 use kernels::library::gemm::Init;
 use kernels::library::linear::{self, Linear, Norm, Rows, TwoLayer, UNIT};
+use kernels::library::matrix::Format;
 use kernels::library::{depthwise, lines, pitch, squeeze_excite};
 use models::Description;
 
-use super::context::{Context, Draft, SlotId, Value};
+use super::context::{Context, Draft, Packed, SlotId, Value};
 use super::pattern::{body, map, mismatch, whole_lines};
 use super::{LowerError, Phase, Place, Units};
 
@@ -105,7 +106,9 @@ fn depthwise_of(
         && shape[3] == kernel
         && matches!(stride, 1 | 2);
     let multiplier = out / channels;
-    if !fits || !(multiplier == 1 || (multiplier == 2 && *order == ChannelOrder::Planar)) {
+    // Of one channel's multiples, both orders are the same.
+    let ordered = multiplier == 1 || channels == 1 || *order == ChannelOrder::Planar;
+    if !fits || !ordered {
         let reason = format!(
             "no kernel for a convolution of {channels} to {out} channels in {groups} groups with kernel {kernel}, stride {stride} and padding {padding}"
         );
@@ -157,7 +160,8 @@ fn pointwise(
     cx: &mut Context<'_>,
     node: &Node,
     gap: Option<usize>,
-) -> Result<(Place, Place, usize, usize), LowerError> {
+    format: Format,
+) -> Result<Packed, LowerError> {
     let (weight, bias) = match &node.op {
         Op::Conv2d { weight, bias, stride: 1, padding: 0, groups: 1, .. } | Op::Linear { weight, bias } => {
             (*weight, *bias)
@@ -170,13 +174,13 @@ fn pointwise(
         }
     };
     let shape = cx.weights.shape(weight).to_vec();
-    let (out, depth) = (shape[0], shape[1]);
+    let (outputs, inputs) = (shape[0], shape[1]);
     if shape[2..].iter().any(|&n| n != 1) {
         return Err(LowerError::unsupported(&node.name, format!("expected a kernel of 1x1, found {shape:?}")));
     }
-    let matrix = cx.packs.matrix(&format!("{}.weight", node.name), weight, out, depth, gap);
-    let bias = cx.bias(&node.name, bias, out);
-    Ok((Place::Weight(matrix), Place::Weight(bias), out, depth))
+    let pack = cx.packs.matrix(&format!("{}.weight", node.name), weight, (outputs, inputs), gap, format);
+    let bias = cx.bias(&node.name, bias, outputs);
+    Ok(Packed { format, pack, bias: Some(Place::Weight(bias)), outputs, inputs })
 }
 
 fn stem(cx: &mut Context<'_>, phase: &mut Phase, node: &Node, graph: &Graph, x: Value) -> Result<Value, LowerError> {
@@ -204,12 +208,12 @@ fn stem(cx: &mut Context<'_>, phase: &mut Phase, node: &Node, graph: &Graph, x: 
     let (h1, w1, _) = map(c0)?;
     let side = x.rows.isqrt();
     let d = depthwise_of(cx, c1, h1, w1, channels)?;
-    let (w2, b2, out, _) = pointwise(cx, c2, None)?;
-    if d.map.row.kernel != 3 || d.map.row.stride != 2 || d.map.row.multiplier != 1 || out != channels {
+    let last = pointwise(cx, c2, None, cx.formats.vision)?;
+    if d.map.row.kernel != 3 || d.map.row.stride != 2 || d.map.row.multiplier != 1 || last.outputs != channels {
         return Err(mismatch(node, "a depthwise 3x3 convolution with stride 2 and a 1x1 of the same width", &found));
     }
     let (ho, wo, _) = map(c2)?;
-    let sizes = Stem { side, channels, strip: strip_of(ho, wo, 2 * wo) };
+    let sizes = Stem { side, channels, strip: strip_of(ho, wo, 2 * wo), format: last.format };
     let y = cx.value(&node.name, ho * wo, channels);
     let draft = Draft {
         name: node.name.clone(),
@@ -225,11 +229,12 @@ fn stem(cx: &mut Context<'_>, phase: &mut Phase, node: &Node, graph: &Graph, x: 
             ("b0", Place::Weight(b0)),
             ("w1", d.weight),
             ("b1", d.bias),
-            ("w2", w2),
-            ("b2", b2),
             ("y", y.place()),
             ("scratch", Place::Scratch),
-        ],
+        ]
+        .into_iter()
+        .chain(last.arguments(["w2", "w2_scale", "b2"]))
+        .collect(),
         result: y.tap(),
         macs: (h1 * w1 * 27 * channels + ho * wo * (9 + channels) * channels) as u64,
         most: vec![],
@@ -249,10 +254,10 @@ fn patch_embed(
     let [c0, _, c1, _] = found[..] else { return Err(mismatch(node, "two convolutions, each with GELU", &found)) };
     let (h, w, c) = map(&graph[graph.entry().ok_or_else(|| mismatch(node, "an input", &found))?])?;
     let d = depthwise_of(cx, c0, h, w, c)?;
-    let gap = (d.map.row.multiplier == 2).then_some(c);
-    let (w1, b1, out, depth) = pointwise(cx, c1, gap)?;
+    let gap = (d.map.row.multiplier > 1).then_some(c);
+    let last = pointwise(cx, c1, gap, cx.formats.vision)?;
+    let (out, depth) = (last.outputs, last.inputs);
     let (ho, wo, _) = map(c1)?;
-    let middle = d.map.row.out_channels();
     let strip = strip_of(ho, wo, STRIP_PIXELS);
     let y = cx.value(&node.name, ho * wo, out);
     let draft = Draft {
@@ -269,17 +274,18 @@ fn patch_embed(
             ("x", x.place()),
             ("w0", d.weight),
             ("b0", d.bias),
-            ("w1", w1),
-            ("b1", b1),
             ("y", y.place()),
             ("scratch", Place::Scratch),
-        ],
+        ]
+        .into_iter()
+        .chain(last.arguments(["w1", "w1_scale", "b1"]))
+        .collect(),
         result: y.tap(),
         macs: depthwise_macs(&d.map) + (ho * wo * depth * out) as u64,
         most: vec![],
     };
-    let scratch = strip * wo * pitch(middle);
-    phase.steps.push(cx.step(draft, |s| conv::patch_embed(s, &d.map, out, strip), |_| scratch)?);
+    let scratch = conv::patch_embed_scratch(&d.map, last.format, strip);
+    phase.steps.push(cx.step(draft, |s| conv::patch_embed(s, &d.map, last.format, out, strip), |_| scratch)?);
     Ok(y)
 }
 
@@ -299,11 +305,13 @@ fn conv_ffn(
     }
     let (h, w, c) = map(c0)?;
     let d = depthwise_of(cx, c0, h, w, c)?;
-    let (w1, b1, hidden, _) = pointwise(cx, c1, None)?;
-    let (w2, b2, _, _) = pointwise(cx, c2, None)?;
+    let format = cx.formats.vision;
+    let (up, down) = (pointwise(cx, c1, None, format)?, pointwise(cx, c2, None, format)?);
+    let hidden = up.outputs;
     let strip = strip_of(h, w, STRIP_PIXELS);
-    let two =
-        |s: &kernels::library::Schedule| TwoLayer::new(c, hidden, linear::Activation::Gelu, strip * w, s.strip_bytes);
+    let two = |s: &kernels::library::Schedule| {
+        TwoLayer::new((c, hidden), linear::Activation::Gelu, format, strip * w, s.strip_bytes)
+    };
     let y = cx.value(&node.name, h * w, c);
     let k = d.map.row.kernel;
     let draft = Draft {
@@ -314,13 +322,13 @@ fn conv_ffn(
             ("x", x.place()),
             ("w0", d.weight),
             ("b0", d.bias),
-            ("w1", w1),
-            ("b1", b1),
-            ("w2", w2),
-            ("b2", b2),
             ("y", y.place()),
             ("scratch", Place::Scratch),
-        ],
+        ]
+        .into_iter()
+        .chain(up.arguments(["w1", "w1_scale", "b1"]))
+        .chain(down.arguments(["w2", "w2_scale", "b2"]))
+        .collect(),
         result: y.tap(),
         macs: depthwise_macs(&d.map) + (h * w * 2 * c * hidden) as u64,
         most: vec![],
@@ -357,8 +365,9 @@ fn attention(
     let c = whole_lines(&node.name, "the width", x.channels)?;
     whole_lines(&node.name, "the head dimension", *head_dim)?;
     let a = Attention { heads: *heads, kv_heads: *kv_heads, head_dim: *head_dim, capacity: x.rows, causal: false };
-    let (w1, b1, wide, _) = pointwise(cx, qkv, None)?;
-    let (w2, b2, _, _) = pointwise(cx, proj, None)?;
+    let format = cx.formats.vision;
+    let (w1, w2) = (pointwise(cx, qkv, None, format)?, pointwise(cx, proj, None, format)?);
+    let wide = w1.outputs;
     let merged = cx.value(&qkv.name, x.rows, wide);
     let keys = cx.slot(format!("{}.keys", node.name), a.cache_floats(), false);
     let values = cx.slot(format!("{}.values", node.name), a.cache_floats(), false);
@@ -371,6 +380,7 @@ fn attention(
         norm: Some(Norm::Layer { eps: *eps as f32 }),
         inputs: c,
         outputs: wide,
+        format,
         init: Init::Bias,
         gelu: false,
         rows: Rows::Fixed(n),
@@ -380,12 +390,15 @@ fn attention(
         name: qkv.name.clone(),
         shapes: format!("[{n}, {c}] x [{c}, {wide}] after LayerNorm"),
         units: rows,
-        bind: vec![("x", x.place()), ("w", w1), ("bias", b1), ("y", merged.place()), ("scratch", Place::Scratch)],
+        bind: vec![("x", x.place()), ("y", merged.place()), ("scratch", Place::Scratch)]
+            .into_iter()
+            .chain(w1.arguments(["w", "w_scale", "bias"]))
+            .collect(),
         result: merged.tap(),
         macs: (n * c * wide) as u64,
         most: vec![],
     };
-    phase.steps.push(cx.step(draft, |s| linear::linear(s, &first), |_| LINEAR_STRIP * pitch(c))?);
+    phase.steps.push(cx.step(draft, |s| linear::linear(s, &first), |_| first.scratch(LINEAR_STRIP))?);
 
     let draft = Draft {
         name: format!("{}.pack", node.name),
@@ -422,12 +435,20 @@ fn attention(
         name: node.name.clone(),
         shapes: format!("[{n}, {}] x [{}, {c}] + residual", last.inputs, last.inputs),
         units: rows,
-        bind: vec![("x", mixed.place()), ("w", w2), ("bias", b2), ("residual", x.place()), ("y", y.place())],
+        bind: vec![
+            ("x", mixed.place()),
+            ("residual", x.place()),
+            ("y", y.place()),
+            ("scratch", Place::Scratch),
+        ]
+        .into_iter()
+        .chain(w2.arguments(["w", "w_scale", "bias"]))
+        .collect(),
         result: y.tap(),
         macs: (n * c * last.inputs) as u64,
         most: vec![],
     };
-    phase.steps.push(cx.step(draft, |s| linear::linear(s, &last), |_| 0)?);
+    phase.steps.push(cx.step(draft, |s| linear::linear(s, &last), |_| last.scratch(LINEAR_STRIP))?);
     Ok(y)
 }
 
@@ -463,7 +484,7 @@ fn final_conv(
     let sizes = squeeze_excite::Shapes { pixels: h * w, channels: out, reduced };
     let mut matrix = |what: &str, (weight, bias): (WeightId, WeightId), rows: usize, cols: usize| {
         let name = format!("{}.{what}", se.name);
-        let matrix = cx.packs.matrix(&format!("{name}.weight"), weight, rows, cols, None);
+        let matrix = cx.packs.matrix(&format!("{name}.weight"), weight, (rows, cols), None, Format::F32);
         (Place::Weight(matrix), Place::Weight(cx.bias(&name, Some(bias), rows)))
     };
     let (w1, b1) = matrix("reduce", *reduce, reduced, out);
@@ -521,11 +542,13 @@ fn projector(
     let mut x = x;
     // A step is named after the node whose value it leaves.
     for (linear_node, name, gelu) in [(l1, &gelu.name, true), (l2, &node.name, false)] {
-        let (w, b, out, depth) = pointwise(cx, linear_node, None)?;
+        let w = pointwise(cx, linear_node, None, cx.formats.projector)?;
+        let (out, depth) = (w.outputs, w.inputs);
         let l = Linear {
             norm: None,
             inputs: depth,
             outputs: out,
+            format: w.format,
             init: Init::Bias,
             gelu,
             rows: Rows::Fixed(x.rows),
@@ -536,12 +559,15 @@ fn projector(
             name: name.clone(),
             shapes: format!("[{}, {depth}] x [{depth}, {out}]{}", x.rows, if gelu { ", GELU" } else { "" }),
             units: Units::Fixed(x.rows.div_ceil(UNIT)),
-            bind: vec![("x", x.place()), ("w", w), ("bias", b), ("y", y.place())],
+            bind: vec![("x", x.place()), ("y", y.place()), ("scratch", Place::Scratch)]
+                .into_iter()
+                .chain(w.arguments(["w", "w_scale", "bias"]))
+                .collect(),
             result: y.tap(),
             macs: (x.rows * depth * out) as u64,
             most: vec![],
         };
-        phase.steps.push(cx.step(draft, |s| linear::linear(s, &l), |_| 0)?);
+        phase.steps.push(cx.step(draft, |s| linear::linear(s, &l), |_| l.scratch(LINEAR_STRIP))?);
         x = y;
     }
     Ok(x)

@@ -14,8 +14,15 @@ use crate::pipeline::Prepared;
 /// Family of a kernel, the name of its file: by the first word of its name.
 fn family(kernel: &str) -> &'static str {
     const FAMILIES: &[(&str, &str)] = &[
-        ("gemm_", "gemm"),
+        // One row's products are those of a layer, but for their tile.
         ("gemm", "gemm"),
+        ("gemv_u4s8", "gemm"),
+        ("gemv_bias_u4s8", "gemm"),
+        ("gemv_residual_u4s8", "gemm"),
+        ("gemv_bias_residual_u4s8", "gemm"),
+        ("expand_u4", "gemm"),
+        ("quantize_rows", "linear"),
+        ("quantize", "quantize"),
         ("gelu_", "elementwise"),
         ("swiglu_", "elementwise"),
         ("copy_", "elementwise"),
@@ -46,6 +53,7 @@ fn family_docs(family: &str) -> &'static str {
         "depthwise" => "Depthwise convolutions along one row.",
         "conv" => "Convolutional regions of the vision tower, strip by strip.",
         "squeeze_excite" => "Squeeze and excite.",
+        "quantize" => "Rows of bytes with a scale per block.",
         "head" => "Embedding rows and the most likely token.",
         "norm" => "Normalizations of rows.",
         _ => "Linear layers on rows, with what precedes and follows them.",
@@ -126,20 +134,17 @@ fn level(
 
 fn family_file(name: &str, kernels: &[&Rc<Kernel>], target: &dyn Target) -> Result<File, Error> {
     let mut functions = Vec::new();
-    let mut uses = BTreeSet::new();
+    let mut callees = BTreeSet::new();
     for kernel in kernels {
-        for callee in kernel.with_callees() {
-            if family(&callee.name) != name {
-                uses.insert(family(&callee.name));
-            }
-        }
+        callees.extend(kernel.with_callees().into_iter().map(|callee| callee.name.clone()));
         let legal = legalize(kernel, target);
         verify(&legal).map_err(|e| Error::Bug(e.to_string()))?;
         functions.push(emit_kernel(&legal, target));
     }
     // What the functions themselves name: callees of callees are not theirs to import.
     let named: BTreeSet<String> = functions.iter().flat_map(|f| words(&f.body)).collect();
-    uses.retain(|other| named.iter().any(|n| family(n) == *other && is_kernel(n)));
+    let uses: BTreeSet<&str> =
+        callees.iter().filter(|n| named.contains(*n)).map(|n| family(n)).filter(|f| *f != name).collect();
     let mut items: Vec<Item> = uses
         .into_iter()
         .map(|other| {
@@ -160,11 +165,6 @@ fn family_file(name: &str, kernels: &[&Rc<Kernel>], target: &dyn Target) -> Resu
     }
     items.extend(functions.into_iter().map(Item::Function));
     Ok(File { docs: vec![family_docs(name).to_string()], items })
-}
-
-/// Names that look like kernels: they hold their number format.
-fn is_kernel(name: &str) -> bool {
-    name.contains("_f32_")
 }
 
 fn helpers(target: &dyn Target, named: &BTreeSet<String>) -> bool {

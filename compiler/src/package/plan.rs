@@ -164,6 +164,10 @@ fn step_statements(prepared: &Prepared, step: &Step, index: usize, names: &Names
                         let name = names.pack(*pack);
                         quote!(cx.weight(weights::#name))
                     }
+                    Some(Place::Scales(pack)) => {
+                        let (name, at) = (names.pack(*pack), number(4 * prepared.program.packs.scales_at(*pack)));
+                        quote!(cx.weight(weights::#name + #at))
+                    }
                     Some(Place::Slot(slot, at)) => {
                         let (name, at) = (names.slot(*slot), number(at * 4));
                         if at.to_string() == "0" {
@@ -174,7 +178,7 @@ fn step_statements(prepared: &Prepared, step: &Step, index: usize, names: &Names
                     }
                     Some(Place::Scratch) | None => quote!(cx.scratch()),
                 };
-                if elem == kernels::Elem::U32 { quote!(#place.cast()) } else { place }
+                if elem == kernels::Elem::F32 { place } else { quote!(#place.cast()) }
             }
             ParamKind::Size(_) => match param.name.as_str() {
                 "first" => quote!(part.start),
@@ -193,7 +197,6 @@ fn step_statements(prepared: &Prepared, step: &Step, index: usize, names: &Names
         body: vec![Stmt::Line(quote!(return;))],
         otherwise: vec![],
     });
-    let _ = prepared;
 }
 
 fn number_tokens(n: usize) -> TokenStream {
@@ -264,6 +267,8 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
         .map(|t| {
             let (name, check) = match t.level() {
                 "v4" => ("x86-64-v4", quote!(cpu::x86_64_v4)),
+                "v3_vnni" => ("x86-64-v3-vnni", quote!(cpu::x86_64_v3_vnni)),
+                "v4_vnni" => ("x86-64-v4-vnni", quote!(cpu::x86_64_v4_vnni)),
                 _ => ("x86-64-v3", quote!(cpu::x86_64_v3)),
             };
             (vec![], quote!(Level { name: #name, available: #check }))
@@ -290,6 +295,11 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
         };
     let cx = quote!(cx: &Cx<'_>);
     let embed = ident(&program.embed[0].name);
+    let mut embed_args = vec![quote!(table)];
+    if program.embed[0].pointers().count() == 3 {
+        let (name, at) = (names.pack(program.embed_table), number(4 * program.packs.scales_at(program.embed_table)));
+        embed_args = vec![quote!(table.cast()), quote!(cx.weight(weights::#name + #at))];
+    }
     let (table, rows_slot) = (names.pack(program.embed_table), names.slot(program.io.rows));
     let row_bytes = number(4 * kernels::library::pitch(hidden));
     let table_rows = Item::Table {
@@ -359,7 +369,7 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
                 Stmt::Comment("SAFETY: the runtime passes ids below `vocab` and rows below `chunk`.".to_string()),
                 Stmt::Scope {
                     head: quote!(unsafe),
-                    body: vec![Stmt::Line(quote!((self.kernels.#embed)(table, to, id as usize);))],
+                    body: vec![Stmt::Line(quote!((self.kernels.#embed)(#(#embed_args),*, to, id as usize);))],
                 },
             ],
         ),

@@ -8,6 +8,8 @@ use crate::int::Int;
 use crate::ir::{Kernel, Ptr};
 use crate::library::gemm::{self, Init, Operands, Segment, Shape};
 use crate::library::linear::{TwoLayer, TwoLayerOperands, two_layer};
+use crate::library::matrix::{Format, Matrix, Rest};
+use crate::library::quantize::Source;
 use crate::library::{Schedule, depthwise, elementwise, lines, pitch};
 
 /// A map's depthwise convolution: the row's shape and the input's height.
@@ -88,12 +90,12 @@ pub fn depthwise_map(s: &Schedule, map: &Map) -> Rc<Kernel> {
     k.finish()
 }
 
-/// ConvFFN by strips of `strip` rows. Parameters: x, w0, b0, w1, b1, w2, b2, y, scratch, first,
-/// last. Scratch: [`conv_ffn_scratch`] floats.
+/// ConvFFN by strips of `strip` rows. Parameters: x, w0, b0, w1, [w1_scale], b1, w2, [w2_scale], b2,
+/// y, scratch, first, last. Scratch: [`conv_ffn_scratch`] floats.
 pub fn conv_ffn(s: &Schedule, map: &Map, t: &TwoLayer, strip: usize) -> Rc<Kernel> {
     let (width, channels) = (map.row.width, map.row.channels);
     let mut k = Builder::new(
-        format!("conv_ffn_f32_{}x{width}x{channels}", map.height),
+        format!("conv_ffn_{}_{}x{width}x{channels}", t.format.name(), map.height),
         &[
             "`y = x + gelu(conv(x) w1 + b1) w2 + b2`, the convolution depthwise.",
             "",
@@ -104,8 +106,10 @@ pub fn conv_ffn(s: &Schedule, map: &Map, t: &TwoLayer, strip: usize) -> Rc<Kerne
             "channels between the two products live in scratch alone.",
         ],
     );
-    let (x, w0, b0, w1, b1) = (k.read("x"), k.read("w0"), k.read("b0"), k.read("w1"), k.read("b1"));
-    let (w2, b2, y, scratch) = (k.read("w2"), k.read("b2"), k.write("y"), k.write("scratch"));
+    let (x, w0, b0) = (k.read("x"), k.read("w0"), k.read("b0"));
+    let (w1, b1) = (Matrix::declare(&mut k, "w1", t.format, channels), k.read("b1"));
+    let (w2, b2) = (Matrix::declare(&mut k, "w2", t.format, t.hidden), k.read("b2"));
+    let (y, scratch) = (k.write("y"), k.write("scratch"));
     let (first, last) = (k.size("first"), k.size("last"));
     let (row, pixels) = (width * pitch(channels), strip * width);
     let zero = || Int::from(0usize);
@@ -135,12 +139,12 @@ pub fn conv_ffn_scratch(map: &Map, t: &TwoLayer, strip: usize) -> usize {
 }
 
 /// Depthwise convolution, GELU, pointwise convolution, GELU, by strips of `strip` output rows.
-/// Parameters: x, w0, b0, w1, b1, y, scratch, first, last. Scratch: a strip of the convolution's
-/// outputs.
-pub fn patch_embed(s: &Schedule, map: &Map, channels: usize, strip: usize) -> Rc<Kernel> {
+/// Parameters: x, w0, b0, w1, [w1_scale], b1, y, scratch, first, last. Scratch:
+/// [`patch_embed_scratch`] floats.
+pub fn patch_embed(s: &Schedule, map: &Map, format: Format, channels: usize, strip: usize) -> Rc<Kernel> {
     let (width, middle) = (map.row.out_width(), map.row.out_channels());
     let mut k = Builder::new(
-        format!("patch_embed_f32_{}x{width}x{channels}", map.out_height()),
+        format!("patch_embed_{}_{}x{width}x{channels}", format.name(), map.out_height()),
         &[
             "`y = gelu(gelu(conv(x)) w1 + b1)`, the convolution depthwise with stride 2.",
             "",
@@ -153,8 +157,10 @@ pub fn patch_embed(s: &Schedule, map: &Map, channels: usize, strip: usize) -> Rc
             ),
         ],
     );
-    let (x, w0, b0, w1, b1) = (k.read("x"), k.read("w0"), k.read("b0"), k.read("w1"), k.read("b1"));
+    let (x, w0, b0) = (k.read("x"), k.read("w0"), k.read("b0"));
+    let (w1, b1) = (Matrix::declare(&mut k, "w1", format, middle), k.read("b1"));
     let (y, scratch) = (k.write("y"), k.write("scratch"));
+    let after = strip * width * pitch(middle);
     let (first, last) = (k.size("first"), k.size("last"));
     let zero = || Int::from(0usize);
     k.each("u", first, last, |k, u| {
@@ -163,31 +169,40 @@ pub fn patch_embed(s: &Schedule, map: &Map, channels: usize, strip: usize) -> Rc
             map.emit(k, s, y, (x, zero(), zero()), (w0, b0), (scratch, r * (width * pitch(middle))));
         });
         let at = k.int("at", u * (strip * width * pitch(channels)));
-        pointwise_gelu(k, s, (middle, channels), strip * width, (scratch, zero()), (w1, b1), (y, at));
+        let x = (scratch, zero());
+        pointwise_gelu(k, s, channels, strip * width, x, (w1, b1), (y, at), (scratch, Int::from(after)));
     });
     k.finish()
 }
 
+/// Floats of scratch of [`patch_embed`]: a strip of the convolution's outputs, and quantized.
+pub fn patch_embed_scratch(map: &Map, format: Format, strip: usize) -> usize {
+    let (pixels, middle) = (strip * map.row.out_width(), map.row.out_channels());
+    pixels * pitch(middle) + format.scratch(middle, pixels)
+}
+
 /// `x = gelu(x)` in place, then `y = gelu(x w + bias)`, on `pixels` rows.
+#[expect(clippy::too_many_arguments, reason = "the operands of a convolution")]
 fn pointwise_gelu(
     k: &mut Builder,
     s: &Schedule,
-    (inputs, outputs): (usize, usize),
+    outputs: usize,
     pixels: usize,
     x: (Ptr, Int),
-    (w, bias): (Ptr, Ptr),
+    (w, bias): (Matrix, Ptr),
     y: (Ptr, Int),
+    scratch: (Ptr, Int),
 ) {
     let n = Int::from(pixels);
-    k.call(&elementwise::gelu(inputs), vec![x.clone().into(), n.clone().into()]);
-    let operands = Operands {
-        a: x,
-        b: (w, Int::from(0usize)),
+    let left = w.left(k, Source::Gelu, x, &n, Some(scratch));
+    let rest = Rest {
+        line: Int::from(0usize),
         bias: Some((bias, Int::from(0usize))),
         residual: None,
         c: y.clone(),
+        ldc: pitch(outputs),
     };
-    gemm::rows(k, s, &Shape::dense(inputs, outputs), Init::Bias, n.clone(), &operands);
+    w.rows(k, s, &left, Init::Bias, (&n, &Int::from(lines(outputs))), rest);
     k.call(&elementwise::gelu(outputs), vec![y.into(), n.into()]);
 }
 
@@ -200,6 +215,8 @@ pub struct Stem {
     pub channels: usize,
     /// Output rows of a strip.
     pub strip: usize,
+    /// How the pointwise convolution's matrix is stored.
+    pub format: Format,
 }
 
 impl Stem {
@@ -219,23 +236,28 @@ impl Stem {
         Map { row, height: self.middle() }
     }
 
-    /// Floats of scratch: the first convolution's rows under a strip, and the strip.
-    pub fn scratch(&self) -> usize {
+    /// Floats of the first convolution's rows under a strip, and of the strip.
+    fn floats(&self) -> usize {
         ((2 * self.strip + 1) * self.middle() + self.strip * self.out()) * pitch(self.channels)
+    }
+
+    /// Floats of scratch.
+    pub fn scratch(&self) -> usize {
+        self.floats() + self.format.scratch(self.channels, self.strip * self.out())
     }
 }
 
 /// 3x3 convolution of the picture with stride 2, GELU, depthwise 3x3 with stride 2, GELU, pointwise,
-/// GELU. Parameters: image, w0, b0, w1, b1, w2, b2, y, scratch, first, last.
+/// GELU. Parameters: image, w0, b0, w1, b1, w2, [w2_scale], b2, y, scratch, first, last.
 ///
 /// The image is `[side + 2][side + 2][3]` with a border of zeros, so that a kernel row's nine
 /// inputs follow each other and the convolution is a matrix product in three runs. Rows that two
 /// strips need are computed by both.
 pub fn stem(s: &Schedule, stem: &Stem) -> Rc<Kernel> {
-    let Stem { side, channels, strip } = *stem;
+    let Stem { side, channels, strip, format } = *stem;
     let (middle, out) = (stem.middle(), stem.out());
     let mut k = Builder::new(
-        format!("stem_f32_{side}x{channels}"),
+        format!("stem_{}_{side}x{channels}", format.name()),
         &[
             "`y = gelu(gelu(conv2(gelu(conv1(image)))) w2 + b2)`: 3x3 and depthwise 3x3, both with stride 2.",
             "",
@@ -247,7 +269,8 @@ pub fn stem(s: &Schedule, stem: &Stem) -> Rc<Kernel> {
         ],
     );
     let (image, w0, b0, w1, b1) = (k.read("image"), k.read("w0"), k.read("b0"), k.read("w1"), k.read("b1"));
-    let (w2, b2, y, scratch) = (k.read("w2"), k.read("b2"), k.write("y"), k.write("scratch"));
+    let (w2, b2) = (Matrix::declare(&mut k, "w2", format, channels), k.read("b2"));
+    let (y, scratch) = (k.write("y"), k.write("scratch"));
     let (first, last) = (k.size("first"), k.size("last"));
     let map = stem.map();
     let (in_row, image_row) = (middle * pitch(channels), (side + 2) * 3);
@@ -283,7 +306,8 @@ pub fn stem(s: &Schedule, stem: &Stem) -> Rc<Kernel> {
             map.emit(k, s, y, (scratch, zero(), top.clone()), (w1, b1), into);
         });
         let at = k.int("at", u * (strip * out * pitch(channels)));
-        pointwise_gelu(k, s, (channels, channels), strip * out, (scratch, Int::from(below)), (w2, b2), (y, at));
+        let (x, after) = ((scratch, Int::from(below)), (scratch, Int::from(stem.floats())));
+        pointwise_gelu(k, s, channels, strip * out, x, (w2, b2), (y, at), after);
     });
     k.finish()
 }

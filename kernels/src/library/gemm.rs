@@ -261,7 +261,14 @@ fn panels(
 
 /// Calls `body(width, at)` for `from..to` in steps of `width`, and for what is left in powers of
 /// two below it, largest first.
-fn in_powers(k: &mut Builder, name: &str, width: usize, from: Int, to: &Int, body: impl Fn(&mut Builder, usize, Int)) {
+pub(super) fn in_powers(
+    k: &mut Builder,
+    name: &str,
+    width: usize,
+    from: Int,
+    to: &Int,
+    body: impl Fn(&mut Builder, usize, Int),
+) {
     if let (Some(first), Some(last)) = (from.constant(), to.constant()) {
         let (first, last) = (first as usize, last as usize);
         let full = (last - first) / width;

@@ -5,24 +5,85 @@ use std::rc::Rc;
 use crate::LANES;
 use crate::build::Builder;
 use crate::int::Int;
-use crate::ir::{BinaryOp, CompareOp, Kernel, Op, ReduceOp};
+use crate::ir::{BinaryOp, CompareOp, Kernel, Op, ReduceOp, Reg, UnaryOp};
+use crate::library::integer::BLOCK_WORDS;
 use crate::library::lines;
+use crate::library::matrix::{Format, Matrix};
+use crate::library::quantize::{BLOCK, GROUP};
 
-/// One token's row out of a head's panels `[vocab / 16, channels, 16]`. Parameters: table, y, id.
-pub fn embed(channels: usize, vocab: usize) -> Rc<Kernel> {
+/// One token's row out of a head's panels. Parameters: table, [table_scale], y, id.
+pub fn embed(format: Format, channels: usize, vocab: usize) -> Rc<Kernel> {
     let mut k = Builder::new(
-        format!("embed_f32_{channels}"),
+        format!("embed_{}_{channels}", format.name()),
         &[
             "Row `id` of the embedding, which is stored as the head's panels.",
             "",
-            &format!("`table` is `[{}, {channels}, 16]`, `y` is `[{channels}]`.", lines(vocab)),
+            &format!("`y` is `[{channels}]`, the table has {vocab} rows in lines of 16."),
         ],
     );
-    let (table, y) = (k.read("table"), k.write("y"));
+    let table = Matrix::declare(&mut k, "table", format, channels);
+    let y = k.write("y");
     let id = k.size("id");
-    let at = k.int("at", id.clone() / LANES as i64 * (channels * LANES) + id % LANES as i64);
-    k.each("c", 0usize, channels, |k, c| k.copy_one(y, c.clone(), table, at + c * LANES));
+    let line = k.int("line", id.clone() / LANES as i64 * format.line_words(channels) + id.clone() % LANES as i64);
+    let Some(rows) = format.rows(channels) else {
+        k.each("c", 0usize, channels, |k, c| k.copy_one(y, c.clone(), table.w, line + c * LANES));
+        return k.finish();
+    };
+    let scale = k.broadcast("scale", table.scale.unwrap_or(table.w), id);
+    let one = |k: &mut Builder, at: Int, (word, shift, mask): (Reg, u32, i32), zero: i32, factor: Option<Reg>| {
+        let v = k.bind("v", Op::ShiftRight(word, shift));
+        let mask = k.bind("mask", Op::SplatBits(mask));
+        let v = k.binary("v", BinaryOp::And, v, mask);
+        let zero = k.bind("zero", Op::SplatBits(zero));
+        let mut v = k.binary("v", BinaryOp::SubInt, v, zero);
+        if let Some(factor) = factor {
+            v = k.binary("v", BinaryOp::MulInt, v, factor);
+        }
+        let v = k.unary("v", UnaryOp::ToFloat, v);
+        let v = k.mul("v", v, scale);
+        k.store_one(y, at, v);
+    };
+    if !rows.groups {
+        k.each("p", 0usize, rows.physical() / 4, |k, p| {
+            let word = k.broadcast("word", table.w, line.clone() + p.clone() * LANES);
+            for i in 0..4 {
+                one(k, p.clone() * 4usize + i as usize, (word, 8 * i, 0xff), 64, None);
+            }
+        });
+        return k.finish();
+    }
+    // The row is written up to its pitch: what fills the last block lies behind it.
+    let quads = channels.div_ceil(8);
+    k.each("p", 0usize, quads, |k, p| {
+        let block = k.int("block", p.clone() / (BLOCK / 8) as i64);
+        let words = k.int("words", line.clone() + block * BLOCK_WORDS);
+        let within = k.int("within", p.clone() % (BLOCK / 8) as i64);
+        let word = k.broadcast("word", table.w, words.clone() + within.clone() * LANES + LANES);
+        let factors = k.broadcast("factors", table.w, words);
+        let group = k.bind("group", Op::SplatInt(within / 2i64));
+        let factor = nibble(k, factors, group);
+        for i in 0..8u32 {
+            // Four low nibbles, then four high ones.
+            let shift = 8 * (i % 4) + 4 * (i / 4);
+            one(k, p.clone() * 8usize + i as usize, (word, shift, 0xf), 8, Some(factor));
+        }
+    });
     k.finish()
+}
+
+/// Nibble `group` of a word, signed.
+fn nibble(k: &mut Builder, word: Reg, group: Reg) -> Reg {
+    let none = k.bind("none", Op::SplatBits(0));
+    let found = k.bind_mut("found", Op::Copy(none));
+    for i in 0..(BLOCK / GROUP) as i32 {
+        let v = k.bind("v", Op::ShiftLeft(word, 28 - 4 * i as u32));
+        let v = k.bind("v", Op::ShiftRightSigned(v, 28));
+        let index = k.bind("index", Op::SplatBits(i));
+        let before = k.compare("before", CompareOp::LessInt, group, index);
+        let kept = k.select("kept", before, found, v);
+        k.set(found, Op::Copy(kept));
+    }
+    found
 }
 
 /// The index of the largest of `vocab` logits, the first one among equals. Parameters: logits,

@@ -6,13 +6,17 @@
 //! units of work their thread takes.
 
 pub mod attention;
+pub mod columns;
 pub mod conv;
 pub mod depthwise;
 pub mod elementwise;
 pub mod gemm;
 pub mod head;
+pub mod integer;
 pub mod linear;
+pub mod matrix;
 pub mod norm;
+pub mod quantize;
 pub mod rope;
 pub mod schedule;
 pub mod softmax;

@@ -10,6 +10,11 @@ pub struct Schedule {
     pub tile: (usize, usize),
     /// Lines of a matrix-vector product's register tile.
     pub vector_lines: usize,
+    /// Rows and lines of the register tiles of quantized products; the first one whose lines divide
+    /// the matrix is taken.
+    pub integer_tiles: [(usize, usize); 2],
+    /// Lines of the register tile of a product of one row and 4-bit weights.
+    pub nibble_lines: usize,
     /// Depth of a block of a matrix product: a panel of the tile's lines stays in L1.
     pub depth_block: usize,
     /// Outputs of a depthwise convolution's register tile along a row.
@@ -37,14 +42,23 @@ impl Schedule {
             (4, 32) => (6, 1),
             _ => (((registers - 1 - parts) / (parts + 1)).clamp(1, 4), 1),
         };
+        // Twice the accumulators: integers, and floats that are added to once per block. Those spill
+        // where registers are few.
+        let integer_tiles = if parts == 1 { [(4, 3), (3, 4)] } else { [(4, 1), (4, 1)] };
         let depthwise = ((registers / 2) / parts).clamp(2, 8);
         Schedule {
             tile,
             vector_lines: (registers / 4 / parts).max(1).next_power_of_two().min(8),
+            integer_tiles,
+            nibble_lines: if parts == 1 { 4 } else { 2 },
             depth_block: (L1 * 3 / 4 / (tile.1 * LANES * 4)).next_multiple_of(16),
             depthwise,
             depthwise_weights_in_registers: depthwise * parts + 7 * parts + parts < registers,
             strip_bytes: L2 / 2,
         }
+    }
+    /// The tile of a quantized product with `lines` lines.
+    pub fn integer_tile(&self, lines: usize) -> (usize, usize) {
+        self.integer_tiles.into_iter().find(|t| lines.is_multiple_of(t.1)).unwrap_or(self.integer_tiles[0])
     }
 }

@@ -6,7 +6,7 @@ use codegen_avx2::Level;
 use codegen_neon::Neon;
 use codegen_wasm::Simd128;
 use kernels::library::Schedule;
-use kernels::{Kernel, Memory, ParamKind, Place, Target, interpret, legalize, verify};
+use kernels::{Kernel, Memory, Op, ParamKind, Place, Stmt, Target, interpret, legalize, verify};
 
 use crate::data::{HOLE, float};
 use crate::trace;
@@ -20,6 +20,8 @@ pub enum Want {
     Near(f64),
     /// These bits.
     Bits(u32),
+    /// Any finite float: what it is worth is judged as a whole.
+    Any,
 }
 
 /// A pointer argument.
@@ -90,7 +92,12 @@ impl Case<'_> {
 /// Elements in front of and behind every buffer that nothing may touch.
 const GUARD: usize = 48;
 
-/// Four targets; the first three fuse multiply and add.
+/// The targets of quantized models. None fuses, so all give the same bits.
+pub fn exact_targets() -> [Box<dyn Target>; 4] {
+    [Box::new(Level::V3Exact), Box::new(Level::V3Vnni), Box::new(Level::V4Vnni), Box::new(Simd128)]
+}
+
+/// The targets of float models; the first three fuse multiply and add.
 pub fn targets() -> [Box<dyn Target>; 4] {
     [Box::new(Level::V3), Box::new(Level::V4), Box::new(Neon), Box::new(Simd128)]
 }
@@ -100,6 +107,8 @@ pub fn odd_schedules() -> [Schedule; 3] {
     let odd = Schedule {
         tile: (3, 2),
         vector_lines: 2,
+        integer_tiles: [(2, 3), (5, 2)],
+        nibble_lines: 3,
         depth_block: 16,
         depthwise: 3,
         depthwise_weights_in_registers: true,
@@ -110,12 +119,23 @@ pub fn odd_schedules() -> [Schedule; 3] {
         Schedule {
             tile: (1, 1),
             vector_lines: 1,
+            integer_tiles: [(1, 1), (1, 1)],
+            nibble_lines: 1,
             depth_block: 32,
             depthwise: 1,
             depthwise_weights_in_registers: false,
             strip_bytes: 1 << 10,
         },
-        Schedule { tile: (5, 4), vector_lines: 8, depth_block: 48, depthwise: 5, strip_bytes: 1 << 14, ..odd },
+        Schedule {
+            tile: (5, 4),
+            vector_lines: 8,
+            integer_tiles: [(5, 2), (3, 4)],
+            nibble_lines: 4,
+            depth_block: 48,
+            depthwise: 5,
+            strip_bytes: 1 << 14,
+            ..odd
+        },
     ]
 }
 
@@ -149,6 +169,63 @@ pub fn check(case: &Case) -> Vec<Vec<u32>> {
     base
 }
 
+/// Runs a quantized case on all targets of quantized models, with several schedules and in parts:
+/// the same bits everywhere. Returns what [`check`] does.
+///
+/// NEON and lines join in where there is no multiply-add. They fuse, so that a kernel with one (of a
+/// GELU, a norm, a convolution) has other bits there: then they are compared with each other.
+pub fn check_exact(case: &Case) -> Vec<Vec<u32>> {
+    let own: Vec<Schedule> = exact_targets().iter().map(|t| Schedule::new(t.as_ref())).collect();
+    let base = execute(case, &legalized(case, &own[0], &Level::V3Exact), &own[0], 1, "v3");
+    for (target, s) in exact_targets().iter().zip(&own) {
+        let found = execute(case, &legalized(case, s, target.as_ref()), s, 1, target.level());
+        assert_eq!(found, base, "{} at {} has other bits", case.name, target.level());
+    }
+    let kernel = (case.kernel)(&own[0]);
+    if kernel.with_callees().iter().any(|k| fuses(&k.body)) {
+        let lines = observe(case, &kernel, &own[0], 1, "lines", false);
+        let neon = observe(case, &legalized(case, &own[0], &Neon), &own[0], 1, "neon", false);
+        assert_eq!(neon, lines, "{}: NEON has other bits than lines", case.name);
+    } else {
+        assert_eq!(execute(case, &kernel, &own[0], 1, "lines"), base, "{}: lines have other bits", case.name);
+        let neon = execute(case, &legalized(case, &own[0], &Neon), &own[0], 1, "neon");
+        assert_eq!(neon, base, "{} at NEON has other bits", case.name);
+    }
+    for (s, target) in odd_schedules().iter().zip(exact_targets().iter().rev()) {
+        let found = execute(case, &legalized(case, s, target.as_ref()), s, 1, "another schedule");
+        assert_eq!(found, base, "{} at {}: {s:?} has other bits", case.name, target.level());
+    }
+    for (parts, (target, s)) in [2, 3, 7].into_iter().zip(exact_targets().iter().zip(&own)) {
+        if case.units.is_some() {
+            let found = execute(case, &legalized(case, s, target.as_ref()), s, parts, "parts");
+            assert_eq!(found, base, "{}: {parts} parts have other bits", case.name);
+        }
+    }
+    base
+}
+
+/// Whether a multiply-add is among the statements.
+fn fuses(body: &[Stmt]) -> bool {
+    body.iter().any(|stmt| match stmt {
+        Stmt::Let(_, op) | Stmt::LetMut(_, op) | Stmt::Set(_, op) => {
+            matches!(op, Op::MulAdd(..) | Op::NegMulAdd(..))
+        }
+        Stmt::Loop(_, _, _, body) => fuses(body),
+        Stmt::IfLess(_, _, then, otherwise) => fuses(then) || fuses(otherwise),
+        _ => false,
+    })
+}
+
+/// What a kernel makes of buffers where nothing is fused: all buffers afterwards.
+pub fn unfused(kernel: &Kernel, buffers: &[Vec<u32>], sizes: &[usize]) -> Vec<Vec<u32>> {
+    let mut memory = Memory { buffers: buffers.to_vec() };
+    let places: Vec<Place> = (0..buffers.len()).map(|buffer| Place { buffer, at: 0 }).collect();
+    let sizes: Vec<i64> = sizes.iter().map(|n| *n as i64).collect();
+    let kernel = legalize(kernel, &Level::V3Exact);
+    interpret(&kernel, &mut memory, &places, &sizes).unwrap_or_else(|e| panic!("{e}"));
+    memory.buffers
+}
+
 fn legalized(case: &Case, s: &Schedule, target: &dyn Target) -> Rc<Kernel> {
     let kernel = (case.kernel)(s);
     verify(&kernel).unwrap_or_else(|e| panic!("{}: {e}", case.name));
@@ -160,13 +237,18 @@ fn legalized(case: &Case, s: &Schedule, target: &dyn Target) -> Rc<Kernel> {
 
 /// Runs `kernel` on guarded buffers, its units in parts, and compares with what the case wants.
 fn execute(case: &Case, kernel: &Kernel, s: &Schedule, parts: usize, how: &str) -> Vec<Vec<u32>> {
+    observe(case, kernel, s, parts, how, true)
+}
+
+/// [`execute`]; `judged` says whether what is written is compared.
+fn observe(case: &Case, kernel: &Kernel, s: &Schedule, parts: usize, how: &str, judged: bool) -> Vec<Vec<u32>> {
     let mut memory = Memory::default();
     let mut places = Vec::new();
     for (name, _, _) in kernel.pointers() {
         let mut elements = vec![HOLE; GUARD];
         elements.extend(case.buffer(name).start(s));
         elements.extend([HOLE; GUARD]);
-        places.push(Place { buffer: memory.buffers.len(), at: GUARD });
+        places.push(Place { buffer: memory.buffers.len(), at: 4 * GUARD });
         memory.buffers.push(elements);
     }
     let before = memory.buffers.clone();
@@ -191,7 +273,7 @@ fn execute(case: &Case, kernel: &Kernel, s: &Schedule, parts: usize, how: &str) 
             }
             Buffer::Scratch(..) => {}
             Buffer::Write(want) | Buffer::Update(_, want) => {
-                for (i, want) in want.iter().enumerate() {
+                for (i, want) in want.iter().enumerate().filter(|_| judged) {
                     compare(*want, before[i], after[i], case.tolerance)
                         .unwrap_or_else(|e| panic!("{}, {how}: {name}[{i}] {e}", case.name));
                 }
@@ -206,6 +288,7 @@ fn compare(want: Want, before: u32, after: u32, tolerance: f64) -> Result<(), St
     let right = match want {
         Want::Same => after == before,
         Want::Bits(bits) => after == bits,
+        Want::Any => f32::from_bits(after).is_finite(),
         Want::Near(want) => {
             let error = (f64::from(f32::from_bits(after)) - want).abs();
             error <= tolerance * (1.0 + want.abs())

@@ -3,6 +3,7 @@
 use kernels::library::conv::{Map, Stem, conv_ffn, conv_ffn_scratch, patch_embed, stem};
 use kernels::library::depthwise::Shape;
 use kernels::library::linear::{Activation, TwoLayer};
+use kernels::library::matrix::Format;
 use kernels::library::squeeze_excite::{self, Shapes};
 use kernels::library::{lines, pitch};
 
@@ -14,20 +15,21 @@ use crate::functions::{gelu, sigmoid};
 /// Two or three products in a row, each of at most 128 numbers below 4; more take more.
 const TOLERANCE: f64 = 1e-5;
 
-fn gelus(mut x: Vec<f64>) -> Vec<f64> {
+/// GELU of each.
+pub fn gelus(mut x: Vec<f64>) -> Vec<f64> {
     x.iter_mut().for_each(|x| *x = gelu(*x));
     x
 }
 
 /// `x w + bias`.
-fn layer(x: &[f64], w: &[f32], bias: &[f32], depth: usize) -> Vec<f64> {
+pub fn layer(x: &[f64], w: &[f32], bias: &[f32], depth: usize) -> Vec<f64> {
     let mut y = product(x, w, depth, bias.len());
     add_bias(&mut y, bias);
     y
 }
 
 /// 3x3 convolution of `[side, side, 3]` with stride 2; `w` is `[27, channels]`, rows, columns, colors.
-fn first_conv(image: &[f32], side: usize, w: &[f32], bias: &[f32]) -> Vec<f64> {
+pub fn first_conv(image: &[f32], side: usize, w: &[f32], bias: &[f32]) -> Vec<f64> {
     let (middle, mut patches) = (side.div_ceil(2), Vec::new());
     for y in 0..middle {
         for x in 0..middle {
@@ -41,7 +43,8 @@ fn first_conv(image: &[f32], side: usize, w: &[f32], bias: &[f32]) -> Vec<f64> {
     layer(&patches, w, bias, 27)
 }
 
-fn bordered(image: &[f32], side: usize) -> Vec<u32> {
+/// The picture with a border of zeros.
+pub fn bordered(image: &[f32], side: usize) -> Vec<u32> {
     let mut out = vec![0; (side + 2) * (side + 2) * 3];
     for (y, row) in image.chunks(side * 3).enumerate() {
         for (i, v) in row.iter().enumerate() {
@@ -52,7 +55,7 @@ fn bordered(image: &[f32], side: usize) -> Vec<u32> {
 }
 
 fn check_stem(t: Stem) -> Vec<Vec<u32>> {
-    let Stem { side, channels, strip } = t;
+    let Stem { side, channels, strip, .. } = t;
     let (middle, out) = (side.div_ceil(2), t.out());
     let image = noise(30, side * side * 3);
     let (w0, b0) = (noise(31, 27 * channels), noise(32, channels));
@@ -85,11 +88,11 @@ fn check_stem(t: Stem) -> Vec<Vec<u32>> {
 #[test]
 fn stems() {
     for (side, channels) in [(4, 1), (8, 17), (7, 16), (18, 16), (21, 3)] {
-        check_stem(Stem { side, channels, strip: 1 });
+        check_stem(Stem { side, channels, strip: 1, format: Format::F32 });
     }
-    let one = check_stem(Stem { side: 23, channels: 15, strip: 1 });
+    let one = check_stem(Stem { side: 23, channels: 15, strip: 1, format: Format::F32 });
     for strip in [2, 3, 6] {
-        assert_eq!(check_stem(Stem { side: 23, channels: 15, strip }), one, "strips of {strip}");
+        assert_eq!(check_stem(Stem { side: 23, channels: 15, strip, format: Format::F32 }), one, "strips of {strip}");
     }
 }
 
@@ -103,7 +106,7 @@ fn check_patch_embed(row: Shape, height: usize, channels: usize, strip: usize) -
     let y = gelus(layer(&y, &w1, &b1, middle));
     check(&Case {
         name: format!("patch embedding of {map:?} to {channels}, strips of {strip}"),
-        kernel: &|s| patch_embed(s, &map, channels, strip),
+        kernel: &|s| patch_embed(s, &map, Format::F32, channels, strip),
         buffers: vec![
             ("x", Buffer::Read(data::rows(&x, row.channels))),
             ("w0", Buffer::Read(d.packed(&row))),
@@ -135,7 +138,7 @@ fn patch_embeddings() {
 
 fn check_conv_ffn(row: Shape, height: usize, hidden: usize, strip: usize, block_lines: usize) -> Vec<Vec<u32>> {
     let (map, channels) = (Map { row, height }, row.channels);
-    let t = TwoLayer { channels, hidden, activation: Activation::Gelu, block_lines };
+    let t = TwoLayer { channels, hidden, activation: Activation::Gelu, format: Format::F32, block_lines };
     let x = noise(40, height * row.width * channels);
     let d = Weights::new(&row);
     let (w1, b1) = (noise(41, channels * hidden), noise(42, hidden));

@@ -2,6 +2,7 @@
 
 use kernels::library::head::{argmax, embed};
 use kernels::library::lines;
+use kernels::library::matrix::Format;
 
 use crate::case::{Buffer, Case, Want, check};
 use crate::data::{noise, panels};
@@ -15,7 +16,7 @@ fn embeddings() {
             let row = (0..channels).map(|c| Want::Bits(w[c * vocab + id].to_bits()));
             check(&Case {
                 name: format!("row {id} of {vocab} x {channels}"),
-                kernel: &|_| embed(channels, vocab),
+                kernel: &|_| embed(Format::F32, channels, vocab),
                 buffers: vec![("table", Buffer::Read(panels.clone())), ("y", Buffer::Write(row.collect()))],
                 sizes: vec![("id", id)],
                 units: None,

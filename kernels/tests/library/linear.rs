@@ -3,6 +3,7 @@
 use kernels::LANES;
 use kernels::library::gemm::{self, Init, Tile};
 use kernels::library::linear::{Linear, Norm, Rows, UNIT, linear, vector};
+use kernels::library::matrix::Format;
 use kernels::library::{lines, pitch};
 
 use crate::case::{Buffer, Case, check, scratch};
@@ -13,8 +14,16 @@ use crate::rows::{layer_norm, rms_norm};
 /// Sums of at most 1024 products of numbers below 1 (below 4 after a norm), against f64.
 const TOLERANCE: f64 = 2e-5;
 
-const BARE: Linear =
-    Linear { norm: None, inputs: 16, outputs: 16, init: Init::Zero, gelu: false, rows: Rows::Fixed(1), strip: 8 };
+const BARE: Linear = Linear {
+    norm: None,
+    inputs: 16,
+    outputs: 16,
+    format: Format::F32,
+    init: Init::Zero,
+    gelu: false,
+    rows: Rows::Fixed(1),
+    strip: 8,
+};
 
 struct Data {
     x: Vec<f32>,

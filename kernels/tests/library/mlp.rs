@@ -2,6 +2,7 @@
 
 use kernels::LANES;
 use kernels::library::linear::{Activation, Norm, TwoLayer, UNIT, gated_vector, mlp};
+use kernels::library::matrix::Format;
 use kernels::library::{Schedule, lines, pitch};
 
 use crate::case::{Buffer, Case, check, scratch};
@@ -45,7 +46,7 @@ fn naive(n: usize, channels: usize, hidden: usize) -> Mlp {
 fn check_mlp(n: usize, channels: usize, hidden: usize, strip: usize, block_lines: Option<usize>) -> Vec<Vec<u32>> {
     let m = naive(n, channels, hidden);
     let two = |s: &Schedule| {
-        let t = TwoLayer::new(channels, hidden, Activation::SwiGlu, strip, s.strip_bytes);
+        let t = TwoLayer::new((channels, hidden), Activation::SwiGlu, Format::F32, strip, s.strip_bytes);
         TwoLayer { block_lines: block_lines.unwrap_or(t.block_lines), ..t }
     };
     // Blocks depend on the schedule; the largest is all of the hidden channels.
@@ -87,7 +88,7 @@ fn scratch_of_the_blocks_a_schedule_takes() {
     for bytes in [1, 1 << 10, 1 << 13, 1 << 20] {
         for rows in [1, 5, 64] {
             for hidden in [16, 80, 544] {
-                let t = TwoLayer::new(16, hidden, Activation::SwiGlu, rows, bytes);
+                let t = TwoLayer::new((16, hidden), Activation::SwiGlu, Format::F32, rows, bytes);
                 let block = t.block_lines * LANES;
                 assert!(t.block_lines >= 1 && t.block_lines <= lines(hidden));
                 assert_eq!(t.scratch(rows), rows * (pitch(2 * block) + pitch(block)));
@@ -104,7 +105,7 @@ fn gated_vectors() {
         let m = naive(1, channels, hidden);
         check(&Case {
             name: format!("gated vector of {channels} to {hidden}"),
-            kernel: &|s| gated_vector(s, NORM, channels, hidden),
+            kernel: &|s| gated_vector(s, NORM, Format::F32, channels, hidden),
             buffers: vec![
                 ("x", Buffer::Read(data::rows(&m.x, channels))),
                 ("w", Buffer::Read(panels(&m.w1, channels, 2 * hidden))),

@@ -1,4 +1,4 @@
-//! Follows a kernel's addresses without its arithmetic: which elements are read and written.
+//! Follows a kernel's addresses without its arithmetic: which bytes are read and written.
 
 use kernels::library::Schedule;
 use kernels::{Arg, Int, Kernel, Op, ParamKind, Ptr, Stmt, extents};
@@ -6,17 +6,17 @@ use kernels::{Arg, Int, Kernel, Op, ParamKind, Ptr, Stmt, extents};
 use crate::case::{Buffer, Case, Want, contents, part, split, whole};
 use crate::data::HOLE;
 
-/// What is known of an element.
+/// What is known of a byte.
 #[derive(Clone, Copy)]
-struct Element {
+struct Byte {
     /// Holds a value: given, or written by the kernel.
     full: bool,
     may_write: bool,
 }
 
-/// A pointer argument: its elements, and the range touched so far.
+/// A pointer argument: its bytes, and the range touched so far.
 struct Argument {
-    elements: Vec<Element>,
+    bytes: Vec<Byte>,
     /// Whether holes may be read.
     loose: bool,
     touched: Option<(i64, i64)>,
@@ -32,7 +32,7 @@ pub fn check(case: &Case, kernel: &Kernel, s: &Schedule) {
         for range in split(case, *parts) {
             for (argument, (start, buffer)) in arguments.iter_mut().zip(contents(case, kernel, s)) {
                 if matches!(buffer, Buffer::Scratch(..)) {
-                    argument.elements = self::argument((start, buffer)).elements;
+                    argument.bytes = self::argument((start, buffer)).bytes;
                 }
             }
             let bases: Vec<(usize, i64)> = (0..arguments.len()).map(|i| (i, 0)).collect();
@@ -40,8 +40,8 @@ pub fn check(case: &Case, kernel: &Kernel, s: &Schedule) {
                 .unwrap_or_else(|e| panic!("{}, {parts} parts: {e}", case.name));
         }
         for (((name, _, _), argument), extent) in kernel.pointers().zip(&arguments).zip(&extents) {
-            let len = argument.elements.len() as i64;
-            assert!(extent.end <= len, "{}: extents of {name} are {extent:?} of {len}", case.name);
+            let len = argument.bytes.len() as i64;
+            assert!(extent.end <= len, "{}: extents of {name} are {extent:?} of {len} bytes", case.name);
             if let Some((low, high)) = argument.touched {
                 let inside = extent.start <= low && high <= extent.end;
                 assert!(inside, "{}: {name} is touched in {low}..{high}, extents are {extent:?}", case.name);
@@ -56,9 +56,9 @@ fn argument((start, buffer): (Vec<u32>, Buffer)) -> Argument {
         Buffer::Scratch(..) => true,
         Buffer::Write(want) | Buffer::Update(_, want) => !matches!(want[i], Want::Same),
     };
-    let element = |(i, bits): (usize, &u32)| Element { full: *bits != HOLE, may_write: may_write(i) };
+    let bytes = |(i, bits): (usize, &u32)| [Byte { full: *bits != HOLE, may_write: may_write(i) }; 4];
     Argument {
-        elements: start.iter().enumerate().map(element).collect(),
+        bytes: start.iter().enumerate().flat_map(bytes).collect(),
         loose: matches!(buffer, Buffer::Loose(_)),
         touched: None,
     }
@@ -67,7 +67,7 @@ fn argument((start, buffer): (Vec<u32>, Buffer)) -> Argument {
 struct Walk<'a> {
     arguments: &'a mut Vec<Argument>,
     kernel: &'a Kernel,
-    /// Argument and first element of each pointer.
+    /// Argument and first byte of each pointer.
     bases: &'a [(usize, i64)],
     vars: Vec<i64>,
 }
@@ -88,26 +88,29 @@ impl Walk<'_> {
         n.eval(&|v| self.vars[v.0 as usize]).ok_or_else(|| format!("{}: {n:?} is out of range", self.kernel.name))
     }
 
+    /// Bytes of an element of a pointer.
+    fn size(&self, ptr: Ptr) -> i64 {
+        self.kernel.pointers().nth(ptr.0 as usize).map_or(1, |(_, elem, _)| elem.bytes() as i64)
+    }
+
     fn touch(&mut self, ptr: Ptr, at: &Int, count: usize, write: bool) -> Result<(), String> {
-        let (argument, base) = self.bases[ptr.0 as usize];
-        let first = base + self.int(at)?;
+        let ((argument, base), size) = (self.bases[ptr.0 as usize], self.size(ptr));
+        let first = base + self.int(at)? * size;
+        let end = first + count as i64 * size;
         let argument = &mut self.arguments[argument];
-        let touched = argument.touched.get_or_insert((first, first));
-        *touched = (touched.0.min(first), touched.1.max(first + count as i64));
-        let at = first as usize;
-        for (i, e) in argument.elements.get_mut(at..at + count).ok_or("outside")?.iter_mut().enumerate() {
-            let right = if write { e.may_write } else { e.full || argument.loose };
+        let touched = argument.touched.get_or_insert((first, end));
+        *touched = (touched.0.min(first), touched.1.max(end));
+        let bytes = argument.bytes.get_mut(first as usize..end as usize).ok_or("outside")?;
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            let right = if write { byte.may_write } else { byte.full || argument.loose };
             if !right {
                 let verb = if write { "writes" } else { "reads" };
                 let name = self.kernel.pointers().nth(ptr.0 as usize).map_or("?", |p| p.0);
-                return Err(format!(
-                    "{} {verb} {name}[{}] (element {} of the argument)",
-                    self.kernel.name,
-                    at + i - base as usize,
-                    at + i
-                ));
+                let at = first + i as i64;
+                let own = at - base;
+                return Err(format!("{} {verb} byte {own} of {name} (byte {at} of the argument)", self.kernel.name));
             }
-            e.full |= write;
+            byte.full |= write;
         }
         Ok(())
     }
@@ -151,7 +154,7 @@ impl Walk<'_> {
                     match arg {
                         Arg::Ptr(ptr, at) => {
                             let (argument, base) = self.bases[ptr.0 as usize];
-                            bases.push((argument, base + self.int(at)?));
+                            bases.push((argument, base + self.int(at)? * self.size(*ptr)));
                         }
                         Arg::Size(n) => sizes.push(self.int(n)?),
                     }

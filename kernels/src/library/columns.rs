@@ -1,0 +1,203 @@
+//! Products of many quantized rows with a decoder's matrices: threads take output channels.
+//!
+//! The rows are quantized once, by all threads; then each thread makes its lines for all rows. A
+//! panel of 4-bit weights is expanded once and serves every row.
+
+use std::rc::Rc;
+
+use crate::LANES;
+use crate::build::Builder;
+use crate::int::Int;
+use crate::ir::Kernel;
+use crate::library::gemm::{Init, in_powers};
+use crate::library::linear::{Norm, Rows, each_strip, normalize};
+use crate::library::matrix::{Format, Matrix, Rest};
+use crate::library::quantize::{QuantRows, Quantized, Source, Span};
+use crate::library::{Schedule, integer, lines, pitch};
+
+/// Lines of a unit of work.
+pub const UNIT_LINES: usize = 4;
+
+/// Normalizes and quantizes rows, by units of rows. Parameters: x, [gain], q, [scratch], rows, first,
+/// last. Scratch: `strip * pitch(channels)` floats, if there is a norm.
+pub fn quantize_rows(norm: Option<Norm>, to: &QuantRows, rows: Rows, strip: usize) -> Rc<Kernel> {
+    let (channels, ldx) = (to.channels, pitch(to.channels));
+    let before = norm.map_or("", Norm::name);
+    let groups = if to.groups { "_groups" } else { "" };
+    let mut k = Builder::new(
+        format!("{before}quantize_rows_{channels}_b{}{groups}", to.block),
+        &[
+            &format!("Rows of {channels} channels to bytes; units of rows `first..last`."),
+            "",
+            &format!("Rows of `x` are {ldx} floats apart, rows of `q` {} words.", to.pitch()),
+        ],
+    );
+    let x = k.read("x");
+    let gain = norm.is_some_and(Norm::has_gain).then(|| k.read("gain"));
+    let q = k.write("q");
+    let scratch = norm.map(|n| (n, k.write("scratch")));
+    let rows = rows.size(&mut k);
+    each_strip(&mut k, &rows, strip, |k, row, n| {
+        let mut from = (x, row.clone() * ldx);
+        if let Some((norm, scratch)) = scratch {
+            from = normalize(k, norm, channels, from, gain, scratch, n.clone());
+        }
+        let to = Quantized { ptr: q, at: row * to.pitch(), rows: *to };
+        to.fill_all(k, Source::Plain, from, n);
+    });
+    k.finish()
+}
+
+/// The sizes of a product by columns.
+#[derive(Clone, Copy, Debug)]
+pub struct Columns {
+    /// Input channels.
+    pub inputs: usize,
+    /// Output channels; for [`gated`] after the activation.
+    pub outputs: usize,
+    /// How the matrix is stored, not as floats.
+    pub format: Format,
+    /// What is added to the products.
+    pub init: Init,
+    /// Rows in all.
+    pub rows: Rows,
+}
+
+impl Columns {
+    /// Floats of a panel of expanded weights.
+    fn panel(&self) -> usize {
+        match self.format.rows(self.inputs) {
+            Some(q) if q.groups => UNIT_LINES * q.physical() / 4 * LANES,
+            _ => 0,
+        }
+    }
+
+    /// Floats of scratch of [`columns`].
+    pub fn scratch(&self) -> usize {
+        self.panel()
+    }
+
+    /// Units of [`columns`].
+    pub fn units(&self) -> usize {
+        lines(self.outputs).div_ceil(UNIT_LINES)
+    }
+
+    /// Units of [`gated`]: blocks of the outputs that share a scale.
+    pub fn blocks(&self) -> usize {
+        self.format.rows(self.outputs).map_or(0, |q| q.blocks())
+    }
+
+    /// Floats of scratch of [`gated`]: a panel, and a block of gates and ups for all rows.
+    pub fn gated_scratch(&self) -> usize {
+        let block = self.format.rows(self.outputs).map_or(0, |q| q.block);
+        self.panel() + self.rows.most() * pitch(2 * block)
+    }
+}
+
+/// `y = init + q w`; output lines in units `first..last`. Parameters: q, w, w_scale, [bias],
+/// [residual], y, [scratch], rows, first, last.
+pub fn columns(s: &Schedule, c: &Columns) -> Rc<Kernel> {
+    let ld = pitch(c.outputs);
+    let mut k = Builder::new(
+        format!("columns{}_{}_{}x{}", c.init.name(), c.format.name(), c.inputs, c.outputs),
+        &[
+            &format!(
+                "Quantized rows of {} channels to {}; units of {UNIT_LINES} lines `first..last`.",
+                c.inputs, c.outputs
+            ),
+            "",
+            &format!("Rows of `y` are {ld} floats apart. 4-bit weights are expanded a panel at a time."),
+        ],
+    );
+    let q = k.read("q");
+    let w = Matrix::declare(&mut k, "w", c.format, c.inputs);
+    let bias = c.init.has_bias().then(|| k.read("bias"));
+    let residual = c.init.has_residual().then(|| k.read("residual"));
+    let y = k.write("y");
+    let scratch = (c.panel() > 0).then(|| k.write("scratch"));
+    let rows = c.rows.size(&mut k);
+    let (first, last) = (k.size("first"), k.size("last"));
+    let Some(layout) = c.format.rows(c.inputs) else { return k.finish() };
+    let left = Quantized { ptr: q, at: Int::from(0usize), rows: layout };
+    let from = first * UNIT_LINES;
+    let to = k.int("end", (last * UNIT_LINES).min(lines(c.outputs)).max(from.clone()));
+    let rest = |line: Int| Rest {
+        bias: bias.map(|b| (b, line.clone() * LANES)),
+        residual: residual.map(|r| (r, line.clone() * LANES)),
+        c: (y, line.clone() * LANES),
+        line,
+        ldc: ld,
+    };
+    panels(&mut k, s, &left, (&w, c.init), scratch, (from, to), &rows, rest);
+    k.finish()
+}
+
+/// Emits the lines `from..to`, panel by panel.
+#[expect(clippy::too_many_arguments, reason = "the operands of one product")]
+fn panels(
+    k: &mut Builder,
+    s: &Schedule,
+    left: &Quantized,
+    (w, init): (&Matrix, Init),
+    scratch: Option<crate::ir::Ptr>,
+    (from, to): (Int, Int),
+    rows: &Int,
+    rest: impl Fn(Int) -> Rest,
+) {
+    in_powers(k, "panel", UNIT_LINES, from, &to, |k, width, line| {
+        let (mut weights, out, ldc) = w.weights(rest(line));
+        if let Some(panel) = scratch {
+            let args =
+                vec![weights.w.into(), panel.into(), Int::from(width).into(), Int::from(left.rows.blocks()).into()];
+            k.call(&integer::expand(), args);
+            weights.w = (panel, Int::from(0usize));
+        }
+        integer::rows(k, s, left, (&weights, init), (rows, &Int::from(width)), (out, ldc));
+    });
+}
+
+/// `h = quantize(swiglu(q w))`; blocks `first..last` of the outputs. Parameters: q, w, w_scale, h,
+/// scratch, rows, first, last. Scratch: [`Columns::gated_scratch`] floats.
+pub fn gated(s: &Schedule, c: &Columns) -> Rc<Kernel> {
+    let mut k = Builder::new(
+        format!("columns_swiglu_{}_{}x{}", c.format.name(), c.inputs, c.outputs),
+        &[
+            &format!("`swiglu(q w)` of quantized rows, quantized; blocks `first..last` of {} channels.", c.outputs),
+            "",
+            "Lines of gate and up alternate in `w`.",
+        ],
+    );
+    let q = k.read("q");
+    let w = Matrix::declare(&mut k, "w", c.format, c.inputs);
+    let (h, scratch) = (k.write("h"), k.write("scratch"));
+    let rows = c.rows.size(&mut k);
+    let (first, last) = (k.size("first"), k.size("last"));
+    let (Some(x), Some(hidden)) = (c.format.rows(c.inputs), c.format.rows(c.outputs)) else { return k.finish() };
+    let left = Quantized { ptr: q, at: Int::from(0usize), rows: x };
+    let hidden = Quantized { ptr: h, at: Int::from(0usize), rows: hidden };
+    let (per_block, ldc) = (hidden.rows.block / LANES, pitch(2 * hidden.rows.block));
+    let wide = (scratch, Int::from(c.panel()));
+    let panel = (c.panel() > 0).then_some(scratch);
+    let block = |k: &mut Builder, b: Int, count: usize, span: Span| {
+        let line = k.int("line", b.clone() * (2 * per_block));
+        let rest = |at: Int| Rest {
+            c: (wide.0, wide.1.clone() + (at.clone() - line.clone()) * LANES),
+            line: at,
+            bias: None,
+            residual: None,
+            ldc,
+        };
+        let lines = (line.clone(), line.clone() + 2 * count);
+        panels(k, s, &left, (&w, Init::Zero), panel, lines, &rows, rest);
+        hidden.fill(k, Source::SwiGlu, (wide.clone(), ldc), rows.clone(), (b, span));
+    };
+    let total = lines(c.outputs);
+    let (full, short) = (total / per_block, total % per_block);
+    let whole = last.clone().min(full);
+    k.each("b", first.clone(), whole, |k, b| block(k, b, per_block, Span { whole: 1, short: false }));
+    if short > 0 {
+        // The last unit is the short one.
+        k.each("b", first.max(full), last, |k, b| block(k, b, short, Span { whole: 0, short: true }));
+    }
+    k.finish()
+}

@@ -1,0 +1,328 @@
+//! Matrix products of quantized rows: weights of 7 or 4 bits, sums in integers.
+//!
+//! A weight is at most 127 and unsigned, an activation signed: no instruction set saturates on the
+//! way, so all give the same sums. Floats meet once per block of activations, multiplied, then added,
+//! in block order: the same bits for every tile.
+
+use std::rc::Rc;
+
+use crate::LANES;
+use crate::build::Builder;
+use crate::int::Int;
+use crate::ir::{Arg, BinaryOp, Kernel, Op, Ptr, Reg, UnaryOp};
+use crate::library::Schedule;
+use crate::library::gemm::{Init, in_powers};
+use crate::library::quantize::{BLOCK, GROUP, QuantRows, Quantized};
+
+/// Words of a block of 4-bit weights of one line: a line of factors and 16 of nibbles.
+pub const BLOCK_WORDS: usize = 17 * LANES;
+
+/// Weights of 7 or 4 bits and what is added to their products.
+pub struct Weights {
+    /// Bytes or nibbles, as words.
+    pub w: (Ptr, Int),
+    /// A scale for each output channel.
+    pub scale: (Ptr, Int),
+    /// Bias, for the `Init`s that have one.
+    pub bias: Option<(Ptr, Int)>,
+    /// Residual and floats between its rows, for the `Init`s that have one.
+    pub residual: Option<((Ptr, Int), usize)>,
+}
+
+/// Pointer parameters of a tile, in order.
+struct Params {
+    a: Ptr,
+    scales: Ptr,
+    sums: Ptr,
+    w: Ptr,
+    w_scale: Ptr,
+    bias: Option<Ptr>,
+    residual: Option<Ptr>,
+    c: Ptr,
+}
+
+impl Params {
+    fn declare(k: &mut Builder, init: Init) -> Params {
+        Params {
+            a: k.read_u32("a"),
+            scales: k.read("scales"),
+            sums: k.read_u32("sums"),
+            w: k.read_u32("w"),
+            w_scale: k.read("w_scale"),
+            bias: init.has_bias().then(|| k.read("bias")),
+            residual: init.has_residual().then(|| k.read("residual")),
+            c: k.write("c"),
+        }
+    }
+
+    /// `c = f * w_scale + bias + residual` for line `j` of row `i`.
+    fn finish(&self, k: &mut Builder, (i, j): (usize, usize), f: Reg, ldr: &Int, ldc: &Int) {
+        let scale = k.load("w_s", self.w_scale, j * LANES);
+        let mut out = k.mul("out", f, scale);
+        if let Some(bias) = self.bias {
+            let b = k.load("b", bias, j * LANES);
+            out = k.add("out", out, b);
+        }
+        if let Some(residual) = self.residual {
+            let r = k.load("r", residual, ldr.clone() * i + j * LANES);
+            out = k.add("out", r, out);
+        }
+        k.store(self.c, ldc.clone() * i + j * LANES, out);
+    }
+}
+
+/// A register tile of `rows` x `lines` over all blocks of the depth. `panel` says that `w` is
+/// `[lines][depth / 4][16]` words of bytes.
+///
+/// Parameters: those of [`Params`], then blocks, line, lda, ldc, ldr, those of what there is only one
+/// of left out.
+fn tile(rows: usize, width: usize, q: &QuantRows, init: Init) -> Rc<Kernel> {
+    let tail = q.physical() % q.block;
+    let tail_name = if tail > 0 { format!("_t{tail}") } else { String::new() };
+    let mut k = Builder::new(
+        format!("gemm{}_u7s8_{rows}x{width}_b{}{tail_name}", init.name(), q.block),
+        &[
+            &format!("One {rows}x{} register tile of a product of quantized rows.", width * LANES),
+            "",
+            "For each block of depth the sums are integers, which start from minus the zero point's share; they are",
+            &format!(
+                "scaled and added in floats. A block is {} deep, `w` is `[{width}, depth / 4, 16]` words.",
+                q.block
+            ),
+        ],
+    );
+    let p = Params::declare(&mut k, init);
+    let blocks = k.size("blocks");
+    let one = || Int::from(0usize);
+    let line = if width > 1 { k.size("line") } else { one() };
+    let lda = if rows > 1 { k.size("lda") } else { one() };
+    let ldc = if rows > 1 { k.size("ldc") } else { one() };
+    let ldr = if rows > 1 && init.has_residual() { k.size("ldr") } else { one() };
+    let f: Vec<Vec<Reg>> =
+        (0..rows).map(|i| (0..width).map(|j| k.bind_mut(&format!("f_{i}_{j}"), Op::Splat(0.0))).collect()).collect();
+    let block = |k: &mut Builder, b: Int, depth: usize| {
+        let first = k.int("first", b.clone() * (q.block / 4));
+        let acc: Vec<Vec<Reg>> = (0..rows)
+            .map(|i| {
+                let sum = k.broadcast(&format!("sum_{i}"), p.sums, lda.clone() * i + b.clone());
+                (0..width).map(|j| k.bind_mut(&format!("acc_{i}_{j}"), Op::Copy(sum))).collect()
+            })
+            .collect();
+        k.each("p", first.clone(), first + depth / 4, |k, at| {
+            let w: Vec<Reg> =
+                (0..width).map(|j| k.load(&format!("w_{j}"), p.w, line.clone() * j + at.clone() * LANES)).collect();
+            for (i, row) in acc.iter().enumerate() {
+                let a = k.broadcast(&format!("a_{i}"), p.a, at.clone() + lda.clone() * i);
+                for (j, &acc) in row.iter().enumerate() {
+                    k.set(acc, Op::Dot(w[j], a, acc));
+                }
+            }
+        });
+        for (i, row) in acc.iter().enumerate() {
+            let scale = k.broadcast(&format!("s_{i}"), p.scales, lda.clone() * i + b.clone());
+            for (j, &acc) in row.iter().enumerate() {
+                scaled(k, f[i][j], acc, scale);
+            }
+        }
+    };
+    k.blank();
+    k.each("b", 0usize, blocks.clone(), |k, b| block(k, b, q.block));
+    if tail > 0 {
+        k.note("The last, short block.");
+        block(&mut k, blocks, tail);
+    }
+    k.blank();
+    for (i, row) in f.iter().enumerate() {
+        for (j, &f) in row.iter().enumerate() {
+            p.finish(&mut k, (i, j), f, &ldr, &ldc);
+        }
+    }
+    k.finish()
+}
+
+/// `f += float(acc) * scale`, rounded twice.
+fn scaled(k: &mut Builder, f: Reg, acc: Reg, scale: Reg) {
+    let v = k.unary("v", UnaryOp::ToFloat, acc);
+    let v = k.mul("v", v, scale);
+    k.set(f, Op::Binary(BinaryOp::Add, f, v));
+}
+
+/// Emits `c = init + q w` for `n` rows and `count` lines of bytes: panels of lines, tiles of rows.
+///
+/// `line` is the words from one line of `w` to the next.
+pub fn rows(
+    k: &mut Builder,
+    s: &Schedule,
+    q: &Quantized,
+    (w, init): (&Weights, Init),
+    (n, count): (&Int, &Int),
+    (c, ldc): ((Ptr, Int), usize),
+) {
+    let (height, width) = s.integer_tile(count.constant().unwrap_or(0) as usize);
+    let line = q.rows.physical() / 4 * LANES;
+    in_powers(k, "j", width, Int::from(0usize), count, |k, width, j| {
+        in_powers(k, "i", height, Int::from(0usize), n, |k, height, i| {
+            let kernel = tile(height, width, &q.rows, init);
+            call(k, (&kernel, true), q, (w, init), (i, j.clone()), line, (&c, ldc), (height, width));
+        });
+    });
+}
+
+#[expect(clippy::too_many_arguments, reason = "the arguments of one kernel call")]
+fn call(
+    k: &mut Builder,
+    (kernel, bytes): (&Rc<Kernel>, bool),
+    q: &Quantized,
+    (w, init): (&Weights, Init),
+    (row, line_at): (Int, Int),
+    line: usize,
+    (c, ldc): (&(Ptr, Int), usize),
+    (height, width): (usize, usize),
+) {
+    let column = line_at.clone() * LANES;
+    let moved = |x: &(Ptr, Int), by: Int| Arg::from((x.0, x.1.clone() + by));
+    let mut args: Vec<Arg> = q.arguments(row.clone(), bytes).into();
+    args.push(moved(&w.w, line_at * line));
+    args.push(moved(&w.scale, column.clone()));
+    if let (true, Some(bias)) = (init.has_bias(), &w.bias) {
+        args.push(moved(bias, column.clone()));
+    }
+    let mut ldr = 0;
+    if let (true, Some((residual, pitch))) = (init.has_residual(), &w.residual) {
+        args.push(moved(residual, row.clone() * *pitch + column.clone()));
+        ldr = *pitch;
+    }
+    args.push(moved(c, row * ldc + column));
+    args.push(Int::from(q.rows.physical() / q.rows.block).into());
+    let sizes =
+        [(width > 1, line), (height > 1, q.rows.pitch()), (height > 1, ldc), (height > 1 && init.has_residual(), ldr)];
+    args.extend(sizes.into_iter().filter(|(given, _)| *given).map(|(_, n)| Arg::from(Int::from(n))));
+    k.call(kernel, args);
+}
+
+/// One row and `width` lines of 4-bit weights: a group's sum is multiplied by its factor.
+fn vector_tile(width: usize, init: Init) -> Rc<Kernel> {
+    let mut k = Builder::new(
+        format!("gemv{}_u4s8_{width}", init.name()),
+        &[
+            &format!("{} output channels of a product of one quantized row and 4-bit weights.", width * LANES),
+            "",
+            "A weight is its channel's scale times its group's factor times a nibble less 8. A block of depth is a line",
+            "of factors, eight nibbles a lane, and 16 lines of nibbles: low ones for four inputs, high ones for the next",
+            "four. Two lines are a group: its sum starts from minus the zero point's share.",
+        ],
+    );
+    let p = Params::declare(&mut k, init);
+    let blocks = k.size("blocks");
+    let line = if width > 1 { k.size("line") } else { Int::from(0usize) };
+    let mask = k.bind("mask", Op::SplatBits(0x0f0f_0f0f));
+    let f: Vec<Reg> = (0..width).map(|j| k.bind_mut(&format!("f_{j}"), Op::Splat(0.0))).collect();
+    let groups = BLOCK / GROUP;
+    k.each("b", 0usize, blocks, |k, b| {
+        let words = k.int("words", b.clone() * BLOCK_WORDS);
+        let mut factors = Vec::new();
+        let mut totals = Vec::new();
+        for j in 0..width {
+            let all = k.load(&format!("g_{j}"), p.w, line.clone() * j + words.clone());
+            factors.push(k.bind_mut(&format!("factors_{j}"), Op::Copy(all)));
+            totals.push(k.bind_mut(&format!("total_{j}"), Op::SplatBits(0)));
+        }
+        k.each("g", 0usize, groups, |k, g| {
+            let sum = k.broadcast("sum", p.sums, b.clone() * groups + g.clone());
+            let quad = k.int("quad", b.clone() * (BLOCK / 4) + g.clone() * 4usize);
+            let a: Vec<Reg> = (0..4usize).map(|i| k.broadcast(&format!("a_{i}"), p.a, quad.clone() + i)).collect();
+            let at = k.int("at", words.clone() + g * (2 * LANES) + LANES);
+            for j in 0..width {
+                let mut acc = sum;
+                for half in 0..2 {
+                    let n = k.load("n", p.w, line.clone() * j + at.clone() + half * LANES);
+                    let low = k.binary("low", BinaryOp::And, n, mask);
+                    let high = k.bind("high", Op::ShiftRight(n, 4));
+                    let high = k.binary("high", BinaryOp::And, high, mask);
+                    acc = k.bind("acc", Op::Dot(low, a[2 * half], acc));
+                    acc = k.bind("acc", Op::Dot(high, a[2 * half + 1], acc));
+                }
+                let factor = k.bind("factor", Op::ShiftLeft(factors[j], 28));
+                let factor = k.bind("factor", Op::ShiftRightSigned(factor, 28));
+                let share = k.binary("share", BinaryOp::MulInt, acc, factor);
+                k.set(totals[j], Op::Binary(BinaryOp::AddInt, totals[j], share));
+                k.set(factors[j], Op::ShiftRight(factors[j], 4));
+            }
+        });
+        let scale = k.broadcast("s", p.scales, b);
+        for j in 0..width {
+            scaled(k, f[j], totals[j], scale);
+        }
+    });
+    for (j, &f) in f.iter().enumerate() {
+        p.finish(&mut k, (0, j), f, &Int::from(0usize), &Int::from(0usize));
+    }
+    k.finish()
+}
+
+/// Emits `c = init + q w` for one row and the lines `first..last`.
+pub fn vector(
+    k: &mut Builder,
+    s: &Schedule,
+    q: &Quantized,
+    (w, init): (&Weights, Init),
+    (first, last): (Int, Int),
+    c: &(Ptr, Int),
+) {
+    let none = Int::from(0usize);
+    if !q.rows.groups {
+        let line = q.rows.physical() / 4 * LANES;
+        return in_powers(k, "j", s.vector_lines, first, &last, |k, width, j| {
+            let kernel = tile(1, width, &q.rows, init);
+            call(k, (&kernel, true), q, (w, init), (none.clone(), j), line, (c, 0), (1, width));
+        });
+    }
+    let line = q.rows.blocks() * BLOCK_WORDS;
+    in_powers(k, "j", s.nibble_lines, first, &last, |k, width, j| {
+        call(k, (&vector_tile(width, init), false), q, (w, init), (none.clone(), j), line, (c, 0), (1, width));
+    });
+}
+
+/// 4-bit weights to the bytes of [`rows`]: `factor * (nibble - 8) + 64`. Parameters: w, panel,
+/// lines, blocks; lines follow each other.
+///
+/// A lane's four bytes have one factor, and every result is a byte, so one 32-bit product makes four.
+pub fn expand() -> Rc<Kernel> {
+    let mut k = Builder::new(
+        "expand_u4_u7",
+        &[
+            "Lines of 4-bit weights as bytes, `factor * (nibble - 8) + 64`.",
+            "",
+            "`w` is `[lines, blocks, 17, 16]` words, `panel` is `[lines, blocks * 32, 16]`. The four bytes of a lane have",
+            "one factor and every result is a byte, so one product of words makes four of them.",
+        ],
+    );
+    let (w, panel) = (k.read_u32("w"), k.write_u32("panel"));
+    let (count, blocks) = (k.size("lines"), k.size("blocks"));
+    let mask = k.bind("mask", Op::SplatBits(0x0f0f_0f0f));
+    let zero = k.bind("zero", Op::SplatBits(0x0808_0808));
+    let middle = k.bind("middle", Op::SplatBits(0x4040_4040));
+    k.each("b", 0usize, count * blocks, |k, b| {
+        let all = k.load("all", w, b.clone() * BLOCK_WORDS);
+        let factors = k.bind_mut("factors", Op::Copy(all));
+        k.each("g", 0usize, BLOCK / GROUP, |k, g| {
+            let factor = k.bind("factor", Op::ShiftLeft(factors, 28));
+            let factor = k.bind("factor", Op::ShiftRightSigned(factor, 28));
+            k.set(factors, Op::ShiftRight(factors, 4));
+            for half in 0..2usize {
+                let n = k.load("n", w, b.clone() * BLOCK_WORDS + g.clone() * (2 * LANES) + (1 + half) * LANES);
+                let low = k.binary("low", BinaryOp::And, n, mask);
+                let high = k.bind("high", Op::ShiftRight(n, 4));
+                let high = k.binary("high", BinaryOp::And, high, mask);
+                for (i, nibbles) in [low, high].into_iter().enumerate() {
+                    let v = k.binary("v", BinaryOp::SubInt, nibbles, zero);
+                    let v = k.binary("v", BinaryOp::MulInt, v, factor);
+                    let v = k.binary("v", BinaryOp::AddInt, v, middle);
+                    let at = b.clone() * (BLOCK / 4 * LANES) + g.clone() * (4 * LANES) + (2 * half + i) * LANES;
+                    k.store(panel, at, v);
+                }
+            }
+        });
+    });
+    k.finish()
+}

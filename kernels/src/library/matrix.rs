@@ -1,0 +1,186 @@
+//! A matrix of weights in one of the formats, and products with it.
+
+use crate::LANES;
+use crate::build::Builder;
+use crate::int::Int;
+use crate::ir::Ptr;
+use crate::library::gemm::{self, Init, Operands, Shape};
+use crate::library::quantize::{QuantRows, Quantized, Source};
+use crate::library::{Schedule, elementwise, integer, lines, pitch};
+
+/// How a matrix is stored, and with it what its products are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// Floats, `[line][depth][16]`.
+    F32,
+    /// Bytes of 7 bits, `[line][depth / 4][16]` words, and a scale per output channel; the other
+    /// operand is quantized by blocks of this many channels.
+    Bytes {
+        /// Channels that share an activation's scale.
+        block: usize,
+    },
+    /// Nibbles with a factor per group of 16, blocks of 17 lines, and a scale per output channel.
+    Nibbles,
+}
+
+impl Format {
+    /// Part of a kernel's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::F32 => "f32",
+            Format::Bytes { .. } => "i8",
+            Format::Nibbles => "i4",
+        }
+    }
+
+    /// The layout of quantized rows of `channels`; none for floats.
+    pub fn rows(self, channels: usize) -> Option<QuantRows> {
+        match self {
+            Format::F32 => None,
+            Format::Bytes { block } => Some(QuantRows::new(channels, block, false)),
+            Format::Nibbles => Some(QuantRows::new(channels, 0, true)),
+        }
+    }
+
+    /// Floats of scratch for `n` quantized rows of `channels`.
+    pub fn scratch(self, channels: usize, n: usize) -> usize {
+        self.rows(channels).map_or(0, |q| n * q.pitch())
+    }
+
+    /// Words of one line of a matrix with `inputs` channels.
+    pub fn line_words(self, inputs: usize) -> usize {
+        match self.rows(inputs) {
+            None => inputs * LANES,
+            Some(q) if q.groups => q.blocks() * integer::BLOCK_WORDS,
+            Some(q) => q.physical() / 4 * LANES,
+        }
+    }
+}
+
+/// The parameters of a matrix.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix {
+    /// How it is stored.
+    pub format: Format,
+    /// Input channels.
+    pub inputs: usize,
+    /// Its weights.
+    pub w: Ptr,
+    /// Its scales.
+    pub scale: Option<Ptr>,
+}
+
+/// The left operand of a product.
+#[derive(Clone, Debug)]
+pub enum Left {
+    /// Rows of floats, at their pitch.
+    Floats((Ptr, Int)),
+    /// Quantized rows.
+    Quantized(Quantized),
+}
+
+/// The rest of a product's operands, moved to their first element.
+pub struct Rest {
+    /// First line of the matrix.
+    pub line: Int,
+    /// Bias, for the `Init`s that have one.
+    pub bias: Option<(Ptr, Int)>,
+    /// Residual, for the `Init`s that have one; rows as far apart as those of `c`.
+    pub residual: Option<(Ptr, Int)>,
+    /// Result.
+    pub c: (Ptr, Int),
+    /// Floats between rows of the result.
+    pub ldc: usize,
+}
+
+impl Matrix {
+    /// Declares the parameters `name` and, for a quantized matrix, `name_scale`.
+    pub fn declare(k: &mut Builder, name: &str, format: Format, inputs: usize) -> Matrix {
+        let (w, scale) = match format {
+            Format::F32 => (k.read(name), None),
+            Format::Bytes { .. } | Format::Nibbles => (k.read_u32(name), Some(k.read(&format!("{name}_scale")))),
+        };
+        Matrix { format, inputs, w, scale }
+    }
+
+    /// Makes the left operand of `n` rows `x`, at the pitch of `source`'s channels: floats stay
+    /// where they are, others are quantized into `scratch`, [`Format::scratch`] floats.
+    pub fn left(&self, k: &mut Builder, source: Source, x: (Ptr, Int), n: &Int, scratch: Option<(Ptr, Int)>) -> Left {
+        match (self.format.rows(self.inputs), scratch) {
+            (Some(rows), Some((ptr, at))) => {
+                let q = Quantized { ptr, at, rows };
+                q.fill_all(k, source, x, n.clone());
+                Left::Quantized(q)
+            }
+            _ => {
+                if source == Source::Gelu {
+                    k.call(&elementwise::gelu(self.inputs), vec![x.clone().into(), n.clone().into()]);
+                }
+                Left::Floats(x)
+            }
+        }
+    }
+
+    /// Emits `c = init + left w` for `n` rows and `count` lines.
+    pub fn rows(&self, k: &mut Builder, s: &Schedule, left: &Left, init: Init, (n, count): (&Int, &Int), rest: Rest) {
+        match left {
+            Left::Floats(a) => {
+                let shape =
+                    Shape { lines: count.clone(), ldc: rest.ldc, ldr: rest.ldc, ..Shape::dense(self.inputs, 0) };
+                let operands = Operands {
+                    a: a.clone(),
+                    b: (self.w, rest.line * (self.inputs * LANES)),
+                    bias: rest.bias,
+                    residual: rest.residual,
+                    c: rest.c,
+                };
+                gemm::rows(k, s, &shape, init, n.clone(), &operands);
+            }
+            Left::Quantized(q) => {
+                let (weights, c, ldc) = self.weights(rest);
+                integer::rows(k, s, q, (&weights, init), (n, count), (c, ldc));
+            }
+        }
+    }
+
+    /// Emits `c = init + left w` for one row and the lines `first..last`.
+    pub fn vector(
+        &self,
+        k: &mut Builder,
+        s: &Schedule,
+        left: &Left,
+        init: Init,
+        (first, last): (Int, Int),
+        rest: Rest,
+    ) {
+        match left {
+            Left::Floats(a) => {
+                let shape = Shape::dense(self.inputs, 0);
+                let b = (self.w, Int::from(0usize));
+                let operands = Operands { a: a.clone(), b, bias: rest.bias, residual: rest.residual, c: rest.c };
+                gemm::vector(k, s, &shape, init, (first, last), &operands);
+            }
+            Left::Quantized(q) => {
+                let (weights, c, _) = self.weights(rest);
+                integer::vector(k, s, q, (&weights, init), (first, last), &c);
+            }
+        }
+    }
+
+    /// Operands of an integer product.
+    pub(super) fn weights(&self, rest: Rest) -> (integer::Weights, (Ptr, Int), usize) {
+        let words = self.format.line_words(self.inputs);
+        let weights = integer::Weights {
+            w: (self.w, rest.line.clone() * words),
+            scale: (self.scale.unwrap_or(self.w), rest.line * LANES),
+            bias: rest.bias,
+            residual: rest.residual.map(|r| (r, rest.ldc)),
+        };
+        (weights, rest.c, rest.ldc)
+    }
+}
+
+/// Floats of the rows that a source reads, for each row of `channels`.
+pub fn source_pitch(source: Source, channels: usize) -> usize {
+    pitch(source.width() * lines(channels) * LANES)
+}
