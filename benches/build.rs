@@ -10,6 +10,7 @@ use emit::{File, Item};
 use kernels::library::conv::{self, Map};
 use kernels::library::gemm::Init;
 use kernels::library::linear::{self, Activation, Linear, Rows, TwoLayer};
+use kernels::library::matrix::Format;
 use kernels::library::{Schedule, depthwise, elementwise, lines, pitch, softmax};
 use kernels::{Kernel, ParamKind, Target, emit_kernel, extents, legalize};
 
@@ -111,7 +112,7 @@ fn cases(s: &Schedule) -> Vec<Case> {
 }
 
 fn plain(inputs: usize, outputs: usize, rows: Rows, strip: usize) -> Linear {
-    Linear { norm: None, inputs, outputs, init: Init::Bias, gelu: false, rows, strip }
+    Linear { norm: None, inputs, outputs, format: Format::F32, init: Init::Bias, gelu: false, rows, strip }
 }
 
 /// A quarter of a stage's ConvFFN, in the strips that the compiler takes.
@@ -119,7 +120,7 @@ fn conv_ffn(s: &Schedule, side: usize, channels: usize) -> Case {
     let row = depthwise::Shape { channels, multiplier: 1, kernel: 7, stride: 1, width: side };
     let map = Map { row, height: side };
     let strip = (ROWS / side).clamp(1, side / 4);
-    let two = TwoLayer::new(channels, 4 * channels, Activation::Gelu, strip * side, s.strip_bytes);
+    let two = TwoLayer::new((channels, 4 * channels), Activation::Gelu, Format::F32, strip * side, s.strip_bytes);
     let units = side / strip / 4;
     let pixels = units * strip * side;
     Case {

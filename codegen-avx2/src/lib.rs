@@ -276,10 +276,7 @@ impl Level {
             "The low byte of each lane, in the low eight bytes.",
             (&[quote!(x: __m256i)], quote!(__m128i)),
             &[
-                quote!(let low = _mm256_setr_epi8(
-                    0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1,
-                    -1, -1, -1, -1, -1
-                );),
+                quote!(let low = _mm256_set1_epi32(0x0c08_0400);),
                 quote!(let x = _mm256_shuffle_epi8(x, low);),
                 quote!(_mm_unpacklo_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x))),
             ],

@@ -175,9 +175,9 @@ fn pointers_to_bytes() {
     check(&kernel(&|y, _, whole| Stmt::Store(y, zero(), whole)), "");
     check(&kernel(&|y, float, _| Stmt::Store(y, zero(), float)), "F32 is stored through a pointer to I8");
     check(&kernel(&|y, float, _| Stmt::StoreOne(y, zero(), float)), "F32 is stored through a pointer to I8");
-    check(&kernel(&|y, ..| Stmt::Let(Reg(2), Op::Load(y, zero()))), "out is F32 and is given I32");
-    check(&kernel(&|y, ..| Stmt::Let(Reg(2), Op::Broadcast(y, zero()))), "out is F32 and is given I32");
-    check(&kernel(&|y, ..| Stmt::CopyOne((y, zero()), (y, zero()))), "bytes are copied one by one");
+    check(&kernel(&|y, _, _| Stmt::Let(Reg(2), Op::Load(y, zero()))), "out is F32 and is given I32");
+    check(&kernel(&|y, _, _| Stmt::Let(Reg(2), Op::Broadcast(y, zero()))), "out is F32 and is given I32");
+    check(&kernel(&|y, _, _| Stmt::CopyOne((y, zero()), (y, zero()))), "bytes are copied one by one");
 }
 
 /// What does not exist is refused by its number, wherever it stands.

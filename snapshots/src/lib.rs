@@ -1,7 +1,8 @@
 //! What the snapshot tests share: the targets, and a handful of kernels at their smallest tiles.
 //!
-//! The snapshots are printed source, one folder for each target (`v3`, `v4`, `neon`, `simd128`), and the graphs
-//! of the nano model after each pass (`passes`). Review a changed snapshot as you would review code.
+//! The snapshots are printed source, one folder for each target (`v3`, `v4`, `v3_exact`, `v3_vnni`, `v4_vnni`,
+//! `neon`, `simd128`), and the graphs of the nano model after each pass (`passes`). Review a changed snapshot as
+//! you would review code.
 
 use std::rc::Rc;
 
@@ -10,17 +11,33 @@ use kernels::library::attention::{self, Attention};
 use kernels::library::conv::{self, Map};
 use kernels::library::gemm::{self, Init, Tile};
 use kernels::library::linear::{self, Linear, Norm, Rows, TwoLayer};
+use kernels::library::matrix::Format;
+use kernels::library::quantize::{self, QuantRows, Source, Span};
 use kernels::library::squeeze_excite::{self, Shapes};
-use kernels::library::{Schedule, depthwise, elementwise, head, norm, rope, softmax};
+use kernels::library::{Schedule, depthwise, elementwise, head, integer, norm, rope, softmax};
 use kernels::{Kernel, Target, emit_kernel, legalize, verify};
 
-/// Every target there is.
-pub fn targets() -> Vec<Box<dyn Target>> {
+/// A target and the folder of its snapshots: `V3Exact` is printed as `v3`, a name it shares with `V3`.
+pub type Named = (&'static str, Box<dyn Target>);
+
+/// The targets of float models.
+pub fn targets() -> Vec<Named> {
     vec![
-        Box::new(codegen_avx2::Level::V3),
-        Box::new(codegen_avx2::Level::V4),
-        Box::new(codegen_neon::Neon),
-        Box::new(codegen_wasm::Simd128),
+        ("v3", Box::new(codegen_avx2::Level::V3)),
+        ("v4", Box::new(codegen_avx2::Level::V4)),
+        ("neon", Box::new(codegen_neon::Neon)),
+        ("simd128", Box::new(codegen_wasm::Simd128)),
+    ]
+}
+
+/// The targets of quantized models.
+pub fn integer_targets() -> Vec<Named> {
+    vec![
+        ("v3_exact", Box::new(codegen_avx2::Level::V3Exact)),
+        ("v3_vnni", Box::new(codegen_avx2::Level::V3Vnni)),
+        ("v4_vnni", Box::new(codegen_avx2::Level::V4Vnni)),
+        ("neon", Box::new(codegen_neon::Neon)),
+        ("simd128", Box::new(codegen_wasm::Simd128)),
     ]
 }
 
@@ -29,6 +46,9 @@ fn least() -> Schedule {
     Schedule {
         tile: (2, 1),
         vector_lines: 1,
+        integer_tiles: [(2, 1), (2, 1)],
+        nibble_lines: 1,
+        byte_lines: 1,
         depth_block: 16,
         depthwise: 2,
         depthwise_weights_in_registers: false,
@@ -46,6 +66,7 @@ pub fn kernels() -> Vec<(&'static str, Rc<Kernel>)> {
         norm: Some(rms),
         inputs: 32,
         outputs: 16,
+        format: Format::F32,
         init: Init::BiasResidual,
         gelu: false,
         rows: Rows::UpTo(4),
@@ -53,7 +74,7 @@ pub fn kernels() -> Vec<(&'static str, Rc<Kernel>)> {
     };
     let one = Linear { norm: None, init: Init::Bias, rows: Rows::Fixed(1), strip: 1, ..rows };
     let map = Map { row, height: 4 };
-    let two = TwoLayer::new(16, 32, linear::Activation::Gelu, 8, s.strip_bytes);
+    let two = TwoLayer::new((16, 32), linear::Activation::Gelu, Format::F32, 8, s.strip_bytes);
     let gates = Shapes { pixels: 4, channels: 32, reduced: 16 };
     vec![
         ("gemm_tile", gemm::tile(&Tile { rows: 2, lines: 1, init: Init::Bias, lda: Some(32) })),
@@ -69,9 +90,42 @@ pub fn kernels() -> Vec<(&'static str, Rc<Kernel>)> {
         ("attend", attention::attend(s, &heads, Rows::UpTo(4), 2)),
         ("gelu", elementwise::gelu(16)),
         ("swiglu", elementwise::swiglu(16)),
-        ("embed", head::embed(16, 64)),
+        ("embed", head::embed(Format::F32, 16, 64)),
         ("argmax", head::argmax(64)),
     ]
+}
+
+/// The kernels of quantized models that are looked at, by the names of their snapshots. A tile is the
+/// callee of the product that needs it.
+pub fn integer_kernels() -> Vec<(&'static str, Rc<Kernel>)> {
+    let s = &least();
+    let rows = Linear {
+        norm: None,
+        inputs: 144,
+        outputs: 16,
+        format: Format::Bytes { block: 128 },
+        init: Init::BiasResidual,
+        gelu: false,
+        rows: Rows::Fixed(2),
+        strip: 2,
+    };
+    let one = Linear { format: Format::Nibbles, init: Init::Bias, rows: Rows::Fixed(1), strip: 1, ..rows };
+    let to = QuantRows::new(144, 128, false);
+    let groups = QuantRows::new(48, 0, true);
+    vec![
+        ("integer_tile", callee(&linear::linear(s, &rows), "gemm")),
+        ("nibble_tile", callee(&linear::vector(s, &one, false), "gemv")),
+        ("quantize", quantize::quantize(Source::Plain, 144, &to, Span::all(&to))),
+        ("quantize_groups", quantize::quantize(Source::Plain, 48, &groups, Span::all(&groups))),
+        ("expand", integer::expand()),
+        ("embed_i4", head::embed(Format::Nibbles, 128, 64)),
+    ]
+}
+
+/// The first kernel that `kernel` calls, or its callees, whose name begins so.
+fn callee(kernel: &Rc<Kernel>, name: &str) -> Rc<Kernel> {
+    let found = kernel.with_callees().into_iter().find(|k| k.name.starts_with(name));
+    found.unwrap_or_else(|| panic!("{} calls no {name}", kernel.name))
 }
 
 /// The kernel alone, as its target prints it.

@@ -38,9 +38,9 @@ fn kernels_of(layout: &str, target: Box<dyn Target>) -> Vec<Rc<Kernel>> {
 /// [`module`] verifies each kernel after legalizing it.
 #[test]
 fn every_kernel_verifies_and_parses_on_every_target() {
-    for (i, target) in targets().iter().enumerate() {
+    for (i, (_, target)) in targets().iter().enumerate() {
         for layout in ["hf", "llava"] {
-            let kernels = kernels_of(layout, targets().swap_remove(i));
+            let kernels = kernels_of(layout, targets().swap_remove(i).1);
             assert!(kernels.len() > 20, "{layout}: only {} kernels", kernels.len());
             let text = module(&kernels, target.as_ref());
             syn::parse_file(&text).unwrap_or_else(|e| panic!("{layout} at {}: {e}", target.level()));
@@ -51,7 +51,7 @@ fn every_kernel_verifies_and_parses_on_every_target() {
 /// One register stays free when a tile is chosen.
 #[test]
 fn register_tiles_fit_the_registers() {
-    for target in targets() {
+    for (_, target) in targets() {
         let s = Schedule::new(target.as_ref());
         let parts = kernels::LANES / target.lanes();
         let used = s.tile.0 * s.tile.1 * parts + s.tile.1 * parts + 1;

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::rc::Rc;
 
 use kernels::{Kernel, Target};
-use snapshots::{kernels, module, printed, targets};
+use snapshots::{Named, integer_kernels, integer_targets, kernels, module, printed, targets};
 
 /// The triple whose standard library a level is compiled against.
 fn triple(level: &str) -> &'static str {
@@ -16,15 +16,24 @@ fn triple(level: &str) -> &'static str {
     }
 }
 
+/// Kernels by the names of their snapshots.
+type Kernels = Vec<(&'static str, Rc<Kernel>)>;
+
+/// Every target with the kernels that are looked at on it.
+fn all() -> Vec<(Named, Kernels)> {
+    let floats = targets().into_iter().map(|t| (t, kernels()));
+    floats.chain(integer_targets().into_iter().map(|t| (t, integer_kernels()))).collect()
+}
+
 #[test]
 fn source_is_as_reviewed() {
-    for target in targets() {
+    for ((folder, target), kernels) in all() {
         let mut settings = insta::Settings::clone_current();
-        settings.set_snapshot_path(Path::new("..").join(target.level()));
+        settings.set_snapshot_path(Path::new("..").join(folder));
         settings.set_prepend_module_to_snapshot(false);
         settings.set_omit_expression(true);
         settings.bind(|| {
-            for (name, kernel) in kernels() {
+            for (name, kernel) in kernels {
                 insta::assert_snapshot!(name, printed(&kernel, target.as_ref()));
             }
         });
@@ -33,20 +42,19 @@ fn source_is_as_reviewed() {
 
 #[test]
 fn building_and_printing_again_gives_the_same_bytes() {
-    for target in targets() {
-        for ((name, first), (_, second)) in kernels().iter().zip(kernels()) {
-            let level = target.level();
-            assert_eq!(printed(first, target.as_ref()), printed(&second, target.as_ref()), "{name} at {level}");
+    for (((folder, target), first), (_, second)) in all().iter().zip(all()) {
+        for ((name, first), (_, second)) in first.iter().zip(second) {
+            assert_eq!(printed(first, target.as_ref()), printed(&second, target.as_ref()), "{name} at {folder}");
         }
     }
 }
 
 #[test]
 fn every_printed_file_is_rust() {
-    for target in targets() {
-        let text = whole(target.as_ref());
-        let file = syn::parse_file(&text).unwrap_or_else(|e| panic!("{}: {e}", target.level()));
-        assert!(file.items.len() > kernels().len());
+    for ((folder, target), kernels) in all() {
+        let text = whole(target.as_ref(), &kernels);
+        let file = syn::parse_file(&text).unwrap_or_else(|e| panic!("{folder}: {e}"));
+        assert!(file.items.len() > kernels.len());
     }
 }
 
@@ -59,13 +67,13 @@ fn printed_files_are_fixed_points_of_rustfmt() {
     let dir = tempfile::tempdir().expect("a folder");
     let config = dir.path().join("rustfmt.toml");
     std::fs::write(&config, emit::RUSTFMT_TOML).expect("the settings are written");
-    for target in targets() {
-        let path = dir.path().join(format!("{}.rs", target.level()));
-        std::fs::write(&path, whole(target.as_ref())).expect("the file is written");
+    for ((folder, target), kernels) in all() {
+        let path = dir.path().join(format!("{folder}.rs"));
+        std::fs::write(&path, whole(target.as_ref(), &kernels)).expect("the file is written");
         let out = Command::new("rustfmt").arg("--check").arg("--config-path").arg(&config).arg(&path).output();
         let out = out.expect("rustfmt was found above");
         let diff: String = String::from_utf8_lossy(&out.stdout).lines().take(40).collect::<Vec<_>>().join("\n");
-        assert!(out.status.success(), "{}:\n{diff}\n{}", target.level(), String::from_utf8_lossy(&out.stderr));
+        assert!(out.status.success(), "{folder}:\n{diff}\n{}", String::from_utf8_lossy(&out.stderr));
     }
 }
 
@@ -75,8 +83,8 @@ fn printed_files_compile() {
     let dir = tempfile::tempdir().expect("a folder");
     let empty = dir.path().join("empty.rs");
     std::fs::write(&empty, "").expect("the file is written");
-    for target in targets() {
-        let (level, triple) = (target.level(), triple(target.level()));
+    for ((level, target), kernels) in all() {
+        let triple = triple(level);
         let compile = |path: &Path| {
             let mut rustc = Command::new("rustc");
             rustc.args(["--edition", "2024", "--crate-type", "lib", "--emit", "metadata", "--target", triple]);
@@ -88,15 +96,15 @@ fn printed_files_compile() {
             continue;
         }
         let path = dir.path().join(format!("{level}.rs"));
-        std::fs::write(&path, whole(target.as_ref())).expect("the file is written");
+        std::fs::write(&path, whole(target.as_ref(), &kernels)).expect("the file is written");
         let out = compile(&path).output().expect("rustc was found above");
         assert!(out.status.success(), "{level}:\n{}", String::from_utf8_lossy(&out.stderr));
     }
 }
 
 /// All kernels of the list in one file.
-fn whole(target: &dyn Target) -> String {
-    let kernels: Vec<Rc<Kernel>> = kernels().into_iter().map(|(_, k)| k).collect();
+fn whole(target: &dyn Target, kernels: &Kernels) -> String {
+    let kernels: Vec<Rc<Kernel>> = kernels.iter().map(|(_, k)| k.clone()).collect();
     module(&kernels, target)
 }
 

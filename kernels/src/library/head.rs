@@ -24,7 +24,7 @@ pub fn embed(format: Format, channels: usize, vocab: usize) -> Rc<Kernel> {
     let table = Matrix::declare(&mut k, "table", format, channels);
     let y = k.write("y");
     let id = k.size("id");
-    let line = k.int("line", id.clone() / LANES as i64 * format.line_words(channels) + id.clone() % LANES as i64);
+    let line = k.int("at", id.clone() / LANES as i64 * format.line_words(channels) + id.clone() % LANES as i64);
     let Some(rows) = format.rows(channels) else {
         k.each("c", 0usize, channels, |k, c| k.copy_one(y, c.clone(), table.w, line + c * LANES));
         return k.finish();
@@ -73,15 +73,13 @@ pub fn embed(format: Format, channels: usize, vocab: usize) -> Rc<Kernel> {
 
 /// Nibble `group` of a word, signed.
 fn nibble(k: &mut Builder, word: Reg, group: Reg) -> Reg {
-    let none = k.bind("none", Op::SplatBits(0));
-    let found = k.bind_mut("found", Op::Copy(none));
+    let mut found = k.bind("found", Op::SplatBits(0));
     for i in 0..(BLOCK / GROUP) as i32 {
         let v = k.bind("v", Op::ShiftLeft(word, 28 - 4 * i as u32));
         let v = k.bind("v", Op::ShiftRightSigned(v, 28));
         let index = k.bind("index", Op::SplatBits(i));
         let before = k.compare("before", CompareOp::LessInt, group, index);
-        let kept = k.select("kept", before, found, v);
-        k.set(found, Op::Copy(kept));
+        found = k.select("found", before, found, v);
     }
     found
 }

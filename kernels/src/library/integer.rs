@@ -100,6 +100,9 @@ fn tile(rows: usize, width: usize, q: &QuantRows, init: Init) -> Rc<Kernel> {
     let ldr = if rows > 1 && init.has_residual() { k.size("ldr") } else { one() };
     let f: Vec<Vec<Reg>> =
         (0..rows).map(|i| (0..width).map(|j| k.bind_mut(&format!("f_{i}_{j}"), Op::Splat(0.0))).collect()).collect();
+    // A tile of few sums would wait for each: it has several of them for every output, which are
+    // integers and so the same in any order.
+    let chains = (4 / (rows * width)).max(1);
     let block = |k: &mut Builder, b: Int, depth: usize| {
         let first = k.int("first", b.clone() * (q.block / 4));
         let acc: Vec<Vec<Reg>> = (0..rows)
@@ -108,16 +111,35 @@ fn tile(rows: usize, width: usize, q: &QuantRows, init: Init) -> Rc<Kernel> {
                 (0..width).map(|j| k.bind_mut(&format!("acc_{i}_{j}"), Op::Copy(sum))).collect()
             })
             .collect();
-        k.each("p", first.clone(), first + depth / 4, |k, at| {
+        let more: Vec<Vec<Reg>> = (1..chains)
+            .map(|c| (0..rows * width).map(|n| k.bind_mut(&format!("more_{c}_{n}"), Op::SplatBits(0))).collect())
+            .collect();
+        let quads = |k: &mut Builder, at: Int, chain: usize| {
             let w: Vec<Reg> =
                 (0..width).map(|j| k.load(&format!("w_{j}"), p.w, line.clone() * j + at.clone() * LANES)).collect();
             for (i, row) in acc.iter().enumerate() {
                 let a = k.broadcast(&format!("a_{i}"), p.a, at.clone() + lda.clone() * i);
                 for (j, &acc) in row.iter().enumerate() {
+                    let acc = if chain == 0 { acc } else { more[chain - 1][i * width + j] };
                     k.set(acc, Op::Dot(w[j], a, acc));
                 }
             }
-        });
+        };
+        if chains == 1 {
+            k.each("p", first.clone(), first + depth / 4, |k, at| quads(k, at, 0));
+        } else {
+            // Blocks are whole lines: their quads come in fours.
+            k.each("p", 0usize, depth / 4 / chains, |k, at| {
+                let at = k.int("quad", first + at * chains);
+                (0..chains).for_each(|c| quads(k, at.clone() + c, c));
+            });
+        }
+        for sums in &more {
+            for (n, sum) in sums.iter().enumerate() {
+                let acc = acc[n / width][n % width];
+                k.set(acc, Op::Binary(BinaryOp::AddInt, acc, *sum));
+            }
+        }
         for (i, row) in acc.iter().enumerate() {
             let scale = k.broadcast(&format!("s_{i}"), p.scales, lda.clone() * i + b.clone());
             for (j, &acc) in row.iter().enumerate() {
@@ -272,7 +294,7 @@ pub fn vector(
     let none = Int::from(0usize);
     if !q.rows.groups {
         let line = q.rows.physical() / 4 * LANES;
-        return in_powers(k, "j", s.vector_lines, first, &last, |k, width, j| {
+        return in_powers(k, "j", s.byte_lines, first, &last, |k, width, j| {
             let kernel = tile(1, width, &q.rows, init);
             call(k, (&kernel, true), q, (w, init), (none.clone(), j), line, (c, 0), (1, width));
         });

@@ -198,37 +198,29 @@ pub fn quantize(source: Source, ldx: usize, to: &QuantRows, span: Span) -> Rc<Ke
             let v = k.mul("v", v, inverse);
             let n = k.unary("n", UnaryOp::RoundToInt, v);
             k.store(q, bytes.clone() + j.clone() * LANES, n);
-            let mut n = n;
+            k.set(sum, Op::Binary(BinaryOp::AddInt, sum, n));
             if to.groups {
                 // The zero point of a nibble is 8.
-                n = k.reduce("n", ReduceOp::AddInt, n);
-                n = k.bind("n", Op::ShiftLeft(n, 3));
+                let n = k.reduce("n", ReduceOp::AddInt, n);
+                let n = k.bind("n", Op::ShiftLeft(n, 3));
                 let none = k.bind("none", Op::SplatBits(0));
-                n = k.binary("n", BinaryOp::SubInt, none, n);
+                let n = k.binary("n", BinaryOp::SubInt, none, n);
                 k.store_one(sums, group_sums.clone() + j, n);
             }
-            k.set(sum, Op::Binary(BinaryOp::AddInt, sum, n));
         });
-        let sum_at = i.clone() * ldq + b + to.group_sums();
-        if to.groups {
-            // The zero point of a nibble expanded to a byte is 64.
-            let n = k.bind("n", Op::ShiftLeft(sum, 3));
-            k.store_one(sums, sum_at, n);
-            if in_lines < out_lines {
-                let none = k.bind("none", Op::SplatBits(0));
-                k.each("j", in_lines, out_lines, |k, j| {
-                    k.store(q, bytes.clone() + j.clone() * LANES, none);
-                    k.store_one(sums, group_sums.clone() + j, none);
-                });
-            }
-            return;
+        if in_lines < out_lines {
+            let none = k.bind("none", Op::SplatBits(0));
+            k.each("j", in_lines, out_lines, |k, j| {
+                k.store(q, bytes.clone() + j.clone() * LANES, none);
+                k.store_one(sums, group_sums.clone() + j, none);
+            });
         }
         // The zero point of a byte is 64.
         let n = k.reduce("n", ReduceOp::AddInt, sum);
         let n = k.bind("n", Op::ShiftLeft(n, 6));
         let none = k.bind("none", Op::SplatBits(0));
         let n = k.binary("n", BinaryOp::SubInt, none, n);
-        k.store_one(sums, sum_at, n);
+        k.store_one(sums, i.clone() * ldq + b + to.group_sums(), n);
     };
     let short = total % per_block;
     k.each("i", 0usize, rows, |k, i| {

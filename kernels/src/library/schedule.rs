@@ -13,6 +13,9 @@ pub struct Schedule {
     /// Rows and lines of the register tiles of quantized products; the first one whose lines divide
     /// the matrix is taken.
     pub integer_tiles: [(usize, usize); 2],
+    /// Lines of the register tile of a product of one row and weights of bytes. One line after the
+    /// other is one stream of memory, which is read faster than several.
+    pub byte_lines: usize,
     /// Lines of the register tile of a product of one row and 4-bit weights.
     pub nibble_lines: usize,
     /// Depth of a block of a matrix product: a panel of the tile's lines stays in L1.
@@ -50,7 +53,8 @@ impl Schedule {
             tile,
             vector_lines: (registers / 4 / parts).max(1).next_power_of_two().min(8),
             integer_tiles,
-            nibble_lines: if parts == 1 { 4 } else { 2 },
+            byte_lines: 1,
+            nibble_lines: 1,
             depth_block: (L1 * 3 / 4 / (tile.1 * LANES * 4)).next_multiple_of(16),
             depthwise,
             depthwise_weights_in_registers: depthwise * parts + 7 * parts + parts < registers,

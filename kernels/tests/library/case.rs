@@ -108,6 +108,7 @@ pub fn odd_schedules() -> [Schedule; 3] {
         tile: (3, 2),
         vector_lines: 2,
         integer_tiles: [(2, 3), (5, 2)],
+        byte_lines: 3,
         nibble_lines: 3,
         depth_block: 16,
         depthwise: 3,
@@ -120,6 +121,7 @@ pub fn odd_schedules() -> [Schedule; 3] {
             tile: (1, 1),
             vector_lines: 1,
             integer_tiles: [(1, 1), (1, 1)],
+            byte_lines: 1,
             nibble_lines: 1,
             depth_block: 32,
             depthwise: 1,
@@ -130,6 +132,7 @@ pub fn odd_schedules() -> [Schedule; 3] {
             tile: (5, 4),
             vector_lines: 8,
             integer_tiles: [(5, 2), (3, 4)],
+            byte_lines: 4,
             nibble_lines: 4,
             depth_block: 48,
             depthwise: 5,
@@ -182,7 +185,7 @@ pub fn check_exact(case: &Case) -> Vec<Vec<u32>> {
         assert_eq!(found, base, "{} at {} has other bits", case.name, target.level());
     }
     let kernel = (case.kernel)(&own[0]);
-    if kernel.with_callees().iter().any(|k| fuses(&k.body)) {
+    if has_multiply_add(&kernel) {
         let lines = observe(case, &kernel, &own[0], 1, "lines", false);
         let neon = observe(case, &legalized(case, &own[0], &Neon), &own[0], 1, "neon", false);
         assert_eq!(neon, lines, "{}: NEON has other bits than lines", case.name);
@@ -202,6 +205,11 @@ pub fn check_exact(case: &Case) -> Vec<Vec<u32>> {
         }
     }
     base
+}
+
+/// Whether a kernel or one it calls has a multiply-add.
+pub fn has_multiply_add(kernel: &Rc<Kernel>) -> bool {
+    kernel.with_callees().iter().any(|k| fuses(&k.body))
 }
 
 /// Whether a multiply-add is among the statements.

@@ -9,7 +9,7 @@ use kernels::library::linear::{Linear, Norm, Rows, UNIT, gated_vector, gated_vec
 use kernels::library::matrix::Format;
 use kernels::library::{elementwise, lines, norm, pitch};
 
-use crate::case::{Buffer, Case, Want, check_exact, scratch, unfused};
+use crate::case::{Buffer, Case, Want, check_exact, has_multiply_add, scratch, unfused};
 use crate::data::{self, HOLE, noise};
 use crate::packed::{Quant, Row, cut, quantized, want_exact, whole_rows};
 
@@ -377,6 +377,26 @@ fn embeddings() {
                     tolerance: 0.0,
                 });
             }
+        }
+    }
+}
+
+/// The products themselves have no multiply-add, so that NEON, which has one, gives the same bits.
+#[test]
+fn products_never_fuse() {
+    let s = &kernels::library::Schedule::new(&codegen_avx2::Level::V4Vnni);
+    for format in [BYTES[1], Format::Nibbles] {
+        for init in INITS {
+            let c = Columns { inputs: 144, outputs: 48, format, init, rows: Rows::UpTo(5) };
+            let l = plain(format, 5, 144, 48, init);
+            let mut kernels = vec![columns(s, &c), vector(s, &l, true), embed(format, 144, 48), expand()];
+            if format != Format::Nibbles {
+                kernels.push(linear(s, &l));
+            }
+            for kernel in kernels {
+                assert!(!has_multiply_add(&kernel), "{}", kernel.name);
+            }
+            assert!(has_multiply_add(&linear(s, &Linear { format: BYTES[1], gelu: true, ..l })));
         }
     }
 }
