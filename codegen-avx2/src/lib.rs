@@ -90,7 +90,9 @@ impl Target for Level {
     fn supports(&self, op: &Op) -> bool {
         match self {
             Level::V3 | Level::V4 => true,
-            Level::V3Exact | Level::V3Vnni | Level::V4Vnni => !matches!(op, Op::MulAdd(..) | Op::NegMulAdd(..)),
+            Level::V3Vnni | Level::V4Vnni => !matches!(op, Op::MulAdd(..) | Op::NegMulAdd(..)),
+            // A dot product is a helper of three instructions.
+            Level::V3Exact => !matches!(op, Op::MulAdd(..) | Op::NegMulAdd(..) | Op::Dot(..)),
         }
     }
 

@@ -110,6 +110,8 @@ impl Target for Neon {
                 let by = Literal::u32_unsuffixed(*by);
                 quote!(vshlq_n_s32::<#by>(#a))
             }
+            // The right shifts have no encoding for none.
+            Op::ShiftRight(_, 0) | Op::ShiftRightSigned(_, 0) => regs[0].clone(),
             Op::ShiftRight(_, by) => {
                 let [a] = regs else { return TokenStream::new() };
                 let by = Literal::u32_unsuffixed(*by);

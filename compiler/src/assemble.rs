@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use ir::SourceError;
+use models::Recipe;
 
 use crate::error::Error;
-use crate::lower::Formats;
 use crate::frontend::{Checkpoint, OpenOptions, tokenizer_section};
 use crate::output::Staging;
 use crate::package::{self, Identity, Package, WEIGHTS_NAME};
 use crate::pipeline::{self, Prepared};
+use crate::quant::{QUANTIZATION_NAME, Report};
 use crate::weightfile::WeightFileWriter;
 
 /// The one target of this version.
@@ -26,8 +27,8 @@ pub struct Options<'a> {
     pub dump: Option<&'a Path>,
     /// Read NaN and infinity in weights instead of refusing them.
     pub allow_non_finite: bool,
-    /// How matrices are stored.
-    pub formats: Formats,
+    /// How weights are stored; as floats if not given.
+    pub recipe: Option<Recipe>,
 }
 
 /// A model that is ready to be written.
@@ -51,11 +52,13 @@ pub struct Assembled {
 /// Whatever is wrong with the checkpoint, except values that are not finite.
 pub fn assemble(model: &Path, options: &Options<'_>) -> Result<Assembled, Error> {
     let checkpoint = Checkpoint::open(model, &OpenOptions { allow_non_finite: options.allow_non_finite })?;
-    let prepared = pipeline::prepare(&checkpoint, &pipeline::Options { context: options.context, dump: options.dump, formats: options.formats })?;
+    let Options { context, dump, recipe, .. } = options;
+    let choices = pipeline::Options { context: *context, dump: *dump, recipe: recipe.as_ref() };
+    let prepared = pipeline::prepare(&checkpoint, &choices)?;
     let tokenizer = tokenizer_section(&checkpoint, &prepared.description)?;
     let name = match options.name {
         Some(name) => name.to_owned(),
-        None => name_of(checkpoint.folder()),
+        None => crate_name(model),
     };
     package::check_name(&name)?;
     let whole = checkpoint.digest()?;
@@ -93,14 +96,17 @@ impl Assembled {
             file.write_u32(words)?;
             Ok(progress(file.position())?)
         };
-        self.prepared.program.packs.write(&self.prepared.weights, &self.checkpoint, &mut write, &|_| {}).map_err(
-            |e| match e {
+        let packs = &self.prepared.program.packs;
+        let tensors =
+            packs.write(&self.prepared.weights, &self.checkpoint, &mut write, &|_| {}).map_err(|e| match e {
                 PackError::Own(e) => e,
                 // What it was decides between bad input and a broken disk.
                 PackError::Source(e) => self.checkpoint.failure().unwrap_or_else(|| self.input(e.to_string())),
-            },
-        )?;
+            })?;
         file.finish()?;
+        if !self.prepared.recipe.is_float() {
+            staging.write(QUANTIZATION_NAME, Report::new(tensors).to_json().as_bytes())?;
+        }
         self.checkpoint.check_unchanged()
     }
 
@@ -128,6 +134,14 @@ impl From<Error> for PackError {
 
 /// Longest name of a crate.
 const MAX_NAME: usize = 64;
+
+/// The name of the crate that a checkpoint gives, which is known before anything is read: that of its folder.
+pub fn crate_name(model: &Path) -> String {
+    match model.parent() {
+        Some(parent) if model.is_file() => name_of(if parent == Path::new("") { Path::new(".") } else { parent }),
+        _ => name_of(model),
+    }
+}
 
 /// The name of a folder, as a crate's name.
 fn name_of(folder: &Path) -> String {

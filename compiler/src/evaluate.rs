@@ -15,10 +15,7 @@ use crate::error::Error;
 use crate::frontend::Checkpoint;
 use crate::pack::Kind;
 use crate::pipeline::Prepared;
-
-/// Smallest signal-to-noise ratio that counts as equal. Rounding alone stays above 95 dB; a wrong
-/// constant or a missing term falls below 60 dB.
-pub const TOLERANCE_DB: f64 = 80.0;
+use crate::quant;
 
 /// Shown for values without any difference.
 pub const EQUAL_DB: f64 = 200.0;
@@ -34,12 +31,14 @@ pub struct Op {
     pub max_abs: f64,
     /// Signal to noise in decibels; at most [`EQUAL_DB`].
     pub snr_db: f64,
+    /// The least that its recipe has to reach, [`quant::limit_db`].
+    pub limit_db: f64,
 }
 
 impl Op {
-    /// Whether only rounding differs.
+    /// Whether only rounding and quantization differ.
     pub fn ok(&self) -> bool {
-        self.snr_db >= TOLERANCE_DB
+        self.snr_db >= self.limit_db
     }
 }
 
@@ -52,12 +51,14 @@ pub struct Comparison {
     pub tokens: Vec<u32>,
     /// Tokens of the evaluator.
     pub expected: Vec<u32>,
+    /// Whether no weight is quantized, so that the tokens have to be equal.
+    pub exact: bool,
 }
 
 impl Comparison {
-    /// Whether all steps and tokens agree.
+    /// Whether all steps agree, and the tokens where they have to.
     pub fn ok(&self) -> bool {
-        self.tokens == self.expected && self.ops.iter().all(Op::ok)
+        (self.tokens == self.expected || !self.exact) && self.ops.iter().all(Op::ok)
     }
 
     /// The first step that differs by more than rounding.
@@ -145,7 +146,8 @@ pub fn compare(
     if ops.is_empty() {
         return Err(wrong("no step has the name of a node".into()));
     }
-    Ok(Comparison { ops, tokens: dump.index.token_ids, expected })
+    let exact = prepared.recipe.is_float();
+    Ok(Comparison { ops, tokens: dump.index.token_ids, expected, exact })
 }
 
 struct Judge<'a> {
@@ -229,7 +231,8 @@ fn run<'a>(
         match dump.floats(entry) {
             Ok(found) => {
                 let (max_abs, snr_db) = difference(&found, &value.data);
-                let op = Op { name: node.name.clone(), phase: phase.to_owned(), max_abs, snr_db };
+                let limit_db = quant::limit_db(&prepared.recipe, &node.name);
+                let op = Op { name: node.name.clone(), phase: phase.to_owned(), max_abs, snr_db, limit_db };
                 (judge.seen)(&op);
                 judge.ops.push(op);
             }

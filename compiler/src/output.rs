@@ -185,7 +185,15 @@ fn resolve(out: &Path) -> Result<PathBuf, Error> {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
-    let parent = fs::canonicalize(parent).map_err(Error::io("open the folder of the output,", parent))?;
+    let parent = fs::canonicalize(parent).map_err(|e| match e.kind() {
+        // Making it is left to the user: a mistyped path should not leave folders behind.
+        io::ErrorKind::NotFound => Error::Environment(format!(
+            "{} does not exist, in which {} would be made: create it first, or choose another place with -o",
+            parent.display(),
+            name.display()
+        )),
+        _ => Error::io("open the folder of the output,", parent)(e),
+    })?;
     Ok(parent.join(name))
 }
 
@@ -283,6 +291,14 @@ mod tests {
         write(&out, true, "three").expect("replaced");
         assert_eq!(names(root.path()), ["out"]);
         assert_eq!(fs::read_to_string(out.join(MANIFEST)).expect("a file"), "three");
+    }
+
+    #[test]
+    fn the_folder_around_the_output_is_not_made() {
+        let root = tempfile::tempdir().expect("a folder");
+        let error = write(&root.path().join("no/such/out"), false, "").expect_err("no folder");
+        assert!(error.to_string().contains("no/such does not exist, in which out would be made: create it first"));
+        assert_eq!((error.exit_code(), names(root.path())), (4, vec![]));
     }
 
     #[test]

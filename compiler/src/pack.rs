@@ -182,7 +182,7 @@ impl Packs {
     }
 
     /// Evaluates all packs in order and hands their words to `write`, piece by piece; `progress`
-    /// gets the words written so far. Returns what quantization cost each matrix.
+    /// gets the words written so far. Returns how each tensor is stored and what that cost it.
     ///
     /// # Errors
     /// A tensor that cannot be read, or what `write` gives.
@@ -206,9 +206,9 @@ impl Packs {
                     scales.extend(line.scales.map(f32::to_bits));
                     sums += line.sums;
                 }
-                if let Some(format) = pack.quantized().filter(|_| units.end == pack.unit().0) {
+                if units.end == pack.unit().0 {
                     made.words.append(&mut scales);
-                    entries.push(pack.entry(format, std::mem::take(&mut sums)));
+                    entries.extend(pack.entry(std::mem::take(&mut sums)));
                 }
                 write(&made.words)?;
                 done += made.words.len();
@@ -239,21 +239,32 @@ fn physical_depth(depth: usize, gap: Option<usize>) -> usize {
 }
 
 impl Pack {
-    /// The format of a quantized matrix.
-    fn quantized(&self) -> Option<quant::Format> {
+    /// The format and number of the weights; none of what is added, and of tables.
+    fn stored(&self) -> Option<(quant::Format, usize)> {
         match &self.kind {
-            Kind::Matrix { format: Format::Bytes { .. }, .. } => Some(quant::Format::Int8),
-            Kind::Matrix { format: Format::Nibbles, .. } => Some(quant::Format::Int4),
-            _ => None,
+            Kind::Matrix { outputs, depth, format, .. } => {
+                let format = match format {
+                    Format::F32 => quant::Format::F32,
+                    Format::Bytes { .. } => quant::Format::Int8,
+                    Format::Nibbles => quant::Format::Int4,
+                };
+                Some((format, outputs * depth))
+            }
+            Kind::Stem { outputs, .. } => Some((quant::Format::F32, outputs * 27)),
+            Kind::Depthwise { channels, multiplier, taps, .. } => {
+                Some((quant::Format::F32, channels * multiplier * taps))
+            }
+            Kind::Vector { .. } | Kind::Table(_) => None,
         }
     }
 
-    fn entry(&self, format: quant::Format, sums: Sums) -> Entry {
-        let weights = match &self.kind {
-            Kind::Matrix { outputs, depth, .. } => outputs * depth,
-            _ => 0,
-        };
-        Entry::new(self.name.clone(), format, weights, 4 * self.floats, sums)
+    fn is_quantized(&self) -> bool {
+        self.stored().is_some_and(|(format, _)| format != quant::Format::F32)
+    }
+
+    fn entry(&self, sums: Sums) -> Option<Entry> {
+        let (format, weights) = self.stored()?;
+        Some(Entry::new(&self.name, format, weights, 4 * self.floats, sums))
     }
 
     /// Lines of a unit-divisible layout, and words of each.
@@ -275,7 +286,7 @@ impl Pack {
 
     /// The words of units `units`.
     fn piece(&self, weights: &Weights, source: &dyn TensorSource, units: Range<usize>) -> Result<Piece, SourceError> {
-        if self.quantized().is_some() {
+        if self.is_quantized() {
             return self.quantized_piece(weights, source, units);
         }
         let floats = self.floats_of(weights, source, units)?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use codegen_avx2::Level;
 use ir::{Graph, Weights};
 use kernels::Target;
-use models::Description;
+use models::{Description, Recipe};
 
 use crate::error::Error;
 use crate::frontend::{Checkpoint, describe};
@@ -23,8 +23,8 @@ pub struct Options<'a> {
     pub context: Option<usize>,
     /// Where to write the graphs after each pass.
     pub dump: Option<&'a Path>,
-    /// How matrices are stored.
-    pub formats: Formats,
+    /// How weights are stored; as floats if not given.
+    pub recipe: Option<&'a Recipe>,
 }
 
 /// A model ready to be emitted.
@@ -45,6 +45,8 @@ pub struct Prepared {
     pub program: Program,
     /// Offsets of the slots.
     pub memory: Memory,
+    /// How weights are stored.
+    pub recipe: Recipe,
 }
 
 /// Reads, optimizes and lowers a model for x86-64.
@@ -65,13 +67,17 @@ pub fn prepare(checkpoint: &Checkpoint, options: &Options<'_>) -> Result<Prepare
             description.vision.tokens() + 16
         )));
     }
+    let recipe = match options.recipe {
+        Some(recipe) => recipe.clone(),
+        None => Recipe::named("f32").map_err(|e| Error::Bug(e.to_string()))?,
+    };
+    let formats = Formats::of(&recipe, &recipe.name).map_err(|e| Error::Usage(e.to_string()))?;
     let mut weights = Weights::new();
     let vision = models::vision(&description, &mut weights).map_err(|e| refused("the vision tower", &e))?;
     let decoder = models::decoder(&description, &mut weights).map_err(|e| refused("the decoder", &e))?;
     let table = models::embedding(&description, &mut weights);
     let vision = passes::run_all(vision, &mut weights, options.dump).map_err(|e| pass_error(&config, &e))?;
     let decoder = passes::run_all(decoder, &mut weights, options.dump).map_err(|e| pass_error(&config, &e))?;
-    let formats = options.formats;
     let levels: &[Level] = if formats == Formats::F32 { &Level::FLOAT } else { &Level::EXACT };
     let targets: Vec<Box<dyn Target>> = levels.iter().map(|l| Box::new(*l) as Box<dyn Target>).collect();
     let told = lower::Options { context, formats };
@@ -81,7 +87,7 @@ pub fn prepare(checkpoint: &Checkpoint, options: &Options<'_>) -> Result<Prepare
         e => Error::Bug(e.to_string()),
     })?;
     let memory = memory::plan(&program);
-    Ok(Prepared { description, notes: described.notes, vision, decoder, weights, targets, program, memory })
+    Ok(Prepared { description, notes: described.notes, vision, decoder, weights, targets, program, memory, recipe })
 }
 
 fn pass_error(config: &str, e: &passes::PassError) -> Error {

@@ -3,7 +3,7 @@
 mod cli_support;
 mod frontend_support;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cli_support::{compile, copy, fail, finish, names, nano, succeed, tvlmc};
 use frontend_support::{Folder, Tensor};
@@ -41,7 +41,7 @@ fn headers() {
         )
     };
     refused(header(&two("b", "[0,16]", "[8,24]"), 24).path(), &["model.safetensors", "\"b\"", "overlap"]);
-    refused(header(&two("b", "[0,16]", "[16,32]"), 24).path(), &["model.safetensors", "\"b\"", "32"]);
+    refused(header(&two("b", "[0,16]", "[16,32]"), 24).path(), &["model.safetensors: truncated", "142", "150"]);
     refused(header(&two("a", "[0,16]", "[16,32]"), 32).path(), &["model.safetensors", "\"a\"", "twice"]);
     let one = |dtype: &str, shape: &str| {
         header(&format!(r#"{{"a":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[0,16]}}}}"#), 16)
@@ -121,6 +121,16 @@ fn paths_that_are_no_checkpoint() {
     refused(&text, &["notes.txt", "neither a folder nor a .safetensors file"]);
 }
 
+/// A checkpoint whose weights were cut off.
+fn damaged_hf(parent: &Path) -> PathBuf {
+    let broken = parent.join("broken");
+    copy(&nano("hf"), &broken);
+    let weights = std::fs::OpenOptions::new().write(true).open(broken.join("model.safetensors")).expect("a file");
+    let len = weights.metadata().expect("a length").len();
+    weights.set_len(len - 1000).expect("cut off");
+    broken
+}
+
 #[test]
 fn command_lines() {
     let dir = TempDir::new().expect("a folder");
@@ -131,7 +141,7 @@ fn command_lines() {
         command.arg("compile").arg(&hf).args(["--target", target]).arg("-o").arg(&out);
         fail(&mut command, 2, &[target, "x86_64-unknown-linux-gnu only"]);
     }
-    fail(compile(&hf).args(["--quant", "int4"]).arg("-o").arg(&out), 2, &["int4", "f32 only"]);
+    fail(compile(&hf).args(["--quant", "int3"]).arg("-o").arg(&out), 2, &["int3", "did you mean `int4`?"]);
     fail(compile(&hf).args(["--context", "3"]).arg("-o").arg(&out), 2, &["context of 3"]);
     for name in ["Nano", "0", "self", "a/b", "a\"]"] {
         fail(compile(&hf).args(["--name", name]).arg("-o").arg(&out), 2, &["name"]);
@@ -139,7 +149,14 @@ fn command_lines() {
     fail(compile(&hf).args(["--max-ram", "1M"]).arg("-o").arg(&out), 1, &["--max-ram", "1,048,576"]);
     fail(compile(&hf).arg("-o").arg(hf.join("out")), 2, &["checkpoint's folder"]);
     fail(compile(&hf).arg("-o").arg(hf.join("..")), 2, &[]);
-    fail(compile(&hf).arg("-o").arg(dir.path().join("none/out")), 4, &["none"]);
+    fail(compile(&hf).arg("-o").arg(dir.path().join("none/out")), 4, &["none does not exist", "create it first"]);
+    // The name that is made of the folder's, too, before any weight is read.
+    let (broken, here) = (damaged_hf(dir.path()), dir.path().join("work"));
+    std::fs::create_dir_all(here.join("broken-x86_64-unknown-linux-gnu")).expect("a folder");
+    fail(compile(&broken).current_dir(&here), 2, &["broken-x86_64-unknown-linux-gnu exists already", "--force", "-o"]);
+    std::fs::remove_dir_all(&here).expect("removed");
+    fail(compile(&broken).arg("-o").arg(&out), 3, &["broken/model.safetensors", "truncated"]);
+    std::fs::remove_dir_all(&broken).expect("removed");
     fail(compile(&hf).arg("--check").arg(&out), 3, &["is no folder"]);
     fail(&mut tvlmc(), 2, &["Usage"]);
     fail(tvlmc().arg("compile").arg(&hf), 2, &["--target"]);

@@ -52,7 +52,7 @@ fn build(layout: &str) -> Emitted {
     file.section("tokenizer", &tokenizer_section(&checkpoint, &prepared.description).expect("a tokenizer"))
         .expect("written");
     file.begin("weights").expect("written");
-    file.write_f32(&prepared.packed(&checkpoint).expect("weights")).expect("written");
+    file.write_u32(&prepared.packed(&checkpoint).expect("weights")).expect("written");
     file.finish().expect("written");
     let built = Command::new(env!("CARGO"))
         .args(["build", "--release", "--offline", "--locked"])
@@ -173,6 +173,73 @@ fn check(layout: &str) {
         compare(&mut sim, &program.decode, "decode", (n, 1), &one);
     }
     text_is_well_formed(&e);
+}
+
+/// A program that keeps a conversation in a struct of its own, with every type of the face in its hands.
+const APP: &str = r#"
+use nano::{Answer, CancelToken, Error, Image, Model, OpenOptions, Options, Pixels, Residence, Rgb8, Session, Verify};
+
+/// What a server would hold.
+pub struct Chat {
+    session: Session<'static>,
+    pictures: Vec<Image>,
+    stop: CancelToken,
+}
+
+impl Chat {
+    pub fn new(weights: &str) -> Result<Chat, Error> {
+        let choices = OpenOptions { verify: Verify::Full, residence: Residence::Copied, ..OpenOptions::default() };
+        let model: &'static Model = Box::leak(Box::new(Model::open_with(weights, &choices)?));
+        let session = model.session(Options { max_new_tokens: 3, ..Options::default() })?;
+        Ok(Chat { stop: session.cancel_token(), session, pictures: Vec::new() })
+    }
+
+    pub fn see(&mut self, rgb: &Rgb8<'_>) -> Result<(), Error> {
+        let pixels: Pixels = self.session.preprocess(rgb)?;
+        self.pictures.push(self.session.encode(&pixels)?);
+        Ok(())
+    }
+
+    pub fn ask(&mut self, text: &str) -> Result<Answer<'_, 'static>, Error> {
+        let pictures: Vec<&Image> = self.pictures.iter().collect();
+        self.session.ask(&pictures, text)
+    }
+}
+
+fn main() -> Result<(), Error> {
+    let weights = std::env::args().nth(1).expect("a path");
+    let mut chat = Chat::new(&weights)?;
+    chat.see(&Rgb8::new(2, 1, &[0, 50, 100, 150, 200, 250])?)?;
+    let mut answer = chat.ask("What is this?")?;
+    let text = answer.text()?;
+    println!("{} tokens, {} bytes", answer.token_ids().len(), text.len());
+    chat.stop.cancel();
+    let moved = std::thread::spawn(move || chat.session.position());
+    assert!(moved.join().expect("a thread that ends") > 0);
+    Ok(())
+}
+"#;
+
+#[test]
+fn a_program_names_every_type_it_holds() {
+    let e = build("llava");
+    let app = e.folder.path().join("app");
+    std::fs::create_dir_all(app.join("src")).expect("a folder");
+    let manifest =
+        "[package]\nname = \"app\"\nedition = \"2024\"\n\n[workspace]\n\n[dependencies]\nnano = { path = \"..\" }\n";
+    std::fs::write(app.join("Cargo.toml"), manifest).expect("written");
+    std::fs::write(app.join("src/main.rs"), APP).expect("written");
+    let ran = Command::new(env!("CARGO"))
+        .args(["run", "--release", "--offline", "--quiet", "--"])
+        .arg(e.folder.path().join(WEIGHTS_NAME))
+        .current_dir(&app)
+        .env("CARGO_TARGET_DIR", e.folder.path().join("target"))
+        .env("RUSTFLAGS", "-Dwarnings")
+        .output()
+        .expect("cargo runs");
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert!(said.starts_with("3 tokens, "), "{said}");
 }
 
 /// rustfmt changes nothing; no unsafe is public.

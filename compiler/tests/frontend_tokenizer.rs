@@ -17,6 +17,8 @@ struct Section {
     roles: Vec<u32>,
     eos: Vec<u32>,
     texts: Vec<Vec<u8>>,
+    /// Ids and texts of the added tokens.
+    added: Vec<(u32, Vec<u8>)>,
 }
 
 fn parse(bytes: &[u8]) -> Section {
@@ -34,10 +36,13 @@ fn parse(bytes: &[u8]) -> Section {
     let (byte_ids, specials, roles) = (take(256), take(n_special as usize), take(4));
     let n_eos = take(1)[0];
     let eos = take(n_eos as usize);
+    let n_added = take(1)[0];
+    let added = take(3 * n_added as usize);
     let texts = &bytes[at..];
     assert_eq!(texts.len(), bytes_len as usize);
+    let added = added.chunks(3).map(|a| (a[0], texts[a[1] as usize..a[2] as usize].to_vec())).collect();
     let texts = offsets.windows(2).map(|w| texts[w[0] as usize..w[1] as usize].to_vec()).collect();
-    Section { n_merges: n_merges as usize, slots, byte_ids, specials, roles, eos, texts }
+    Section { n_merges: n_merges as usize, slots, byte_ids, specials, roles, eos, texts, added }
 }
 
 #[test]
@@ -158,7 +163,8 @@ fn added_tokens_that_are_no_marks_are_text() {
     // Half a character before and after, and all at once.
     let half = |byte: u32| byte - 0xa1 + 94;
     lists.extend([vec![half(0xc3), 264, half(0xa9)], vec![half(0xc3), 268, 0], (255..270).collect()]);
-    match reference(&dir.path().join(TOKENIZER), &lists) {
+    let script = "[t.decode(ids, skip_special_tokens=True) for ids in given]";
+    match reference::<String>(&dir.path().join(TOKENIZER), script, &json!(lists)) {
         Some(expected) => assert_eq!(lists.iter().map(|ids| decode(ids)).collect::<Vec<_>>(), expected),
         None => println!("skipped: the `tokenizers` package, which is not installed"),
     }
@@ -176,19 +182,71 @@ fn added_tokens_that_are_no_marks_are_text() {
     assert_eq!(specials(&folder), [260, 261, 262, 264]);
 }
 
-/// What the `tokenizers` package makes of the ids, without marks, if it is installed.
-fn reference(tokenizer: &std::path::Path, lists: &[Vec<u32>]) -> Option<Vec<String>> {
+/// In text, too: the leftmost and longest of them is one id, before the text is normalized and split. Marks are spelled out.
+#[test]
+fn added_tokens_are_found_in_text() {
+    let mut folder = Folder::new(FastVlm);
+    folder.set(TOKENIZER, "/model/vocab/bc", json!(258));
+    folder.set(TOKENIZER, "/model/vocab/ca", json!(259));
+    let added = ["<tool_call>", "<tool", "</tool_call>", "éé", "xy", "<|"];
+    for (i, text) in added.iter().enumerate() {
+        let list = folder.json.get_mut(TOKENIZER).expect("a tokenizer")["added_tokens"].as_array_mut().expect("a list");
+        list.push(json!({"id": 264 + i, "content": text, "single_word": false, "lstrip": false, "rstrip": false,
+                         "normalized": false, "special": false}));
+    }
+    let dir = folder.write();
+    let baked = read(dir.path()).expect("a sound checkpoint").1;
+    let mut listed = parse(&baked).added;
+    assert!(listed.is_sorted_by_key(|(_, text)| text.clone()) && listed.len() == 10);
+    listed.retain(|(id, _)| *id >= 264);
+    listed.sort();
+    assert_eq!(listed, (264..).zip(added.map(|text| text.as_bytes().to_vec())).collect::<Vec<_>>());
+    let tokenizer = runtime_min::tokenizer::Tokenizer::from_section(&baked).expect("a sound section");
+    let encode = |text: &str| {
+        let mut ids = Vec::new();
+        tokenizer.encode(text, &mut ids).expect("room");
+        ids
+    };
+    assert_eq!(encode("<tool_call></tool_call>"), [264, 266]);
+    assert_eq!(encode("<tool<tool_callxy<|"), [vec![265, 265], encode("_call"), vec![268, 269]].concat());
+    let texts = [
+        "<tool_call>{\"a\": 1}</tool_call>",
+        "a <tool_call>  <tool_cal <tool_call",
+        "e\u{301}e\u{301} éé é\u{e9}\u{301} xééé",
+        "xyzxy zxy xyab 'xy's",
+        "<|im_start|>ab<|im_end|>\n<|im_start|<tool><image><|im_end|",
+        "<<<tool_call>><\u{338}tool",
+        "",
+    ];
+    match reference::<Vec<u32>>(&dir.path().join(TOKENIZER), "[t.encode(text).ids for text in given]", &json!(texts)) {
+        Some(expected) => assert_eq!(texts.map(encode), expected[..]),
+        None => println!("skipped: the `tokenizers` package, which is not installed"),
+    }
+    folder.set(TOKENIZER, "/added_tokens/0/content", json!("x".repeat(257)));
+    assert!(folder.refusal().contains("has 257 bytes, the limit is 256"));
+}
+
+/// What the `tokenizers` package makes of something, if it is installed; special tokens are text to it.
+fn reference<T: serde::de::DeserializeOwned>(
+    tokenizer: &std::path::Path,
+    script: &str,
+    given: &Value,
+) -> Option<Vec<T>> {
     let cache = match std::env::var_os("TVLMC_CACHE") {
         Some(cache) => std::path::PathBuf::from(cache),
         None => std::path::Path::new(&std::env::var_os("HOME")?).join(".cache/tvlmc"),
     };
-    let script = "import json, sys, tokenizers
+    let script = format!(
+        "import json, sys, tokenizers
 t = tokenizers.Tokenizer.from_file(sys.argv[1])
-print(json.dumps([t.decode(ids, skip_special_tokens=True) for ids in json.loads(sys.argv[2])]))";
+t.encode_special_tokens = True
+given = json.loads(sys.argv[2])
+print(json.dumps({script}))"
+    );
     let done = std::process::Command::new(cache.join("oracle-venv/bin/python"))
-        .args(["-c", script])
+        .args(["-c", &script])
         .arg(tokenizer)
-        .arg(json!(lists).to_string())
+        .arg(given.to_string())
         .output()
         .ok()?;
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));

@@ -22,7 +22,8 @@ fn write(dir: &TempDir, name: &str, n: usize, piece: usize) -> (std::path::PathB
     assert_eq!(writer.align(64).expect("aligned"), 64);
     assert_eq!(writer.align(64).expect("aligned"), 64);
     for part in values(n).chunks(piece) {
-        writer.write_f32(part).expect("written");
+        let bits: Vec<u32> = part.iter().map(|value| value.to_bits()).collect();
+        writer.write_u32(&bits).expect("written");
     }
     assert_eq!(writer.position(), 64 + 4 * n as u64);
     let bytes = writer.finish().expect("finished");

@@ -2,8 +2,8 @@
 
 use half::f16;
 use tvlmc::quant::{
-    BLOCK, Entry, Format, GROUP, NotFinite, Scaled, Sums, dequantize_int4, dequantize_int8, int4, int4_words, int8,
-    int8_words,
+    BLOCK, Entry, Format, GROUP, NotFinite, Report, Scaled, Sums, dequantize_int4, dequantize_int8, int4, int4_words,
+    int8, int8_words,
 };
 
 const LANES: usize = 16;
@@ -334,9 +334,34 @@ fn entries_say_size_and_error() {
     let sums = Sums { weight: 1000.0, error: 1.0 } + Sums { weight: 0.0, error: 0.0 };
     let entry = Entry::new("decoder.0.mlp.gate_up", Format::Int4, BLOCK * LANES, 4 * int4_words(BLOCK), sums);
     let text = serde_json::to_string(&entry).unwrap();
-    assert_eq!(text, r#"{"name":"decoder.0.mlp.gate_up","format":"int4","bits_per_weight":4.25,"snr_db":30.0}"#);
+    let sizes = r#""weights":2048,"bytes":1088,"bits_per_weight":4.25,"snr_db":30.0"#;
+    assert_eq!(text, format!(r#"{{"name":"decoder.0.mlp.gate_up","format":"int4",{sizes}}}"#));
     let exact = Entry::new("zeros", Format::Int8, 0, 0, Sums::default());
     assert_eq!(exact.snr_db, None);
+}
+
+#[test]
+fn parts_add_up_their_tensors() {
+    let entry = |name: &str, format: Format, (weights, bytes): (usize, usize), (weight, error): (f64, f64)| {
+        Entry::new(name, format, weights, bytes, Sums { weight, error })
+    };
+    let report = Report::new(vec![
+        entry("vision.stem.weight", Format::F32, (100, 400), (0.0, 0.0)),
+        entry("vision.fc1.weight", Format::Int8, (300, 320), (900.0, 0.5)),
+        entry("decoder.0.weight", Format::Int4, (800, 425), (100.0, 0.5)),
+        entry("vision.fc2.weight", Format::Int8, (100, 80), (100.0, 0.5)),
+    ]);
+    let text = report.to_json();
+    assert_eq!(serde_json::from_str::<Report>(&text).unwrap().to_json(), text);
+    let shown: Vec<String> = report.parts.iter().map(|p| serde_json::to_string(p).unwrap()).collect();
+    assert_eq!(
+        shown,
+        [
+            r#"{"name":"vision","weights":500,"bytes":800,"bits_per_weight":12.8,"snr_db":30.0}"#,
+            r#"{"name":"decoder","weights":800,"bytes":425,"bits_per_weight":4.25,"snr_db":23.01}"#,
+            r#"{"name":"all","weights":1300,"bytes":1225,"bits_per_weight":7.538,"snr_db":28.65}"#,
+        ]
+    );
 }
 
 /// `cargo test --release --test quant -- --ignored --nocapture`

@@ -11,7 +11,7 @@ use kernels::Target;
 use kernels::library::pitch;
 use models::{Description, Layout, Text, VisionForm, decoder, embedding, vision};
 use noise::{Noise, noise};
-use tvlmc::lower::{Options, Program, lower};
+use tvlmc::lower::{Formats, Options, Program, lower};
 use tvlmc::memory;
 use tvlmc::pack::PackId;
 use tvlmc::passes::run_all;
@@ -29,7 +29,7 @@ struct Model {
     noise: Noise,
     program: Program,
     targets: Vec<Box<dyn Target>>,
-    packed: Vec<f32>,
+    packed: Vec<u32>,
 }
 
 impl Model {
@@ -42,11 +42,11 @@ impl Model {
         let fused = [&vision, &decoder].map(|g| run_all(g.clone(), &mut weights, None).expect("passes"));
         let targets: Vec<Box<dyn Target>> =
             codegen_avx2::Level::FLOAT.into_iter().map(|l| Box::new(l) as Box<dyn Target>).collect();
-        let options = Options { context: d.text.max_positions };
+        let options = Options { context: d.text.max_positions, formats: Formats::F32 };
         let program = lower(&d, &fused[0], &fused[1], table, &mut weights, &targets, &options);
         let program = program.unwrap_or_else(|e| panic!("{e}"));
         let mut packed = Vec::new();
-        let mut keep = |piece: &[f32]| {
+        let mut keep = |piece: &[u32]| {
             packed.extend_from_slice(piece);
             Ok::<(), SourceError>(())
         };
@@ -203,7 +203,8 @@ fn offsets_beyond_four_gigabytes() {
     let [tower, text] = graphs.map(|g| run_all(g, &mut weights, None).expect("passes"));
     let targets: Vec<Box<dyn Target>> =
         codegen_avx2::Level::FLOAT.into_iter().map(|l| Box::new(l) as Box<dyn Target>).collect();
-    let program = lower(&d, &tower, &text, table, &mut weights, &targets, &Options { context: 32768 });
+    let program =
+        lower(&d, &tower, &text, table, &mut weights, &targets, &Options { context: 32768, formats: Formats::F32 });
     let program = program.unwrap_or_else(|e| panic!("{e}"));
 
     let mut bytes = 0;

@@ -157,8 +157,8 @@ fn section(tokens: &[Vec<u8>], merges: &[[u32; 4]]) -> Vec<u8> {
     }));
     words.extend(slots.concat());
     words.extend(0..256);
-    // Special ids, roles, and two that end an answer.
-    words.extend([256, 257, 258, 259, 256, 257, 258, 259, 2, 258, 256]);
+    // Special ids, roles, two that end an answer, and no added ones to be found in text.
+    words.extend([256, 257, 258, 259, 256, 257, 258, 259, 2, 258, 256, 0]);
     let mut section = b"TOK1".to_vec();
     section.extend(words.iter().flat_map(|word| word.to_le_bytes()));
     section.extend(bytes);

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use codegen_avx2::Level;
 use kernels::library::attention::{Attention, attend};
+use kernels::library::columns::{Columns, columns, gated};
 use kernels::library::gemm::Init;
 use kernels::library::linear::{Linear, Rows, linear};
 use kernels::library::matrix::Format;
@@ -128,6 +129,71 @@ fn a_slot_one_element_short_is_refused() {
     let values = (32 + 16) * 16 + 4 * 16;
     let rope_slots = [3 * 128 + 128, 20 * 16, 20 * 16, 32 * 16 + 31 * 16 + 4, values];
     check_bounds(&rope(&a), &[16, 0, 4], &rope_slots);
+}
+
+#[test]
+fn extents_of_bytes_and_views() {
+    let mut k = Builder::new("bytes", &[]);
+    let y = k.write_i8("y");
+    let n = k.size("n");
+    let line = k.load("line", y, n.clone());
+    k.store(y, n.clone() + 5usize, line);
+    let one = k.broadcast("one", y, n + 40usize);
+    k.store_one(y, 2usize, one);
+    let bytes = k.finish();
+    assert_eq!(extents(&bytes, &[(3, 3)]).expect("extents")[0], 2..44);
+    assert_eq!(extents(&bytes, &[(0, 9)]).expect("extents")[0], 0..50);
+    // A caller counts in its own elements: words here.
+    let mut k = Builder::new("caller", &[]);
+    let (x, y) = (k.write("x"), k.write_u32("y"));
+    k.call(&bytes, vec![(x, Int::from(100usize)).into(), Int::from(3usize).into()]);
+    k.call(&bytes, vec![(y, Int::from(2usize)).into(), Int::from(0usize).into()]);
+    assert_eq!(extents(&k.finish(), &[]), Ok(vec![402..444, 8..49]));
+}
+
+#[test]
+fn a_slot_of_quantized_operands_one_word_short_is_refused() {
+    let s = Schedule::new(&Level::V4Vnni);
+    let (inputs, outputs, rows) = (48, 33, Rows::UpTo(19));
+    let format = Format::Bytes { block: 16 };
+    let l = Linear { norm: None, inputs, outputs, format, init: Init::Bias, gelu: true, rows, strip: 8 };
+    // A row in scratch: 12 words of bytes, three scales, three sums, up to 32.
+    let slots = [19 * 48, 3 * 12 * 16, 48, 48, 19 * 48, 7 * 32 + 18];
+    check_bounds(&linear(&s, &l), &[19, 0, 3], &slots);
+    assert!(slots[5] <= l.scratch(8));
+    // The same of 4 bits: 32 words of bytes, a scale, eight sums and one, up to 48.
+    let c = Columns { inputs, outputs, format: Format::Nibbles, init: Init::Zero, rows };
+    let slots = [18 * 48 + 42, 3 * 17 * 16, 48, 19 * 48, 2 * 32 * 16];
+    check_bounds(&columns(&s, &c), &[19, 0, 1], &slots);
+    assert!(slots[4] <= c.scratch());
+    // Quads of eight channels of the third line, its eighth lane.
+    check_bounds(&head::embed(Format::Nibbles, 48, 40), &[39], &[2 * 272 + 16 + 5 * 16 + 8, 40, 48]);
+    check_bounds(&head::embed(format, 48, 40), &[39], &[2 * 192 + 11 * 16 + 8, 40, 48]);
+}
+
+/// At the sizes of the decoders that are compiled: scratch is as large as its owner says, rows and
+/// units may be any.
+#[test]
+fn quantized_kernels_of_real_sizes_fit_their_scratch() {
+    let s = Schedule::new(&Level::V4Vnni);
+    for (inputs, hidden) in [(896, 4864), (1536, 8960), (3584, 18944)] {
+        for format in [Format::Bytes { block: 128 }, Format::Nibbles] {
+            let most = 300;
+            let c = Columns { inputs, outputs: hidden, format, init: Init::Zero, rows: Rows::UpTo(most) };
+            let (blocks, units) = (c.blocks() as i64, c.units() as i64);
+            let rows = most as i64;
+            for sizes in [[(rows, rows), (0, 0), (blocks, blocks)], [(rows, rows), (5, 5), (6, 6)]] {
+                let found = extents(&gated(&s, &c), &sizes).unwrap_or_else(|e| panic!("{c:?}: {e}"));
+                assert!(found[4].end as usize <= 4 * c.gated_scratch(), "{c:?}: {found:?}");
+            }
+            let found = extents(&columns(&s, &c), &[(rows, rows), (0, 0), (units, units)]).expect("extents");
+            let panel = if format == Format::Nibbles { found[4].end as usize } else { 0 };
+            assert!(panel <= 4 * c.scratch(), "{c:?}: {found:?}");
+            let table = extents(&head::embed(format, inputs, 1000), &[(0, 999)]).expect("extents");
+            assert!(table[0].end as usize <= 4 * 63 * format.line_words(inputs), "{table:?}");
+            assert_eq!(table[2], 0..4 * inputs as i64);
+        }
+    }
 }
 
 /// A kernel for a larger map than the plan's: every slot of it is too small.

@@ -256,7 +256,7 @@ fn bytes() {
     verify(&lines).expect("sound");
     let words: Vec<u32> = (0..LANES as i32).map(|i| (i * 37 - 300) as u32).collect();
     let low: Vec<i8> = words.iter().map(|w| *w as i8).collect();
-    let mut want = vec![0i8; 56];
+    let mut want = [0i8; 56];
     want[1] = low[0];
     want[3..19].copy_from_slice(&low);
     want[22..38].copy_from_slice(&low.iter().map(|b| b.wrapping_sub(5)).collect::<Vec<_>>());

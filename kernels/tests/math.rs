@@ -6,7 +6,7 @@ use codegen_avx2::Level;
 use codegen_neon::Neon;
 use codegen_wasm::Simd128;
 use kernels::library::elementwise;
-use kernels::math::Exp;
+use kernels::math::{Exp, QuickGelu};
 use kernels::{Builder, Kernel, LANES, Memory, Reg, Target, interpret, legalize};
 
 #[path = "library/functions.rs"]
@@ -159,6 +159,24 @@ fn gelu_at_the_ends() {
         assert_eq!(y[..5], [0.0, 0.0, inf, max, 0.0]);
         // 0 times infinity, as in the formula.
         assert!(y[5].is_nan() && y[6].is_nan());
+    }
+}
+
+/// The GELU of what is quantized next: by absolute error, and with GELU's own ends.
+#[test]
+fn quick_gelu_is_near() {
+    let kernel = kernel(|k, x| {
+        let f = QuickGelu::new(k);
+        f.apply(k, x)
+    });
+    let error = |x: f64, y: f64| (y - gelu(x)).abs();
+    check("quick GELU", &kernel, &sweep(-8.0, 8.0, 300_000), [1e-4, 1e-4], error);
+    // Beyond its range the polynomial's last bits are multiplied by x.
+    let large: Vec<f32> = (0..38).flat_map(|e| [10f32.powi(e), -(10f32.powi(e)), 5.66, -5.66]).collect();
+    let error = |x: f64, y: f64| share(x, y - gelu(x));
+    check("quick GELU of large numbers", &kernel, &large[4..], [2e-5, 2e-5], error);
+    for y in fused_and_not(&kernel, &[0.0, -0.0]) {
+        assert_eq!(y, [0.0, 0.0]);
     }
 }
 

@@ -69,7 +69,7 @@ pub enum Cache {
     Int8,
 }
 
-/// The built-in recipes, the default first.
+/// The built-in recipes, the smallest model first.
 const BUILT_IN: [(&str, &str); 3] = [
     ("int4", include_str!("../recipes/int4.ron")),
     ("int8", include_str!("../recipes/int8.ron")),
@@ -80,15 +80,15 @@ const BUILT_IN: [(&str, &str); 3] = [
 const INT4_BLOCK: usize = 128;
 
 /// The largest block: its dot product of 127 by 127 stays inside i32.
-const LARGEST_BLOCK: usize = 1 << 16;
+pub const LARGEST_BLOCK: usize = 1 << 16;
 
 const NAME_BYTES: usize = 64;
 
 impl Recipe {
     /// The name of the recipe that is taken when none is asked for.
-    pub const DEFAULT: &'static str = BUILT_IN[0].0;
+    pub const DEFAULT: &'static str = "f32";
 
-    /// Names of the built-in recipes, the default first.
+    /// Names of the built-in recipes, that of the smallest model first.
     pub fn list() -> impl Iterator<Item = &'static str> {
         BUILT_IN.iter().map(|(name, _)| *name)
     }
@@ -110,15 +110,24 @@ impl Recipe {
     /// Text that is no recipe, an unknown, missing or repeated key, a value out of range.
     pub fn parse(text: &str, file: &str) -> Result<Recipe, RecipeError> {
         let recipe: Recipe = ron::from_str(text).map_err(|error| RecipeError::from_ron(error, file))?;
+        recipe.check(file)?;
+        Ok(recipe)
+    }
+
+    /// Checks the values of a recipe that was not read by [`Recipe::parse`]; `file` is for messages.
+    ///
+    /// # Errors
+    /// [`RecipeError::BadValue`].
+    pub fn check(&self, file: &str) -> Result<(), RecipeError> {
         let wrong = |key: String, expected: &'static str, found: String| {
             Err(RecipeError::BadValue { file: file.to_string(), key, expected, found })
         };
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if recipe.name.is_empty() || recipe.name.len() > NAME_BYTES || !recipe.name.chars().all(plain) {
+        if self.name.is_empty() || self.name.len() > NAME_BYTES || !self.name.chars().all(plain) {
             let expected = "1 to 64 letters, digits, '-', '_' or '.'";
-            return wrong("name".to_string(), expected, quoted(&recipe.name));
+            return wrong("name".to_string(), expected, quoted(&self.name));
         }
-        for (region, linears) in recipe.regions() {
+        for (region, linears) in self.regions() {
             let key = || format!("{region}.activation_block");
             let block = linears.activation_block;
             let fits = match linears.weights {
@@ -138,7 +147,7 @@ impl Recipe {
                 return wrong(key(), expected, block.to_string());
             }
         }
-        Ok(recipe)
+        Ok(())
     }
 
     /// The text form; reads back with [`Recipe::parse`].
@@ -147,9 +156,36 @@ impl Recipe {
         ron::ser::to_string_pretty(self, ron::ser::PrettyConfig::new()).unwrap_or_else(|e| format!("/* {e} */"))
     }
 
+    /// Whether no weight is quantized.
+    pub fn is_float(&self) -> bool {
+        self.regions().iter().all(|(_, linears)| linears.weights == Weights::F32)
+    }
+
     /// The regions by their keys.
     pub fn regions(&self) -> [(&'static str, Linears); 4] {
         [("vision", self.vision), ("projector", self.projector), ("decoder", self.decoder), ("head", self.head)]
+    }
+}
+
+/// As recipes spell it.
+impl Display for Weights {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Weights::F32 => "F32",
+            Weights::Int8 => "Int8",
+            Weights::Int4 => "Int4",
+        })
+    }
+}
+
+/// As recipes spell it.
+impl Display for Cache {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Cache::F32 => "F32",
+            Cache::F16 => "F16",
+            Cache::Int8 => "Int8",
+        })
     }
 }
 
@@ -216,6 +252,17 @@ pub enum RecipeError {
         /// What it is.
         found: String,
     },
+    /// A sound value that this version cannot compile.
+    Unsupported {
+        /// The file.
+        file: String,
+        /// The key, with the keys around it.
+        key: String,
+        /// What it is.
+        found: String,
+        /// What it can be in this version.
+        supported: &'static str,
+    },
     /// No RON, or not that of a recipe.
     Syntax {
         /// The file.
@@ -275,6 +322,9 @@ impl Display for RecipeError {
             }
             RecipeError::BadValue { file, key, expected, found } => {
                 write!(f, "{file}: {key}: {expected} is expected, found {found}")
+            }
+            RecipeError::Unsupported { file, key, found, supported } => {
+                write!(f, "{file}: {key}: {found} is not supported here, this version has {supported}")
             }
             RecipeError::Syntax { file, at, reason } => {
                 write!(f, "{}: {}; `tvlmc` reads recipes as RON, like those built in", place(file, at), cut(reason))

@@ -5,7 +5,7 @@ use models::recipe::{Block, Cache, Linears, Recipe, RecipeError, Weights};
 #[test]
 fn built_in_recipes_are_what_their_names_say() {
     assert_eq!(Recipe::list().collect::<Vec<_>>(), ["int4", "int8", "f32"]);
-    assert_eq!(Recipe::DEFAULT, "int4");
+    assert!(Recipe::list().any(|name| name == Recipe::DEFAULT), "{}", Recipe::DEFAULT);
     for name in Recipe::list() {
         let recipe = Recipe::named(name).unwrap();
         assert_eq!(recipe.name, name);
@@ -14,12 +14,14 @@ fn built_in_recipes_are_what_their_names_say() {
         assert_eq!(Recipe::parse(&recipe.to_ron(), "again").unwrap(), recipe);
     }
     let linears = |weights, activation_block| Linears { weights, activation_block };
-    let blocks = Block::Channels(128);
     let regions = |name| Recipe::named(name).unwrap().regions().map(|(_, linears)| linears);
     assert_eq!(regions("f32"), [linears(Weights::F32, Block::Row); 4]);
-    let int8 = linears(Weights::Int8, Block::Row);
-    assert_eq!(regions("int8"), [int8, int8, linears(Weights::Int8, blocks), int8]);
-    assert_eq!(regions("int4"), [int8, int8, linears(Weights::Int4, blocks), int8]);
+    let int8 = |block| linears(Weights::Int8, Block::Channels(block));
+    let int4 = linears(Weights::Int4, Block::Channels(128));
+    assert_eq!(regions("int8"), [int8(384), int8(384), int8(128), int8(128)]);
+    assert_eq!(regions("int4"), [int8(384), int8(384), int4, int8(128)]);
+    let float = |name| Recipe::named(name).unwrap().is_float();
+    assert_eq!(["f32", "int8", "int4"].map(float), [true, false, false]);
 }
 
 const TEXT: &str = "Recipe(

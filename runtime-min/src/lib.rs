@@ -47,7 +47,7 @@ pub use error::Error;
 pub use image::Rgb8;
 pub use model::{Model, OpenOptions};
 pub use picture::{Image, Pixels};
-pub use program::{Cx, ImagePolicy, Info, Level, Program, Step};
+pub use program::{Cx, ImagePolicy, Info, Level, Program, Step, StepView};
 pub use sampler::SamplerOptions;
 pub use session::{Options, Session};
 pub use team::Member;

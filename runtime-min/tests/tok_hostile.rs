@@ -25,6 +25,11 @@ fn contradictions_are_refused() {
     refuse(b"TOK2\0\0\0\0", "magic: is \"TOK2\", expected \"TOK1\"");
     spoil("header: a vocabulary of 0 entries", |t| t.tokens.clear());
     spoil("special: id 400 is outside the vocabulary of 300", |t| t.tokens.truncate(300));
+    spoil("added: id 404 is outside the vocabulary of 404", |t| t.added[0][0] = 404);
+    spoil("added: entry 1 is no UTF-8 of 1 to 256 bytes above the one before", |t| t.added[1] = t.added[0]);
+    spoil("added: entry 0 is no UTF-8", |t| t.added[0][2] = t.added[0][1]);
+    spoil("added: entry 0 is no UTF-8", |t| t.added[0] = [0, 0, u32::MAX]);
+    spoil("added: entry 0 is no UTF-8", |t| t.added[0] = [0, u32::MAX, 0]);
     spoil("merges: 144 merges in 144 slots", |t| t.hash_slots = 144);
     spoil("merges: 144 merges in 256 slots", |t| t.hash_slots = 256);
     spoil("merges: id 4000 is outside the vocabulary of 404", |t| t.merges[7][0] = 4000);

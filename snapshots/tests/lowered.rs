@@ -1,17 +1,26 @@
-//! Every kernel that the nano models use, for every target: also those whose emission comes later.
+//! Every kernel that the nano models use, as floats and quantized, for every target: also those whose
+//! emission comes later.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 
 use compiler::frontend::{Checkpoint, OpenOptions, describe};
-use compiler::{lower, passes};
+use compiler::lower::{self, Formats};
+use compiler::passes;
 use kernels::library::Schedule;
+use kernels::library::matrix::Format;
 use kernels::{Kernel, Target};
-use snapshots::{module, targets};
+use snapshots::{Named, integer_targets, module, targets};
+
+const BYTES: Format = Format::Bytes { block: 128 };
+
+const INT8: Formats = Formats { vision: BYTES, projector: BYTES, decoder: BYTES, head: BYTES };
+
+const INT4: Formats = Formats { decoder: Format::Nibbles, head: Format::Nibbles, ..INT8 };
 
 /// The kernels of a nano model's program, built with the schedule of `target`.
-fn kernels_of(layout: &str, target: Box<dyn Target>) -> Vec<Rc<Kernel>> {
+fn kernels_of(layout: &str, target: Box<dyn Target>, formats: Formats) -> Vec<Rc<Kernel>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/nano").join(layout);
     let checkpoint = Checkpoint::open(&folder, &OpenOptions::default()).expect("the nano model is in the project");
     let described = describe(&checkpoint).expect("it is a FastVLM").description;
@@ -22,7 +31,7 @@ fn kernels_of(layout: &str, target: Box<dyn Target>) -> Vec<Rc<Kernel>> {
     let vision = passes::run_all(vision, &mut weights, None).expect("passes");
     let decoder = passes::run_all(decoder, &mut weights, None).expect("passes");
     let targets = [target];
-    let options = lower::Options { context: described.text.max_positions.min(512) };
+    let options = lower::Options { context: described.text.max_positions.min(512), formats };
     let program = lower::lower(&described, &vision, &decoder, table, &mut weights, &targets, &options);
     let program = program.unwrap_or_else(|e| panic!("{layout}: {e}"));
     let mut all: BTreeMap<String, Rc<Kernel>> = BTreeMap::new();
@@ -38,12 +47,16 @@ fn kernels_of(layout: &str, target: Box<dyn Target>) -> Vec<Rc<Kernel>> {
 /// [`module`] verifies each kernel after legalizing it.
 #[test]
 fn every_kernel_verifies_and_parses_on_every_target() {
-    for (i, (_, target)) in targets().iter().enumerate() {
-        for layout in ["hf", "llava"] {
-            let kernels = kernels_of(layout, targets().swap_remove(i).1);
-            assert!(kernels.len() > 20, "{layout}: only {} kernels", kernels.len());
-            let text = module(&kernels, target.as_ref());
-            syn::parse_file(&text).unwrap_or_else(|e| panic!("{layout} at {}: {e}", target.level()));
+    for (of, formats) in
+        [(targets as fn() -> Vec<Named>, Formats::F32), (integer_targets, INT8), (integer_targets, INT4)]
+    {
+        for (i, (folder, target)) in of().iter().enumerate() {
+            for layout in ["hf", "llava"] {
+                let kernels = kernels_of(layout, of().swap_remove(i).1, formats);
+                assert!(kernels.len() > 20, "{layout}: only {} kernels", kernels.len());
+                let text = module(&kernels, target.as_ref());
+                syn::parse_file(&text).unwrap_or_else(|e| panic!("{layout}, {formats} at {folder}: {e}"));
+            }
         }
     }
 }

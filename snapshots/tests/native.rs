@@ -1,5 +1,5 @@
 //! Printed kernels of quantized models, compiled and run, against the interpreter bit for bit: on this
-//! processor's levels, and on simd128 in Node.
+//! processor's levels, on simd128 in Node, and on NEON in qemu.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -118,18 +118,75 @@ fn program(cases: &[Case], target: &dyn Target) -> String {
         calls += &format!("        kernels::{}({});\n", case.kernel.name, args.join(", "));
     }
     let text = module(&kernels, target);
-    format!(
-        "use std::io::{{Read, Write}};\n\n#[allow(dead_code)]\nmod kernels {{\n{text}}}\n\n\
+    let run = format!(
+        "#[allow(dead_code)]\nmod kernels {{\n{text}}}\n\n\
          #[target_feature(enable = \"{}\")]\nunsafe fn run(p: *mut u32) {{\n    unsafe {{\n{calls}    }}\n}}\n\n\
-         fn main() {{\n    let mut bytes = Vec::new();\n    std::io::stdin().read_to_end(&mut bytes).unwrap();\n    \
-         let words = bytes.chunks_exact(4).map(|b| u32::from_le_bytes(b.try_into().unwrap()));\n    \
-         let mut words: Vec<u32> = words.collect();\n    assert_eq!(words.len(), {at});\n    \
-         unsafe {{ run(words.as_mut_ptr()) }};\n    \
-         let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();\n    \
-         std::io::stdout().write_all(&bytes).unwrap();\n}}\n",
+         const WORDS: usize = {at};\n",
         target.features()
-    )
+    );
+    if target.level() == "neon" { format!("{ALONE}{run}") } else { format!("{run}{HOSTED}") }
 }
+
+/// The program around `run`.
+const HOSTED: &str = "
+fn main() {
+    use std::io::{Read, Write};
+    let mut bytes = Vec::new();
+    std::io::stdin().read_to_end(&mut bytes).unwrap();
+    let mut words: Vec<u32> = bytes.chunks_exact(4).map(|b| u32::from_le_bytes(b.try_into().unwrap())).collect();
+    assert_eq!(words.len(), WORDS);
+    unsafe { run(words.as_mut_ptr()) };
+    let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+    std::io::stdout().write_all(&bytes).unwrap();
+}
+";
+
+/// The same for Linux on aarch64, without a C library, so that no cross compiler is needed: system
+/// calls 63 (read), 64 (write), 94 (exit).
+const ALONE: &str = r#"
+#![no_std]
+#![no_main]
+
+use core::arch::asm;
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+unsafe fn call(number: usize, a: usize, b: usize, c: usize) -> isize {
+    let result;
+    unsafe { asm!("svc 0", in("x8") number, inlateout("x0") a as isize => result, in("x1") b, in("x2") c) };
+    result
+}
+
+static mut MEMORY: [u32; WORDS] = [0; WORDS];
+
+/// Moves all bytes by reads or writes of a part.
+unsafe fn all(number: usize, file: usize, at: usize) {
+    let mut done = 0;
+    while done < 4 * WORDS {
+        let n = unsafe { call(number, file, at + done, 4 * WORDS - done) };
+        if n <= 0 {
+            unsafe { call(94, 1, 0, 0) };
+        }
+        done += n as usize;
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn _start() -> ! {
+    unsafe {
+        let at = &raw mut MEMORY;
+        all(63, 0, at as usize);
+        run(at.cast());
+        all(64, 1, at as usize);
+        call(94, 0, 0, 0);
+    }
+    loop {}
+}
+
+"#;
 
 /// How a level is compiled and run here; none with the reason.
 fn runner(folder: &str, dir: &Path) -> Result<(&'static str, Vec<String>), String> {
@@ -155,6 +212,14 @@ fn runner(folder: &str, dir: &Path) -> Result<(&'static str, Vec<String>), Strin
         let script = dir.join("run.mjs");
         std::fs::write(&script, NODE).expect("the script is written");
         return Ok(("wasm32-wasip1", vec!["node".into(), "--no-warnings".into(), script.display().to_string()]));
+    }
+    if folder == "neon" {
+        let there = Command::new("qemu-aarch64").arg("--version").output().is_ok_and(|out| out.status.success());
+        return if there {
+            Ok(("aarch64-unknown-linux-gnu", vec!["qemu-aarch64".to_string()]))
+        } else {
+            Err("no qemu-aarch64".to_string())
+        };
     }
     Err(format!("{folder} cannot be run here"))
 }
@@ -195,6 +260,9 @@ fn printed_kernels_have_the_bits_of_the_interpreter() {
         let binary: PathBuf = dir.path().join(format!("{folder}.bin"));
         let mut rustc = Command::new("rustc");
         rustc.args(["--edition", "2024", "-O", "-Awarnings", "--target", triple, "-o"]).arg(&binary).arg(&source);
+        if folder == "neon" {
+            rustc.args(["-Cpanic=abort", "-Clinker=rust-lld", "-Clinker-flavor=ld.lld", "-Crelocation-model=static"]);
+        }
         let out = rustc.output().expect("rustc runs");
         assert!(out.status.success(), "{folder}:\n{}", String::from_utf8_lossy(&out.stderr));
         let command = match with.split_first() {

@@ -25,6 +25,8 @@ pub fn run() -> Result<bool, String> {
     for reason in skipped {
         report.skip(&reason);
     }
+    report.stage("hostile bytes", || test::cargo_test(&["--manifest-path", "fuzz/Cargo.toml"], &[], &mut Vec::new()));
+    report.stage("orders of threads", orders);
     report.stage("old processor", old_processor);
     report.stage("Miri", miri);
     Ok(report.summary())
@@ -47,6 +49,17 @@ fn fresh() -> Result<Outcome, String> {
     let args = ["xtask/oracle/draw.sh", "--scripts", emitted::utf8(&scripts)?, "all"];
     let good = shell::run(&mut shell::command("bash", &args))?;
     Ok(if good { Outcome::Good(String::new()) } else { Outcome::Bad("draw.sh failed".to_string()) })
+}
+
+/// The thread team under a model checker, in a folder of its own: the flag changes all dependencies.
+fn orders() -> Result<Outcome, String> {
+    let args = ["-p", "runtime-min", "--test", "team_loom", "--release"];
+    let target = shell::target().join("loom");
+    test::cargo_test(
+        &args,
+        &[("RUSTFLAGS", "--cfg loom"), ("CARGO_TARGET_DIR", emitted::utf8(&target)?)],
+        &mut Vec::new(),
+    )
 }
 
 /// A processor without AVX2 gets an error, never an illegal instruction.

@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod emitted;
+mod facts;
 mod full;
 mod json;
 mod peers;
@@ -20,6 +21,7 @@ cargo xtask COMMAND
   test             the one test command: format, lints, the demo's answers, every test of the workspace
   full             the long ladder: fresh checkpoints, the 0.5B model, an old processor, Miri
   demo             compile the demo model and answer questions about its pictures
+  facts [--write]  count the assembly of the hot kernels; --write makes it the reviewed one
   bench [--checkpoint DIR] [--rounds N] [--runs N] [--threads N,N] [--json FILE]
                    the emitted vision tower and ONNX Runtime, side by side
   bench-peers [--checkpoint DIR] [--quant FORMAT] [--rounds N] [--runs N] [--threads N,N]
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         ["test"] => test::run(),
         ["full"] => full::run(),
         ["demo", rest @ ..] => demo::run(rest),
+        ["facts", rest @ ..] => facts::run(rest),
         ["bench", rest @ ..] => bench::run(rest),
         ["bench-peers", rest @ ..] => peers::run(rest),
         ["help" | "-h" | "--help"] => {

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use models::Recipe;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -67,12 +68,26 @@ pub enum Command {
     Completions(Completions),
 }
 
+/// How weights are stored
+#[derive(Args, Clone, Debug, Default)]
+pub struct Storage {
+    #[arg(
+        long,
+        value_name = "NAME|FILE",
+        conflicts_with = "quant",
+        help = format!("How weights are stored: f32, int8, int4, or a recipe file [{}]", Recipe::DEFAULT)
+    )]
+    pub recipe: Option<PathBuf>,
+    /// Short for --recipe: f32, int8 or int4
+    #[arg(long, value_name = "FORMAT")]
+    pub quant: Option<String>,
+}
+
 /// How a checkpoint is read and for which machine
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct Choices {
-    /// Number format of the weights: f32, int8 or int4
-    #[arg(long, value_name = "FORMAT", default_value = "f32")]
-    pub quant: String,
+    #[command(flatten)]
+    pub storage: Storage,
     /// Positions of a conversation, pictures included [what the model has, at
     /// most 2048]
     #[arg(long, value_name = "N")]
@@ -127,7 +142,7 @@ pub struct Run {
     /// Threads [all processors]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
-    /// x86-64-v3 or x86-64-v4 [the best this processor has]
+    /// Instruction set, as inspect lists them [the best this processor has]
     #[arg(long, value_name = "NAME")]
     pub level: Option<String>,
     /// Go on after end tokens
@@ -192,7 +207,7 @@ pub struct Verify {
     /// Threads [all processors]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
-    /// x86-64-v3 or x86-64-v4 [the best this processor has]
+    /// Instruction set, as inspect lists them [the best this processor has]
     #[arg(long, value_name = "NAME")]
     pub level: Option<String>,
     #[command(flatten)]
@@ -210,9 +225,8 @@ pub struct Demo {
     /// Questions to ask, from the first on [all]
     #[arg(long, value_name = "N")]
     pub questions: Option<NonZeroUsize>,
-    /// Number format of the weights: f32, int8 or int4
-    #[arg(long, value_name = "FORMAT", default_value = "f32")]
-    pub quant: String,
+    #[command(flatten)]
+    pub storage: Storage,
     /// Threads [all processors]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,

@@ -9,11 +9,10 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::args::Choices;
 use super::compile;
-use super::model::{Compiled, Model};
+use super::model::{Chosen, Compiled, Model};
 use super::ui::Ui;
-use crate::assemble::{Assembled, hex};
+use crate::assemble::{Assembled, Options, hex};
 use crate::error::Error;
 use crate::package::WEIGHTS_NAME;
 
@@ -49,31 +48,31 @@ impl Cache {
     ///
     /// # Errors
     /// As of `compile`.
-    pub fn compiled(&self, model: &Path, choices: &Choices, ui: &Ui) -> Result<Compiled, Error> {
-        self.compiled_and_read(model, choices, ui).map(|(compiled, _)| compiled)
+    pub fn compiled(&self, model: &Path, chosen: &Chosen, ui: &Ui) -> Result<Compiled, Error> {
+        self.compiled_and_read(model, chosen, ui).map(|(compiled, _)| compiled)
     }
 
     /// As [`compiled`](Self::compiled), with the checkpoint where it had to be read for that.
     pub fn compiled_and_read(
         &self,
         model: &Path,
-        choices: &Choices,
+        chosen: &Chosen,
         ui: &Ui,
     ) -> Result<(Compiled, Option<Assembled>), Error> {
         let checkpoint = match Model::open(model)? {
             Model::Compiled(compiled) => {
-                choices.refuse_for_compiled()?;
+                chosen.refuse_for_compiled()?;
                 return Ok((*compiled, None));
             }
             Model::Checkpoint(path) => path,
         };
-        let seen = fingerprint(&checkpoint, choices).map(|key| self.0.join("seen").join(key));
+        let seen = fingerprint(&checkpoint, &chosen.options).map(|key| self.0.join("seen").join(key));
         if let Some(key) = seen.as_ref().and_then(|seen| fs::read_to_string(seen).ok())
             && let Some(known) = self.known(&key)
         {
             return Ok((known, None));
         }
-        let options = crate::assemble::Options { name: Some(NAME), ..choices.options()? };
+        let options = Options { name: Some(NAME), ..chosen.options.clone() };
         let assembled = compile::read(&checkpoint, &options, ui)?;
         let key = hex(&assembled.digest[..16]);
         let known = match self.known(&key) {
@@ -134,11 +133,11 @@ impl Cache {
 }
 
 /// Stands for the content of a checkpoint and for us, as far as the file system tells changes.
-fn fingerprint(model: &Path, choices: &Choices) -> Option<String> {
+fn fingerprint(model: &Path, options: &Options<'_>) -> Option<String> {
     let model = fs::canonicalize(model).ok()?;
     let folder = if model.is_dir() { &model } else { model.parent()? };
     let mut all = Sha256::new();
-    all.update(format!("{}\n{choices:?}\n", env!("CARGO_PKG_VERSION")));
+    all.update(format!("{}\n{options:?}\n", env!("CARGO_PKG_VERSION")));
     all.update(model.as_os_str().as_encoded_bytes());
     let mut entries: Vec<PathBuf> = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()).collect();
     entries.sort();

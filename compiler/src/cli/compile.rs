@@ -6,22 +6,25 @@ use super::args::Compile;
 use super::diff;
 use super::model::{Model, check_target};
 use super::ui::{Ui, size};
-use crate::assemble::{Assembled, Options, assemble};
+use crate::assemble::{Assembled, Options, assemble, crate_name};
 use crate::error::{Error, grouped};
 use crate::output::{self, Staging};
 
 pub fn compile(args: &Compile, ui: &Ui) -> Result<u8, Error> {
     check_target(&args.target)?;
-    let choices = args.choices.options()?;
+    let choices = args.choices.resolve()?.options;
     if let Model::Compiled(_) = Model::open(&args.model)? {
         let problem = "was compiled already: name the checkpoint it was made from";
         return Err(Error::input(args.model.display().to_string(), "", problem));
     }
+    let out = args.output.clone().unwrap_or_else(|| {
+        let name = args.name.clone().unwrap_or_else(|| crate_name(&args.model));
+        PathBuf::from(format!("{name}-{}", args.target))
+    });
     // Refused before minutes of work rather than after.
-    let named = args.name.as_ref().filter(|_| args.check.is_none()).map(|name| in_place(name, &args.target));
-    if let Some(out) = args.output.as_ref().or(named.as_ref()) {
-        output::check(out, args.force)?;
-        refuse_inside(out, &args.model)?;
+    if args.check.is_none() {
+        output::check(&out, args.force)?;
+        refuse_inside(&out, &args.model)?;
     }
     let options = Options { name: args.name.as_deref(), dump: args.dump_ir.as_deref(), ..choices };
     if let Some(dump) = &args.dump_ir {
@@ -32,11 +35,6 @@ pub fn compile(args: &Compile, ui: &Ui) -> Result<u8, Error> {
     if let Some(out) = &args.check {
         return diff::check(&assembled, out, ui);
     }
-    let out = match &args.output {
-        Some(out) => out.clone(),
-        None => in_place(&assembled.name, &args.target),
-    };
-    refuse_inside(&out, &args.model)?;
     let out = write(&assembled, &out, args.force, ui)?;
     let package = &assembled.package;
     let run = package.arena_bytes as u64 + package.scratch_bytes as u64;
@@ -48,11 +46,6 @@ pub fn compile(args: &Compile, ui: &Ui) -> Result<u8, Error> {
         size(run),
     ));
     Ok(0)
-}
-
-/// The folder that is written where none is named.
-fn in_place(name: &str, target: &str) -> PathBuf {
-    PathBuf::from(format!("{name}-{target}"))
 }
 
 /// Reads a checkpoint up to the point where something is written, and tells what is worth a note about it.
@@ -77,7 +70,8 @@ pub fn read_without_notes(model: &Path, options: &Options<'_>, ui: &Ui) -> Resul
 pub fn write(assembled: &Assembled, out: &Path, force: bool, ui: &Ui) -> Result<PathBuf, Error> {
     let staging = Staging::begin(out, force)?;
     let total = assembled.package.weights_bytes as u64;
-    let work = ui.work("packing weights", Some(total));
+    let what = if assembled.prepared.recipe.is_float() { "packing weights" } else { "quantizing weights" };
+    let work = ui.work(what, Some(total));
     assembled.write(&staging, &|done| {
         work.at(done);
         ui.check()

@@ -12,6 +12,7 @@ use super::ui::Ui;
 use crate::assemble::{Assembled, hex};
 use crate::error::Error;
 use crate::package::WEIGHTS_NAME;
+use crate::quant::QUANTIZATION_NAME;
 use crate::xxh64::Xxh64;
 
 /// Where the pairing digest stands in a weight file.
@@ -59,7 +60,14 @@ pub fn check(assembled: &Assembled, out: &Path, ui: &Ui) -> Result<u8, Error> {
             let _ = write!(text, "{}", diff.unified_diff().context_radius(3).header(&old, &new));
         }
     }
-    let expected: BTreeSet<&str> = assembled.package.files.keys().map(String::as_str).chain([WEIGHTS_NAME]).collect();
+    // What it says is known after quantizing only; that it is there is known now.
+    let untold = (!assembled.prepared.recipe.is_float()).then_some(QUANTIZATION_NAME);
+    if let Some(path) = untold.filter(|path| !out.join(path).is_file()) {
+        n_files += 1;
+        let _ = writeln!(text, "{path}: is missing");
+    }
+    let written = assembled.package.files.keys().map(String::as_str);
+    let expected: BTreeSet<&str> = written.chain([WEIGHTS_NAME]).chain(untold).collect();
     for path in files(out)?.iter().filter(|path| !expected.contains(path.as_str())) {
         n_files += 1;
         let _ = writeln!(text, "{path}: would not be emitted");

@@ -13,14 +13,16 @@ use super::ui::{Ui, count, size};
 use crate::assemble::{Assembled, TARGET, hex};
 use crate::error::Error;
 use crate::lower::Phase;
+use crate::quant::{QUANTIZATION_NAME, Report};
 
 pub fn inspect(args: &Inspect, ui: &Ui) -> Result<u8, Error> {
+    let chosen = args.choices.resolve()?;
     let (text, json) = match Model::open(&args.model)? {
         Model::Compiled(compiled) => {
-            args.choices.refuse_for_compiled()?;
-            folder(&compiled)
+            chosen.refuse_for_compiled()?;
+            folder(&compiled)?
         }
-        Model::Checkpoint(path) => checkpoint(&compile::read_without_notes(&path, &args.choices.options()?, ui)?),
+        Model::Checkpoint(path) => checkpoint(&compile::read_without_notes(&path, &chosen.options, ui)?),
     };
     super::print(&if args.json { format!("{json}\n") } else { text })?;
     Ok(0)
@@ -106,7 +108,11 @@ fn checkpoint(assembled: &Assembled) -> (String, Value) {
     for note in &prepared.notes {
         table.row("note", note);
     }
-    table.row("would be emitted", format!("{} for {TARGET}, levels {}", assembled.name, levels.join(", ")));
+    let recipe = &prepared.recipe;
+    table.row(
+        "would be emitted",
+        format!("{} for {TARGET}, recipe {}, levels {}", assembled.name, recipe.name, levels.join(", ")),
+    );
     table.row("", format!("{:12} code, {} files", size(code), package.files.len()));
     table.row("", format!("{:12} weights", size(package.weights_bytes as u64)));
     table.row("", format!("{:12} arena, {} positions", size(package.arena_bytes as u64), prepared.program.context));
@@ -133,6 +139,7 @@ fn checkpoint(assembled: &Assembled) -> (String, Value) {
         "emitted": {
             "name": assembled.name,
             "target": TARGET,
+            "recipe": recipe,
             "levels": levels,
             "code_bytes": code,
             "weights_bytes": package.weights_bytes,
@@ -146,12 +153,13 @@ fn checkpoint(assembled: &Assembled) -> (String, Value) {
     (table.0, json)
 }
 
-fn folder(compiled: &Compiled) -> (String, Value) {
+fn folder(compiled: &Compiled) -> Result<(String, Value), Error> {
     let m = &compiled.manifest;
     let (vision, decode): (u64, u64) =
         (m.vision.iter().map(|op| op.macs).sum(), m.decode.iter().map(|op| op.macs).sum());
     let mut table = Table(String::new());
-    table.row("compiled", format!("{} for {}, {}", m.name, m.target, m.quantization));
+    table.row("compiled", format!("{} for {}, recipe {}", m.name, m.target, m.recipe.name));
+    table.row("matrices", &m.quantization);
     table.row("by", &m.tool);
     table.row("checkpoint", &m.checkpoint_sha256);
     table.row("digest", &m.pairing_sha256);
@@ -163,11 +171,17 @@ fn folder(compiled: &Compiled) -> (String, Value) {
     table.row("weights", size(m.weights_bytes));
     table.row("arena", size(m.arena_bytes));
     table.row("scratch", format!("{} each thread", size(m.scratch_bytes_per_thread)));
+    let quantization = quantization(compiled)?;
+    if let Some(report) = &quantization {
+        table.0.push('\n');
+        quantization_table(report, &mut table.0);
+    }
     let json = json!({
         "compiled": {
             "name": m.name,
             "target": m.target,
             "quantization": m.quantization,
+            "recipe": m.recipe,
             "tool": m.tool,
             "checkpoint_sha256": m.checkpoint_sha256,
             "digest": m.pairing_sha256,
@@ -179,8 +193,45 @@ fn folder(compiled: &Compiled) -> (String, Value) {
         },
         "image": {"side": m.image_side, "tokens": m.tokens_per_image},
         "macs": {"vision": vision, "decode": decode},
+        "quantization": quantization,
     });
-    (table.0, json)
+    Ok((table.0, json))
+}
+
+/// What quantization cost, of a folder whose recipe has some.
+fn quantization(compiled: &Compiled) -> Result<Option<Report>, Error> {
+    if compiled.manifest.recipe.is_float() {
+        return Ok(None);
+    }
+    let path = compiled.folder.join(QUANTIZATION_NAME);
+    let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    let read = serde_json::from_str(&text);
+    read.map(Some).map_err(|e| {
+        let problem = format!("{e}: was it written by this version of tvlmc?");
+        Error::input(path.display().to_string(), "", problem)
+    })
+}
+
+/// A line for each part, then one for each tensor.
+fn quantization_table(report: &Report, table: &mut String) {
+    let snr = |db: Option<f64>| db.map_or("exact".to_string(), |db| format!("{db:.1} dB"));
+    let head = ["tensor", "format", "weights", "bits", "SNR"].map(String::from);
+    let mut rows = vec![head];
+    let mut row = |name: &str, format: &str, weights: u64, bits: f64, db: Option<f64>| {
+        // The name stands in a file that anybody may have edited.
+        let name = name.escape_debug().to_string();
+        rows.push([name, format.to_string(), count(weights), format!("{bits:.3}"), snr(db)]);
+    };
+    for part in &report.parts {
+        row(&part.name, "", part.weights, part.bits_per_weight, part.snr_db);
+    }
+    for entry in &report.tensors {
+        row(&entry.name, entry.format.name(), entry.weights, entry.bits_per_weight, entry.snr_db);
+    }
+    let width = rows.iter().map(|[name, ..]| name.chars().count()).max().unwrap_or(0);
+    for [name, format, weights, bits, snr] in rows {
+        let _ = writeln!(table, "{name:width$} {format:>6} {weights:>9} {bits:>7} {snr:>8}");
+    }
 }
 
 /// The part of a model that a tensor belongs to, in both layouts.

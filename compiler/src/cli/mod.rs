@@ -10,6 +10,7 @@ mod diff;
 mod inspect;
 mod model;
 mod picture;
+mod recipe;
 mod run;
 mod runner;
 mod ui;

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use models::Recipe;
 use serde::Deserialize;
 
 use super::args::Choices;
+use super::recipe;
 use crate::assemble::{Options, TARGET};
-use crate::lower::Formats;
 use crate::error::{Error, Quoted};
 use crate::output::MANIFEST;
 
@@ -39,6 +40,8 @@ pub struct Manifest {
     pub target: String,
     /// Number format of the weights.
     pub quantization: String,
+    /// How they were chosen.
+    pub recipe: Recipe,
     /// How transparent pictures become RGB.
     #[serde(default)]
     pub alpha: Alpha,
@@ -106,6 +109,7 @@ impl Model {
             let found = format!("format {} version {}", Quoted(&read.format), read.version);
             return Err(Error::input(shown, "", format!("{found}, this version reads tvlmc-package version 1")));
         }
+        recipe::check(&read.recipe, &shown)?;
         Ok(Model::Compiled(Box::new(Compiled { folder: path.to_owned(), manifest: read })))
     }
 }
@@ -118,27 +122,41 @@ pub fn check_target(target: &str) -> Result<(), Error> {
     Err(Error::Usage(format!("--target {}: this version compiles for {TARGET} only", Quoted(target))))
 }
 
-impl Choices {
+/// What a command line chooses, read once: a recipe may come from a pipe.
+pub struct Chosen {
     /// The compiler's options.
+    pub options: Options<'static>,
+    /// The options that were given and shape what is compiled.
+    given: Vec<&'static str>,
+}
+
+impl Choices {
+    /// Reads the recipe.
     ///
     /// # Errors
-    /// A number format that this version does not have.
-    pub fn options(&self) -> Result<Options<'static>, Error> {
-        let formats = Formats::named(&self.quant).ok_or_else(|| {
-            Error::Usage(format!("--quant {}: this version has f32, int8 and int4", Quoted(&self.quant)))
-        })?;
-        let allow_non_finite = self.allow_non_finite;
-        Ok(Options { context: self.context, allow_non_finite, formats, ..Options::default() })
+    /// A recipe that does not exist, cannot be read, or asks for what this version does not have.
+    pub fn resolve(&self) -> Result<Chosen, Error> {
+        let Choices { storage, context, allow_non_finite } = self;
+        let recipe = Some(recipe::chosen(storage)?);
+        let given = [
+            ("--recipe", storage.recipe.is_some()),
+            ("--quant", storage.quant.is_some()),
+            ("--context", context.is_some()),
+        ];
+        let given = given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect();
+        let (context, allow_non_finite) = (*context, *allow_non_finite);
+        Ok(Chosen { options: Options { context, allow_non_finite, recipe, ..Options::default() }, given })
     }
+}
 
+impl Chosen {
     /// Refuses choices that were made when a folder was compiled.
     pub fn refuse_for_compiled(&self) -> Result<(), Error> {
-        self.options()?;
-        if self.context.is_some() {
-            return Err(Error::Usage(
-                "--context: the folder was compiled already; compile it again to change it".into(),
-            ));
+        match self.given.first() {
+            None => Ok(()),
+            Some(name) => {
+                Err(Error::Usage(format!("{name}: the folder was compiled already; compile it again to change it")))
+            }
         }
-        Ok(())
     }
 }

@@ -9,13 +9,13 @@ use super::ui::Ui;
 use crate::error::Error;
 
 pub fn run(args: &Run, ui: &Ui) -> Result<u8, Error> {
-    args.choices.options()?;
+    let chosen = args.choices.resolve()?;
     let prompt = prompt(&args.prompt)?;
     if args.image.iter().filter(|path| *path == Path::new("-")).count() > 1 {
         return Err(Error::Usage("--image -: stdin holds one picture, so it can be named once".into()));
     }
     let cache = Cache::open()?;
-    let compiled = cache.compiled(&args.model, &args.choices, ui)?;
+    let compiled = cache.compiled(&args.model, &chosen, ui)?;
     // Pictures first: a wrong one is told before the crate is built.
     let mut pictures = RawPictures::new()?;
     for path in &args.image {

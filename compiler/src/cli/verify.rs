@@ -14,7 +14,7 @@ use super::runner::{self, RawPictures, Runner};
 use super::ui::Ui;
 use crate::assemble::{Assembled, Options, hex};
 use crate::error::Error;
-use crate::evaluate::{self, Comparison, Op, TOLERANCE_DB};
+use crate::evaluate::{self, Comparison, Op};
 
 /// `--json`.
 #[derive(Serialize)]
@@ -27,27 +27,27 @@ struct Report<'a> {
 
 pub fn verify(args: &Verify, ui: &Ui) -> Result<u8, Error> {
     let prompt = prompt(&args.prompt)?;
-    let choices = args.choices.options()?;
+    let chosen = args.choices.resolve()?;
     let cache = Cache::open()?;
     let (compiled, assembled) = match Model::open(&args.model)? {
         Model::Compiled(compiled) => {
-            args.choices.refuse_for_compiled()?;
+            chosen.refuse_for_compiled()?;
             let Some(checkpoint) = &args.checkpoint else {
                 return Err(Error::Usage(format!(
                     "{} is compiled, and holds no graph to compare with: name its checkpoint with --checkpoint",
                     args.model.display()
                 )));
             };
-            let assembled = same_model(&compiled, checkpoint, choices, ui)?;
+            let assembled = same_model(&compiled, checkpoint, &chosen.options, ui)?;
             (*compiled, assembled)
         }
         Model::Checkpoint(path) => {
             if args.checkpoint.is_some() {
                 return Err(Error::Usage("--checkpoint goes with a folder that was compiled".into()));
             }
-            match cache.compiled_and_read(&path, &args.choices, ui)? {
+            match cache.compiled_and_read(&path, &chosen, ui)? {
                 (compiled, Some(assembled)) => (compiled, assembled),
-                (compiled, None) => (compiled, compile::read(&path, &choices, ui)?),
+                (compiled, None) => (compiled, compile::read(&path, &chosen.options, ui)?),
             }
         }
     };
@@ -82,9 +82,10 @@ pub fn verify(args: &Verify, ui: &Ui) -> Result<u8, Error> {
 }
 
 /// Reads the checkpoint that a folder was compiled from, and makes sure that it is the one.
-fn same_model(compiled: &Compiled, checkpoint: &Path, choices: Options<'_>, ui: &Ui) -> Result<Assembled, Error> {
+fn same_model(compiled: &Compiled, checkpoint: &Path, options: &Options<'_>, ui: &Ui) -> Result<Assembled, Error> {
     let manifest = &compiled.manifest;
-    let options = Options { name: Some(&manifest.name), context: Some(manifest.max_context), ..choices };
+    let (name, context) = (Some(&manifest.name[..]), Some(manifest.max_context));
+    let options = Options { name, context, recipe: Some(manifest.recipe.clone()), ..options.clone() };
     let assembled = compile::read(checkpoint, &options, ui)?;
     let found = hex(&assembled.digest);
     if found != manifest.pairing_sha256 {
@@ -133,13 +134,14 @@ fn report(compared: &Comparison, json: bool) -> Result<u8, Error> {
         let width = compared.ops.iter().map(|op| op.name.len()).max().unwrap_or(0);
         let mut text = format!("{:8} {:width$} {:>10} {:>10}\n", "phase", "step", "max abs", "SNR");
         for op in &compared.ops {
-            let mark = if op.ok() { "" } else { "  <-" };
+            let mark = if op.ok() { String::new() } else { format!("  <- below {} dB", op.limit_db) };
             text += &format!("{:8} {:width$} {:10.2e} {:7.1} dB{mark}\n", op.phase, op.name, op.max_abs, op.snr_db);
         }
-        let worst = compared.ops.iter().map(|op| op.snr_db).fold(f64::INFINITY, f64::min);
+        let least = |of: fn(&Op) -> f64| compared.ops.iter().map(of).fold(f64::INFINITY, f64::min);
+        let (worst, limit) = (least(|op| op.snr_db), least(|op| op.limit_db));
         let n_ops = compared.ops.len();
         let tokens = if compared.tokens == compared.expected { "equal" } else { "different" };
-        text += &format!("{n_ops} ops, worst {worst:.1} dB of at least {TOLERANCE_DB} dB, tokens {tokens}\n");
+        text += &format!("{n_ops} ops, worst {worst:.1} dB of at least {limit} dB, tokens {tokens}\n");
         super::print(&text)?;
     }
     if compared.ok() {
@@ -147,8 +149,8 @@ fn report(compared: &Comparison, json: bool) -> Result<u8, Error> {
     }
     Err(Error::Check(match compared.first_difference() {
         Some(op) => format!(
-            "they part first at {} ({}): {:.1} dB, at least {TOLERANCE_DB} is expected; largest difference {:.2e}",
-            op.name, op.phase, op.snr_db, op.max_abs
+            "they part first at {} ({}): {:.1} dB, at least {} is expected; largest difference {:.2e}",
+            op.name, op.phase, op.snr_db, op.limit_db, op.max_abs
         ),
         None => format!("tokens {:?}, the evaluator's are {:?}", compared.tokens, compared.expected),
     }))

@@ -28,6 +28,10 @@ pub struct Described {
 /// Every key that is missing, absurd or unsupported; if the keys are sound, every tensor that is missing,
 /// left over or of another shape than the model has.
 pub fn describe(checkpoint: &Checkpoint) -> Result<Described, Error> {
+    described(checkpoint).map_err(|e| checkpoint.locate(e))
+}
+
+fn described(checkpoint: &Checkpoint) -> Result<Described, Error> {
     let Some(bytes) = checkpoint.text(CONFIG) else {
         let folder = checkpoint.folder().display().to_string();
         return Err(Error::input(folder, CONFIG, "is missing: a whole checkpoint folder is expected"));

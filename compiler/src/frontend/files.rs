@@ -51,6 +51,20 @@ impl Folder {
         self.path.display().to_string()
     }
 
+    /// The error with the folder before the names of its files, so that a user of several knows which one is meant.
+    pub fn locate(&self, error: Error) -> Error {
+        let Error::Input(mut findings) = error else { return error };
+        let folder = self.shown();
+        for finding in &mut findings {
+            let located =
+                finding.file.strip_prefix(&folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+            if !located {
+                finding.file = self.path.join(&finding.file).display().to_string();
+            }
+        }
+        Error::Input(findings)
+    }
+
     /// Opens a file of the folder for reading, or `None` if there is none of that name.
     pub fn file(&self, name: &str, named: Named) -> Result<Option<InputFile>, Error> {
         let refuse = |problem: String| Err(Error::input(shown_name(name), "", problem));

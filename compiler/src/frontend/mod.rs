@@ -113,10 +113,10 @@ impl Checkpoint {
         };
         let (folder, file) = if kind.is_dir() { (path, None) } else { split_file(path)? };
         let folder = Folder::open(folder)?;
-        let files = open_weights(&folder, file)?;
+        let files = open_weights(&folder, file).map_err(|e| folder.locate(e))?;
         let mut texts = BTreeMap::new();
         for (name, max_bytes) in TEXTS {
-            if let Some(bytes) = folder.text(name, max_bytes)? {
+            if let Some(bytes) = folder.text(name, max_bytes).map_err(|e| folder.locate(e))? {
                 texts.insert(name, bytes);
             }
         }
@@ -186,7 +186,7 @@ impl Checkpoint {
                 .map_init(Vec::new, |buffer, chunk| {
                     let begin = chunk * DIGEST_CHUNK;
                     buffer.resize(DIGEST_CHUNK.min(file.len() - begin) as usize, 0);
-                    file.read_at(buffer, begin)?;
+                    file.read_at(buffer, begin).map_err(|e| self.folder.locate(e))?;
                     Ok(Sha256::digest(&*buffer).into())
                 })
                 .collect();
@@ -200,7 +200,12 @@ impl Checkpoint {
     /// Refuses if a weight file was written to since the checkpoint was opened. To be called when
     /// everything has been read, and before the output gets its final name.
     pub fn check_unchanged(&self) -> Result<(), Error> {
-        self.shards.iter().try_for_each(InputFile::check_unchanged)
+        self.shards.iter().try_for_each(InputFile::check_unchanged).map_err(|e| self.folder.locate(e))
+    }
+
+    /// The error with this folder before the names of its files.
+    fn locate(&self, error: Error) -> Error {
+        self.folder.locate(error)
     }
 
     fn keep_vocabulary(&self, vocabulary: tokenizer::Vocabulary) {
@@ -266,9 +271,11 @@ fn open_weights(folder: &Folder, file: Option<&str>) -> Result<Vec<OpenShard>, E
         return index.open(folder);
     }
     let lone = folder.names_ending(".safetensors")?;
+    // What lies beside no configuration is no model, whatever it is.
+    let is_model = folder.names_ending(CONFIG)?.iter().any(|name| name == CONFIG);
     match &lone[..] {
         [name] => single(name)?.ok_or_else(|| missing("the file has gone")),
-        [] if folder.names_ending(".bin")?.is_empty() => {
+        [] if !is_model || folder.names_ending(".bin")?.is_empty() => {
             Err(missing("holds no model.safetensors and no model.safetensors.index.json: is it a checkpoint folder?"))
         }
         [] => Err(missing("holds .bin weights only, which can run code when read: convert them to safetensors")),

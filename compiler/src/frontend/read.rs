@@ -31,6 +31,10 @@ impl Checkpoint {
 
     /// [`Checkpoint::rows`], appended to `values`.
     pub fn rows_into(&self, name: &str, rows: Range<usize>, values: &mut Vec<f32>) -> Result<(), Error> {
+        self.read_rows(name, rows, values).map_err(|e| self.locate(e))
+    }
+
+    fn read_rows(&self, name: &str, rows: Range<usize>, values: &mut Vec<f32>) -> Result<(), Error> {
         let (info, file) = self.stored(name)?;
         let span = span(info, &rows).map_err(|problem| Error::Input(vec![self.finding(name, problem)]))?;
         let first = (span.start - info.offset) / info.dtype.bytes();

@@ -123,13 +123,33 @@ pub fn parse_header(file: &str, json: &[u8], data_bytes: u64) -> Result<Vec<(Str
 
     // No file is longer, and the sums below stay in range.
     let data_bytes = data_bytes.min(i64::MAX as u64);
+    let data_start = 8 + text.len() as u64;
+    let promised = entries.iter().map(|(_, entry)| entry.range[1]).max().unwrap_or(0);
+    // A sound header in front of too little is one problem, not one for each tensor that is missing.
+    if promised > data_bytes
+        && let Some(promised) = data_start.checked_add(promised)
+        && check_entries(file, &entries, data_start, promised - data_start).is_ok()
+    {
+        let (found, promised) = (grouped(data_start + data_bytes), grouped(promised));
+        let problem = format!("truncated: {found} bytes, the header promises {promised}: is the download complete?");
+        return Err(Error::input(file, "", problem));
+    }
+    check_entries(file, &entries, data_start, data_bytes)
+}
+
+/// The tensors of a header in the order of the data, of which there are `data_bytes`.
+fn check_entries(
+    file: &str,
+    entries: &[(String, Entry)],
+    data_start: u64,
+    data_bytes: u64,
+) -> Result<Vec<(String, TensorInfo)>, Error> {
     let mut findings = Vec::new();
     let mut tensors = Vec::with_capacity(entries.len());
-    let data_start = 8 + text.len() as u64;
     for (name, entry) in entries {
-        match entry.check(&name, data_start, data_bytes) {
-            Ok(tensor) => tensors.push((name, tensor)),
-            Err(problem) => findings.push(finding(file, &name, problem)),
+        match entry.check(name, data_start, data_bytes) {
+            Ok(tensor) => tensors.push((name.clone(), tensor)),
+            Err(problem) => findings.push(finding(file, name, problem)),
         }
     }
     tensors.sort_by_key(|(_, tensor)| tensor.offset);
@@ -182,12 +202,13 @@ struct Entry {
 }
 
 impl Entry {
-    fn check(self, name: &str, data_start: u64, data_bytes: u64) -> Result<TensorInfo, String> {
+    fn check(&self, name: &str, data_start: u64, data_bytes: u64) -> Result<TensorInfo, String> {
         let Entry { dtype: dtype_name, shape, range: [begin, end] } = self;
-        let Some(dtype) = Dtype::parse(&dtype_name) else {
+        let (begin, end) = (*begin, *end);
+        let Some(dtype) = Dtype::parse(dtype_name) else {
             return Err(format!(
                 "dtype {} is not supported (F32, F16, BF16 are): is this a quantized copy? use the original checkpoint",
-                Quoted(&dtype_name)
+                Quoted(dtype_name)
             ));
         };
         if dtype == Dtype::I64 && !is_counter(name) {
@@ -196,7 +217,7 @@ impl Entry {
         if shape.contains(&0) {
             return Err(format!("shape {shape:?} has a zero"));
         }
-        let bytes = byte_size(&shape, dtype).ok_or_else(|| format!("shape {shape:?} has more bytes than 2^64"))?;
+        let bytes = byte_size(shape, dtype).ok_or_else(|| format!("shape {shape:?} has more bytes than 2^64"))?;
         if begin > end || end > data_bytes {
             return Err(format!("its bytes [{begin}, {end}] are outside the data ({} bytes)", grouped(data_bytes)));
         }

@@ -4,8 +4,8 @@ use std::rc::Rc;
 
 use ir::{Axis, Graph, Node, Op, RegionKind, Shape, WeightId};
 use kernels::library::attention::{self, Attention};
-use kernels::library::gemm::Init;
 use kernels::library::columns::{self, Columns};
+use kernels::library::gemm::Init;
 use kernels::library::linear::{self, Linear, Norm, Rows, TwoLayer, UNIT};
 use kernels::library::matrix::Format;
 use kernels::library::quantize::QuantRows;
@@ -309,19 +309,11 @@ impl Decoder<'_, '_> {
     }
 
     /// Many rows in floats, strip by strip.
-    fn mlp_rows(
-        &mut self,
-        node: &Node,
-        norm: Norm,
-        w1: &Packed,
-        w2: &Packed,
-        y: Value,
-    ) -> Result<(), LowerError> {
+    fn mlp_rows(&mut self, node: &Node, norm: Norm, w1: &Packed, w2: &Packed, y: Value) -> Result<(), LowerError> {
         let (channels, hidden, wide) = (w2.outputs, w2.inputs, w1.outputs);
         let sizes = (channels, hidden);
-        let two = |s: &Schedule| {
-            TwoLayer::new(sizes, linear::Activation::SwiGlu, w1.format, LINEAR_STRIP, s.strip_bytes)
-        };
+        let two =
+            |s: &Schedule| TwoLayer::new(sizes, linear::Activation::SwiGlu, w1.format, LINEAR_STRIP, s.strip_bytes);
         let most = self.cx.schedules.iter().map(|s| two(s).scratch(LINEAR_STRIP)).max().unwrap_or(0);
         let mut bind = vec![("x", self.x[0].place()), ("y", y.place()), ("scratch", Place::Scratch)];
         bind.extend(w1.bind("w1", "w1_scale"));

@@ -15,7 +15,8 @@ use std::rc::Rc;
 use ir::{Graph, WeightId, Weights};
 use kernels::library::matrix::Format;
 use kernels::{Kernel, Target};
-use models::Description;
+use models::recipe::{Block, Cache, LARGEST_BLOCK, Linears};
+use models::{Description, Recipe, RecipeError};
 
 pub use context::SlotId;
 pub use error::LowerError;
@@ -171,13 +172,15 @@ pub struct Formats {
 impl std::fmt::Display for Formats {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Formats { vision, projector, decoder, head } = self;
-        match (vision == projector, vision.name() == decoder.name() && decoder == head) {
-            (true, true) => f.write_str(vision.name()),
-            _ => {
-                let [v, p, d, h] = [vision, projector, decoder, head].map(|x| x.name());
-                write!(f, "vision {v}, projector {p}, decoder {d}, head {h}")
-            }
+        let [v, p, d, h] = [vision, projector, decoder, head].map(|x| match x {
+            Format::F32 => "f32",
+            Format::Bytes { .. } => "int8",
+            Format::Nibbles => "int4",
+        });
+        if [p, d, h] == [v; 3] {
+            return f.write_str(v);
         }
+        write!(f, "vision {v}, projector {p}, decoder {d}, head {h}")
     }
 }
 
@@ -188,21 +191,38 @@ impl Default for Formats {
 }
 
 impl Formats {
-    /// The formats of a recipe.
-    pub fn named(name: &str) -> Option<Formats> {
-        let (vision, decoder) = (Format::Bytes { block: 384 }, Format::Bytes { block: 128 });
-        let int8 = Formats { vision, projector: vision, decoder, head: decoder };
-        match name {
-            "f32" => Some(Formats::F32),
-            "int8" => Some(int8),
-            "int4" => Some(Formats { decoder: Format::Nibbles, ..int8 }),
-            _ => None,
+    /// The formats of a recipe; `file` is what its messages name.
+    ///
+    /// # Errors
+    /// [`RecipeError::Unsupported`] for what no kernel computes.
+    pub fn of(recipe: &Recipe, file: &str) -> Result<Formats, RecipeError> {
+        let refused = |key: String, found: String, supported: &'static str| {
+            Err(RecipeError::Unsupported { file: file.to_string(), key, found, supported })
+        };
+        for (region, linears) in [("vision", recipe.vision), ("projector", recipe.projector)] {
+            if linears.weights == models::recipe::Weights::Int4 {
+                return refused(format!("{region}.weights"), linears.weights.to_string(), "F32 and Int8");
+            }
         }
+        if recipe.cache != Cache::F32 {
+            return refused("cache".to_string(), recipe.cache.to_string(), "F32");
+        }
+        let [vision, projector, decoder, head] = recipe.regions().map(|(_, linears)| format_of(linears));
+        Ok(Formats { vision, projector, decoder, head })
     }
 
     /// All as floats.
     pub const F32: Formats =
         Formats { vision: Format::F32, projector: Format::F32, decoder: Format::F32, head: Format::F32 };
+}
+
+fn format_of(linears: Linears) -> Format {
+    match (linears.weights, linears.activation_block) {
+        (models::recipe::Weights::F32, _) => Format::F32,
+        (models::recipe::Weights::Int8, Block::Row) => Format::Bytes { block: LARGEST_BLOCK },
+        (models::recipe::Weights::Int8, Block::Channels(block)) => Format::Bytes { block },
+        (models::recipe::Weights::Int4, _) => Format::Nibbles,
+    }
 }
 
 /// Lowers the fused graphs of a model for the levels of a target, best first.

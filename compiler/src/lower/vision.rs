@@ -156,12 +156,7 @@ fn depthwise_node(
     Ok(y)
 }
 
-fn pointwise(
-    cx: &mut Context<'_>,
-    node: &Node,
-    gap: Option<usize>,
-    format: Format,
-) -> Result<Packed, LowerError> {
+fn pointwise(cx: &mut Context<'_>, node: &Node, gap: Option<usize>, format: Format) -> Result<Packed, LowerError> {
     let (weight, bias) = match &node.op {
         Op::Conv2d { weight, bias, stride: 1, padding: 0, groups: 1, .. } | Op::Linear { weight, bias } => {
             (*weight, *bias)
@@ -270,16 +265,10 @@ fn patch_embed(
             shape_text(ho, wo, out)
         ),
         units: Units::Fixed(ho / strip),
-        bind: vec![
-            ("x", x.place()),
-            ("w0", d.weight),
-            ("b0", d.bias),
-            ("y", y.place()),
-            ("scratch", Place::Scratch),
-        ]
-        .into_iter()
-        .chain(last.arguments(["w1", "w1_scale", "b1"]))
-        .collect(),
+        bind: vec![("x", x.place()), ("w0", d.weight), ("b0", d.bias), ("y", y.place()), ("scratch", Place::Scratch)]
+            .into_iter()
+            .chain(last.arguments(["w1", "w1_scale", "b1"]))
+            .collect(),
         result: y.tap(),
         macs: depthwise_macs(&d.map) + (ho * wo * depth * out) as u64,
         most: vec![],
@@ -318,17 +307,11 @@ fn conv_ffn(
         name: node.name.clone(),
         shapes: format!("{} conv {k}x{k}, {c} -> {hidden} -> {c}", shape_text(h, w, c)),
         units: Units::Fixed(h / strip),
-        bind: vec![
-            ("x", x.place()),
-            ("w0", d.weight),
-            ("b0", d.bias),
-            ("y", y.place()),
-            ("scratch", Place::Scratch),
-        ]
-        .into_iter()
-        .chain(up.arguments(["w1", "w1_scale", "b1"]))
-        .chain(down.arguments(["w2", "w2_scale", "b2"]))
-        .collect(),
+        bind: vec![("x", x.place()), ("w0", d.weight), ("b0", d.bias), ("y", y.place()), ("scratch", Place::Scratch)]
+            .into_iter()
+            .chain(up.arguments(["w1", "w1_scale", "b1"]))
+            .chain(down.arguments(["w2", "w2_scale", "b2"]))
+            .collect(),
         result: y.tap(),
         macs: depthwise_macs(&d.map) + (h * w * 2 * c * hidden) as u64,
         most: vec![],
@@ -435,15 +418,10 @@ fn attention(
         name: node.name.clone(),
         shapes: format!("[{n}, {}] x [{}, {c}] + residual", last.inputs, last.inputs),
         units: rows,
-        bind: vec![
-            ("x", mixed.place()),
-            ("residual", x.place()),
-            ("y", y.place()),
-            ("scratch", Place::Scratch),
-        ]
-        .into_iter()
-        .chain(w2.arguments(["w", "w_scale", "bias"]))
-        .collect(),
+        bind: vec![("x", mixed.place()), ("residual", x.place()), ("y", y.place()), ("scratch", Place::Scratch)]
+            .into_iter()
+            .chain(w2.arguments(["w", "w_scale", "bias"]))
+            .collect(),
         result: y.tap(),
         macs: (n * c * last.inputs) as u64,
         most: vec![],

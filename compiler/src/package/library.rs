@@ -74,6 +74,10 @@ fn constant(docs: &str, name: &str, ty: TokenStream, value: TokenStream) -> Item
     Item::Line { docs: vec![docs.to_string()], attrs: vec![], tokens: quote!(pub const #name: #ty = #value;) }
 }
 
+fn alias(docs: &str, tokens: TokenStream) -> Item {
+    Item::Line { docs: vec![docs.to_string()], attrs: vec![], tokens }
+}
+
 fn face(prepared: &Prepared, id: &Identity<'_>) -> File {
     let (program, memory, vision) = (&prepared.program, &prepared.memory, &prepared.description.vision);
     let n = |n: usize| {
@@ -124,18 +128,35 @@ fn face(prepared: &Prepared, id: &Identity<'_>) -> File {
         )),
         Item::Comment("The runtime's types are this crate's face.".to_string()),
         lines(quote!(
-            pub use runtime_min::{Answer, CancelToken, Error, Image, OpenOptions, Options, Rgb8};
+            pub use runtime_min::tokenizer::{DecodeStream, Roles, Tokenizer};
         )),
         lines(quote!(
-            pub use runtime_min::{SamplerOptions, Session, StopReason};
+            pub use runtime_min::weights::WeightFile;
         )),
-        Item::Line {
-            docs: vec!["The model: weights, tokenizer and the code for this processor.".to_string()],
-            attrs: vec![],
-            tokens: quote!(
+        lines(quote!(
+            pub use runtime_min::{CancelToken, Error, Image, OpenOptions, Options, Pixels, Residence};
+        )),
+        lines(quote!(
+            pub use runtime_min::{Rgb8, SamplerOptions, StepView, StopReason, Timings, Verify};
+        )),
+        alias(
+            "The model: weights, tokenizer and the code for this processor. Threads share it by reference.",
+            quote!(
                 pub type Model = runtime_min::Model<plan::Program>;
             ),
-        },
+        ),
+        alias(
+            "A conversation with the model, which it borrows.",
+            quote!(
+                pub type Session<'m> = runtime_min::Session<'m, plan::Program>;
+            ),
+        ),
+        alias(
+            "An answer in the making: an iterator over pieces of text that borrows its session.",
+            quote!(
+                pub type Answer<'s, 'm> = runtime_min::Answer<'s, 'm, plan::Program>;
+            ),
+        ),
         constant("Pixels on each side of the square a picture becomes.", "IMAGE_SIDE", quote!(usize), n(vision.side)),
         constant("Positions one picture takes.", "TOKENS_PER_IMAGE", quote!(usize), n(vision.tokens())),
         constant(
@@ -196,11 +217,14 @@ fn readme(prepared: &Prepared, id: &Identity<'_>) -> String {
          // The conversation goes on.\n\
          let more = chat.ask(&[], \"What color is it?\")?.text()?;\n\
          ```\n\n\
-         - Pixels come from any decoder, such as `image::open(path)?.to_rgb8()` of the crate `image`. They may have any size.\n\
+         - Pixels come from any decoder, such as `image::open(path)?.to_rgb8()` of the crate `image`, and may have any size. There is\n\
+         \x20 no decoder in here: which formats to take, and from whom, is the program's decision, and this folder builds offline.\n\
          - `ask` takes no picture, one, or several in order. A picture is encoded once and can be asked about again, also after\n\
          \x20 `chat.reset()`, which starts a new conversation.\n\
          - `Options` has the longest answer, the threads and the sampler (greedy unless told otherwise); `Model::open_with` takes\n\
          \x20 `OpenOptions`, such as the level.\n\
+         - To keep a conversation in a struct of yours, name it `{library}::Session<'m>`, where `'m` is how long the model lives\n\
+         \x20 (in a `static` or behind `Box::leak` it is `'static`). A model is shared by threads, a session moves between them.\n\
          - To stop an answer, drop the iterator, or take `chat.cancel_token()` before asking and call `cancel()` on it in another\n\
          \x20 thread: the answer then ends, its `stop_reason()` is `Cancelled`, and a picture that is being encoded is given up\n\
          \x20 with `Error::Cancelled`.\n\

@@ -1,6 +1,6 @@
 //! `manifest.json`: what was made from what.
 
-use models::Layout;
+use models::{Layout, Recipe};
 use serde::Serialize;
 
 use super::{Identity, Package, TOOL_VERSION, WEIGHTS_NAME};
@@ -16,6 +16,8 @@ struct Manifest<'a> {
     name: &'a str,
     target: &'a str,
     quantization: String,
+    /// As it was given; what compiles the same again.
+    recipe: &'a Recipe,
     checkpoint_sha256: String,
     pairing_sha256: String,
     weights: &'static str,
@@ -48,6 +50,7 @@ pub(super) fn manifest(prepared: &Prepared, id: &Identity<'_>, package: &Package
         name: id.name,
         target: id.target,
         quantization: prepared.program.formats.to_string(),
+        recipe: &prepared.recipe,
         checkpoint_sha256: hex(&id.checkpoint),
         pairing_sha256: hex(&id.digest),
         weights: WEIGHTS_NAME,

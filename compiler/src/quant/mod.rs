@@ -14,7 +14,7 @@ pub use int4::{BLOCK, GROUP, dequantize_int4, int4, int4_words};
 pub use int8::{dequantize_int8, int8, int8_words};
 use kernels::LANES;
 pub use line::NotFinite;
-pub use report::{Entry, Format, Sums};
+pub use report::{Entry, Format, Part, QUANTIZATION_NAME, Report, Sums, limit_db};
 
 /// What a quantized line has beside its words.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -174,9 +174,12 @@ impl Folder {
         read(self.write().path())
     }
 
-    /// The message of [`Folder::read`], which must fail as bad input.
+    /// The message of [`Folder::read`], which must fail as bad input and name the folder; it is left out here.
     pub fn refusal(&self) -> String {
-        refusal(self.read())
+        let dir = self.write();
+        let (message, folder) = (refusal(read(dir.path())), dir.path().display().to_string());
+        assert!(message.contains(&folder), "{message}: where is that?");
+        message.replace(&format!("{folder}/"), "")
     }
 }
 

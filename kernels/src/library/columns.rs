@@ -8,11 +8,12 @@ use std::rc::Rc;
 use crate::LANES;
 use crate::build::Builder;
 use crate::int::Int;
-use crate::ir::Kernel;
+use crate::ir::{Kernel, Ptr};
 use crate::library::gemm::{Init, in_powers};
+use crate::library::integer::Weights;
 use crate::library::linear::{Norm, Rows, each_strip, normalize};
 use crate::library::matrix::{Format, Matrix, Rest};
-use crate::library::quantize::{QuantRows, Quantized, Source, Span};
+use crate::library::quantize::{QuantRows, Quantized, Source, Span, chunk, each_chunk};
 use crate::library::{Schedule, integer, lines, pitch};
 
 /// Lines of a unit of work.
@@ -64,17 +65,22 @@ pub struct Columns {
 }
 
 impl Columns {
-    /// Floats of a panel of expanded weights.
-    fn panel(&self) -> usize {
+    /// Floats of a panel of `lines` lines of expanded weights.
+    fn panel(&self, lines: usize) -> usize {
         match self.format.rows(self.inputs) {
-            Some(q) if q.groups => UNIT_LINES * q.physical() / 4 * LANES,
+            Some(q) if q.groups => lines * q.physical() / 4 * LANES,
             _ => 0,
         }
     }
 
+    /// Channels of a block of the outputs.
+    fn block(&self) -> usize {
+        self.format.rows(self.outputs).map_or(0, |q| q.block)
+    }
+
     /// Floats of scratch of [`columns`].
     pub fn scratch(&self) -> usize {
-        self.panel()
+        self.panel(UNIT_LINES)
     }
 
     /// Units of [`columns`].
@@ -87,10 +93,9 @@ impl Columns {
         self.format.rows(self.outputs).map_or(0, |q| q.blocks())
     }
 
-    /// Floats of scratch of [`gated`]: a panel, and a block of gates and ups for all rows.
+    /// Floats of scratch of [`gated`]: the panels of a block, and its gates and ups for some rows.
     pub fn gated_scratch(&self) -> usize {
-        let block = self.format.rows(self.outputs).map_or(0, |q| q.block);
-        self.panel() + self.rows.most() * pitch(2 * block)
+        self.panel(2 * self.block() / LANES) + chunk(self.rows.most()) * pitch(2 * self.block())
     }
 }
 
@@ -114,7 +119,7 @@ pub fn columns(s: &Schedule, c: &Columns) -> Rc<Kernel> {
     let bias = c.init.has_bias().then(|| k.read("bias"));
     let residual = c.init.has_residual().then(|| k.read("residual"));
     let y = k.write("y");
-    let scratch = (c.panel() > 0).then(|| k.write("scratch"));
+    let scratch = (c.panel(UNIT_LINES) > 0).then(|| k.write("scratch"));
     let rows = c.rows.size(&mut k);
     let (first, last) = (k.size("first"), k.size("last"));
     let Some(layout) = c.format.rows(c.inputs) else { return k.finish() };
@@ -128,32 +133,20 @@ pub fn columns(s: &Schedule, c: &Columns) -> Rc<Kernel> {
         line,
         ldc: ld,
     };
-    panels(&mut k, s, &left, (&w, c.init), scratch, (from, to), &rows, rest);
+    in_powers(&mut k, "panel", UNIT_LINES, from, &to, |k, width, line| {
+        let (weights, out, ldc) = w.weights(rest(line));
+        let weights = expanded(k, weights, scratch, width, &layout);
+        integer::rows(k, s, &left, (&weights, c.init), (&rows, &Int::from(width)), (out, ldc));
+    });
     k.finish()
 }
 
-/// Emits the lines `from..to`, panel by panel.
-#[expect(clippy::too_many_arguments, reason = "the operands of one product")]
-fn panels(
-    k: &mut Builder,
-    s: &Schedule,
-    left: &Quantized,
-    (w, init): (&Matrix, Init),
-    scratch: Option<crate::ir::Ptr>,
-    (from, to): (Int, Int),
-    rows: &Int,
-    rest: impl Fn(Int) -> Rest,
-) {
-    in_powers(k, "panel", UNIT_LINES, from, &to, |k, width, line| {
-        let (mut weights, out, ldc) = w.weights(rest(line));
-        if let Some(panel) = scratch {
-            let args =
-                vec![weights.w.into(), panel.into(), Int::from(width).into(), Int::from(left.rows.blocks()).into()];
-            k.call(&integer::expand(), args);
-            weights.w = (panel, Int::from(0usize));
-        }
-        integer::rows(k, s, left, (&weights, init), (rows, &Int::from(width)), (out, ldc));
-    });
+/// The weights of `count` lines as bytes: those of 4 bits are expanded into `panel`.
+fn expanded(k: &mut Builder, weights: Weights, panel: Option<Ptr>, count: usize, rows: &QuantRows) -> Weights {
+    let Some(panel) = panel.filter(|_| rows.groups) else { return weights };
+    let args = vec![weights.w.into(), panel.into(), Int::from(count).into(), Int::from(rows.blocks()).into()];
+    k.call(&integer::expand(), args);
+    Weights { w: (panel, Int::from(0usize)), ..weights }
 }
 
 /// `h = quantize(swiglu(q w))`; blocks `first..last` of the outputs. Parameters: q, w, w_scale, h,
@@ -176,20 +169,16 @@ pub fn gated(s: &Schedule, c: &Columns) -> Rc<Kernel> {
     let left = Quantized { ptr: q, at: Int::from(0usize), rows: x };
     let hidden = Quantized { ptr: h, at: Int::from(0usize), rows: hidden };
     let (per_block, ldc) = (hidden.rows.block / LANES, pitch(2 * hidden.rows.block));
-    let wide = (scratch, Int::from(c.panel()));
-    let panel = (c.panel() > 0).then_some(scratch);
+    let wide = (scratch, Int::from(c.panel(2 * per_block)));
     let block = |k: &mut Builder, b: Int, count: usize, span: Span| {
-        let line = k.int("line", b.clone() * (2 * per_block));
-        let rest = |at: Int| Rest {
-            c: (wide.0, wide.1.clone() + (at.clone() - line.clone()) * LANES),
-            line: at,
-            bias: None,
-            residual: None,
-            ldc,
-        };
-        let lines = (line.clone(), line.clone() + 2 * count);
-        panels(k, s, &left, (&w, Init::Zero), panel, lines, &rows, rest);
-        hidden.fill(k, Source::SwiGlu, (wide.clone(), ldc), rows.clone(), (b, span));
+        let rest = Rest { line: b.clone() * (2 * per_block), c: wide.clone(), bias: None, residual: None, ldc };
+        let (weights, out, ldc) = w.weights(rest);
+        let weights = expanded(k, weights, Some(scratch), 2 * count, &x);
+        each_chunk(k, &rows, |k, row, n| {
+            let left = left.from_row(row.clone());
+            integer::rows(k, s, &left, (&weights, Init::Zero), (&n, &Int::from(2 * count)), (out.clone(), ldc));
+            hidden.from_row(row).fill(k, Source::SwiGlu, (wide.clone(), ldc), n, (b.clone(), span));
+        });
     };
     let total = lines(c.outputs);
     let (full, short) = (total / per_block, total % per_block);

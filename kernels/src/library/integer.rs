@@ -84,9 +84,9 @@ fn tile(rows: usize, width: usize, q: &QuantRows, init: Init) -> Rc<Kernel> {
         &[
             &format!("One {rows}x{} register tile of a product of quantized rows.", width * LANES),
             "",
-            "For each block of depth the sums are integers, which start from minus the zero point's share; they are",
+            "For each block of depth the sums are integers, which start from minus the zero point's share;",
             &format!(
-                "scaled and added in floats. A block is {} deep, `w` is `[{width}, depth / 4, 16]` words.",
+                "they are scaled and added in floats. A block is {} deep, `w` is `[{width}, depth / 4, 16]` words.",
                 q.block
             ),
         ],
@@ -229,9 +229,10 @@ fn vector_tile(width: usize, init: Init) -> Rc<Kernel> {
         &[
             &format!("{} output channels of a product of one quantized row and 4-bit weights.", width * LANES),
             "",
-            "A weight is its channel's scale times its group's factor times a nibble less 8. A block of depth is a line",
-            "of factors, eight nibbles a lane, and 16 lines of nibbles: low ones for four inputs, high ones for the next",
-            "four. Two lines are a group: its sum starts from minus the zero point's share.",
+            "A weight is its channel's scale times its group's factor times a nibble less 8. A block of",
+            "depth is a line of factors, eight nibbles a lane, and 16 lines of nibbles: low ones for four",
+            "inputs, high ones for the next four. Two lines are a group: its sum starts from minus the zero",
+            "point's share.",
         ],
     );
     let p = Params::declare(&mut k, init);

@@ -8,7 +8,7 @@ use crate::int::Int;
 use crate::ir::{Kernel, Ptr};
 use crate::library::gemm::{self, Init, Operands, Shape};
 use crate::library::matrix::{Format, Left, Matrix, Rest};
-use crate::library::quantize::{BLOCK, QuantRows, Quantized, Source, Span};
+use crate::library::quantize::{BLOCK, QuantRows, Quantized, Source, Span, chunk, each_chunk};
 use crate::library::{Schedule, elementwise, lines, norm, pitch};
 
 /// A normalization in front of a linear layer, its gain folded into the matrix unless kept.
@@ -315,7 +315,7 @@ impl TwoLayer {
     pub fn scratch(&self, rows: usize) -> usize {
         let hidden = self.block_lines * LANES;
         if let (Some(x), Some(h)) = (self.format.rows(self.channels), self.format.rows(self.hidden)) {
-            return rows * (x.pitch() + h.pitch() + pitch(self.width() * hidden));
+            return rows * (x.pitch() + h.pitch()) + chunk(rows) * pitch(self.width() * hidden);
         }
         rows * (pitch(self.width() * hidden) + if self.width() > 1 { pitch(hidden) } else { 0 })
     }
@@ -406,15 +406,18 @@ fn two_layer_quantized(
     let (ptr, at) = &o.scratch;
     let hidden = Quantized { ptr: *ptr, at: at.clone() + most * x.pitch(), rows: hidden };
     let wide = (*ptr, hidden.at.clone() + most * hidden.rows.pitch());
-    let x = o.w1.0.left(k, Source::Plain, o.x.clone(), n, Some(o.scratch.clone()));
+    let Left::Quantized(x) = o.w1.0.left(k, Source::Plain, o.x.clone(), n, Some(o.scratch.clone())) else { return };
     let ldc = pitch(t.width() * t.block_lines * LANES);
     let block = |k: &mut Builder, b: Int, count: usize, span: Span| {
-        let line = b.clone() * (t.width() * t.block_lines);
-        let rest =
-            Rest { bias: o.w1.1.map(|bias| (bias, line.clone() * LANES)), line, residual: None, c: wide.clone(), ldc };
-        let init = if o.w1.1.is_some() { Init::Bias } else { Init::Zero };
-        o.w1.0.rows(k, s, &x, init, (n, &Int::from(t.width() * count)), rest);
-        hidden.fill(k, source, (wide.clone(), ldc), n.clone(), (b, span));
+        each_chunk(k, n, |k, row, n| {
+            let line = b.clone() * (t.width() * t.block_lines);
+            let bias = o.w1.1.map(|bias| (bias, line.clone() * LANES));
+            let rest = Rest { bias, line, residual: None, c: wide.clone(), ldc };
+            let init = if o.w1.1.is_some() { Init::Bias } else { Init::Zero };
+            let x = Left::Quantized(x.from_row(row.clone()));
+            o.w1.0.rows(k, s, &x, init, (&n, &Int::from(t.width() * count)), rest);
+            hidden.from_row(row).fill(k, source, (wide.clone(), ldc), n, (b.clone(), span));
+        });
     };
     let total = lines(t.hidden);
     let (full, short) = (total / t.block_lines, total % t.block_lines);

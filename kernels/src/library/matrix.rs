@@ -25,11 +25,11 @@ pub enum Format {
 
 impl Format {
     /// Part of a kernel's name.
-    pub fn name(self) -> &'static str {
+    pub fn name(self) -> String {
         match self {
-            Format::F32 => "f32",
-            Format::Bytes { .. } => "i8",
-            Format::Nibbles => "i4",
+            Format::F32 => "f32".to_string(),
+            Format::Bytes { block } => format!("i8b{block}"),
+            Format::Nibbles => "i4".to_string(),
         }
     }
 

@@ -7,7 +7,7 @@ use crate::build::Builder;
 use crate::int::Int;
 use crate::ir::{Arg, BinaryOp, Kernel, Op, Ptr, ReduceOp, UnaryOp};
 use crate::library::{lines, pitch};
-use crate::math::{Exp, Gelu};
+use crate::math::{Exp, QuickGelu};
 
 /// Channels of a group of 4-bit weights, which have one factor.
 pub const GROUP: usize = 16;
@@ -151,7 +151,7 @@ pub fn quantize(source: Source, ldx: usize, to: &QuantRows, span: Span) -> Rc<Ke
     let x = if source == Source::Plain { k.read("x") } else { k.write("x") };
     let (q, scales, sums) = (k.write_i8("q"), k.write("scales"), k.write_u32("sums"));
     let (rows, block) = (k.size("rows"), k.size("block"));
-    let gelu = (source == Source::Gelu).then(|| Gelu::new(&mut k));
+    let gelu = (source == Source::Gelu).then(|| QuickGelu::new(&mut k));
     let exp = (source == Source::SwiGlu).then(|| Exp::new(&mut k));
     let zero = k.splat("zero", 0.0);
     let abs = k.bind("abs", Op::SplatBits(0x7fff_ffff));
@@ -244,7 +244,37 @@ pub struct Quantized {
     pub rows: QuantRows,
 }
 
+/// Rows that are made in floats and quantized before the next ones: they stay in L1.
+const CHUNK: usize = 24;
+
+/// Emits `body(first row, rows)` for `n` rows, a few at a time.
+pub fn each_chunk(k: &mut Builder, n: &Int, body: impl Fn(&mut Builder, Int, Int)) {
+    if let Some(n) = n.constant() {
+        let (full, rest) = (n as usize / CHUNK, n as usize % CHUNK);
+        k.each("chunk", 0usize, full, |k, i| body(k, i * CHUNK, Int::from(CHUNK)));
+        if rest > 0 {
+            body(k, Int::from(full * CHUNK), Int::from(rest));
+        }
+        return;
+    }
+    k.each("chunk", 0usize, n.clone().div_ceil(CHUNK as i64), |k, i| {
+        let first = k.int("chunk_row", i * CHUNK);
+        let count = k.int("chunk_rows", (n.clone() - first.clone()).min(CHUNK));
+        body(k, first, count);
+    });
+}
+
+/// Rows that [`each_chunk`] gives at the most.
+pub fn chunk(most: usize) -> usize {
+    most.min(CHUNK)
+}
+
 impl Quantized {
+    /// The rows from `row` on.
+    pub fn from_row(&self, row: Int) -> Quantized {
+        Quantized { at: self.at.clone() + row * self.rows.pitch(), ..self.clone() }
+    }
+
     /// The arguments `q, scales, sums` of a kernel, `row` rows on; the sums by block for weights of
     /// `bytes`, else by group.
     pub fn arguments(&self, row: Int, bytes: bool) -> [Arg; 3] {

@@ -1,6 +1,7 @@
 //! Tile and strip sizes from a model of the machine.
 
 use crate::LANES;
+use crate::ir::{Op, Reg};
 use crate::target::Target;
 
 /// The numbers the kernels are built with.
@@ -47,7 +48,12 @@ impl Schedule {
         };
         // Twice the accumulators: integers, and floats that are added to once per block. Those spill
         // where registers are few.
-        let integer_tiles = if parts == 1 { [(4, 3), (3, 4)] } else { [(4, 1), (4, 1)] };
+        // A dot instruction answers after five cycles and two begin in each: ten sums keep it busy.
+        let integer_tiles = match parts {
+            1 => [(4, 3), (3, 4)],
+            2 if target.supports(&Op::Dot(Reg(0), Reg(0), Reg(0))) => [(6, 1), (6, 1)],
+            _ => [(4, 1), (4, 1)],
+        };
         let depthwise = ((registers / 2) / parts).clamp(2, 8);
         Schedule {
             tile,

@@ -281,7 +281,8 @@ fn gated_columns() {
         for (i, (inputs, hidden)) in
             [(16, 16), (48, 112), (128, 128), (144, 144), (112, 272), (256, 400), (16, 512)].into_iter().enumerate()
         {
-            let n = [1, 4, 5, 3][i % 4];
+            // Gates and ups are made for 24 rows at a time.
+            let n = [1, 4, 29, 3, 48, 5, 25][i % 7];
             let d = data(format, n, inputs, 2 * lines(hidden) * LANES);
             let rows = left(None, format, &d.x, inputs);
             let y = d.w.product(&rows, Init::Zero, &[], &[]);

@@ -87,7 +87,8 @@ fn conv_ffns() {
             check_conv_ffn(FORMATS[turn % 3], row, 4, hidden, 2);
         }
     }
-    let row = Shape { channels: 48, multiplier: 1, kernel: 3, stride: 1, width: 3 };
+    // The hidden channels are made for 24 pixels at a time.
+    let row = Shape { channels: 48, multiplier: 1, kernel: 3, stride: 1, width: 5 };
     let one = check_conv_ffn(FORMATS[1], row, 6, 144, 1);
     for strip in [2, 3, 6] {
         assert_eq!(check_conv_ffn(FORMATS[1], row, 6, 144, strip), one, "strips of {strip}");
@@ -225,6 +226,11 @@ fn mlps() {
     let one = check_mlp(FORMATS[1], 17, 48, 272, 1);
     for strip in [3, 8, 32] {
         assert_eq!(check_mlp(FORMATS[1], 17, 48, 272, strip), one, "strips of {strip}");
+    }
+    // Gates and ups are made for 24 rows at a time.
+    let one = check_mlp(FORMATS[1], 53, 16, 144, 8);
+    for strip in [24, 49, 64] {
+        assert_eq!(check_mlp(FORMATS[1], 53, 16, 144, strip), one, "strips of {strip}");
     }
     // Gate and up of 512 channels are a row of 4 KB, with a gap.
     check_mlp(Format::Bytes { block: 512 }, 2, 16, 544, 2);

@@ -1,9 +1,10 @@
 //! Text to token ids and back: byte-level BPE exactly as the `tokenizers` package does it for Qwen2.
 //!
-//! Encoding is four steps, one module each: NFC (`normalize`), the split into pieces (`split`), merging inside a piece
-//! (`bpe`), all over the tables of a weight file (`section`). [`DecodeStream`] goes the other way. [`Tokenizer::encode`]
+//! Encoding is five steps, one module each: finding added tokens (`added`), NFC of what is between them (`normalize`), the
+//! split into pieces (`split`), merging inside a piece (`bpe`), all over the tables of a weight file (`section`). [`DecodeStream`] goes the other way. [`Tokenizer::encode`]
 //! takes its text as text: it never yields a special id, so what a user types cannot end a turn or open another.
 
+mod added;
 mod bpe;
 mod normalize;
 mod section;
@@ -12,6 +13,7 @@ mod stream;
 mod tables;
 
 use crate::Error;
+use crate::room;
 use alloc::vec::Vec;
 use section::Section;
 
@@ -50,9 +52,17 @@ impl<'a> Tokenizer<'a> {
     /// Appends the ids of `text`, never special ones. Takes time proportional to `n log n` for `n` bytes. Fails with
     /// [`Error::OutOfMemory`].
     pub fn encode(&self, text: &str, out: &mut Vec<u32>) -> Result<(), Error> {
-        let text = normalize::nfc(text)?;
         let mut merger = bpe::Merger::new(&self.section);
-        split::pieces(&text).try_for_each(|piece| merger.encode(piece.as_bytes(), out))
+        let (mut begin, mut from) = (0, 0);
+        while let Some((at, len, id)) = self.section.added.find(text, from) {
+            from = at + len;
+            if !self.is_special(id) {
+                between(&mut merger, &text[begin..at], out)?;
+                room::push(out, id, ITEM)?;
+                begin = from;
+            }
+        }
+        between(&mut merger, &text[begin..], out)
     }
 
     /// Special ids by their use.
@@ -99,6 +109,12 @@ impl<'a> Tokenizer<'a> {
     pub fn bytes(&self, id: u32) -> &'a [u8] {
         self.section.bytes(id)
     }
+}
+
+/// Appends the ids of text without added tokens.
+fn between(merger: &mut bpe::Merger<'_, '_>, text: &str, out: &mut Vec<u32>) -> Result<(), Error> {
+    let text = normalize::nfc(text)?;
+    split::pieces(&text).try_for_each(|piece| merger.encode(piece.as_bytes(), out))
 }
 
 impl core::fmt::Debug for Tokenizer<'_> {

@@ -2,10 +2,11 @@
 //!
 //! All numbers are u32, little endian: magic "TOK1", n_vocab, n_merges, n_special, bytes_len, hash_slots; then
 //! offsets[n_vocab + 1] into bytes; hash_slots x (left, right, rank, result); byte_ids[256]; special[n_special];
-//! roles[4]; n_eos; eos[n_eos]; then the bytes. A file may be hostile: after [`Section::read`] no id and no offset leads
+//! roles[4]; n_eos; eos[n_eos]; n_added; n_added x (id, start, end) into bytes; then the bytes. A file may be hostile: after [`Section::read`] no id and no offset leads
 //! outside a table, no look-up runs longer than [`LONGEST_RUN`], and no text leads to a special id.
 
 use super::Roles;
+use super::added::Added;
 use crate::Error;
 use crate::room::{self, text};
 use alloc::string::String;
@@ -39,6 +40,7 @@ pub struct Section<'a> {
     longest_run: usize,
     /// Bytes.
     longest_token: usize,
+    pub added: Added<'a>,
     pub roles: Roles,
     pub eos: Vec<u32>,
 }
@@ -69,6 +71,8 @@ impl<'a> Section<'a> {
         let ids = take(&mut rest, "eos", n_eos as usize)?;
         let mut eos = room::with_room(ids.len(), "the tokenizer")?;
         eos.extend(ids.iter().map(|id| u32::from_le_bytes(*id)));
+        let [n_added] = words(take(&mut rest, "added", 1)?);
+        let added = take(&mut rest, "added", (n_added as usize).saturating_mul(3))?.as_chunks::<3>().0;
         if rest.len() != bytes_len as usize {
             return Err(fault("bytes", text!("{} bytes are left for them, expected {bytes_len}", rest.len())));
         }
@@ -82,6 +86,7 @@ impl<'a> Section<'a> {
             special: room::filled(0, (n_vocab as usize).div_ceil(64), "the tokenizer")?,
             longest_run: 0,
             longest_token: 0,
+            added: Added::read(&[], rest)?,
             roles: Roles { end_of_text: some(end_of_text), im_start, im_end, image: some(image) },
             eos,
         };
@@ -102,6 +107,10 @@ impl<'a> Section<'a> {
                     text!("byte {byte:#04x} leads to id {id}, which stands for something else"),
                 ));
             }
+        }
+        section.added = Added::read(added, rest)?;
+        for id in section.added.ids() {
+            section.check_id("added", id)?;
         }
         section.longest_run = section.check_merges(n_merges)?;
         Ok(section)
@@ -222,10 +231,10 @@ fn take<'a>(rest: &mut &'a [u8], item: &'static str, n: usize) -> Result<&'a [[u
 }
 
 /// The first `N` words, zero where there are fewer.
-fn words<const N: usize>(bytes: &[[u8; 4]]) -> [u32; N] {
+pub(super) fn words<const N: usize>(bytes: &[[u8; 4]]) -> [u32; N] {
     core::array::from_fn(|at| bytes.get(at).map_or(0, |word| u32::from_le_bytes(*word)))
 }
 
-fn fault(item: &'static str, reason: String) -> Error {
+pub(super) fn fault(item: &'static str, reason: String) -> Error {
     Error::Tokenizer { item, reason }
 }

@@ -224,6 +224,8 @@ pub fn tokenizer_section(with_image: bool) -> Vec<u8> {
     words.extend([END_OF_TEXT, IM_START, IM_END, IMAGE]);
     words.extend([END_OF_TEXT, IM_START, IM_END, image]);
     words.extend([2, IM_END, END_OF_TEXT]);
+    // No added tokens to be found in text.
+    words.push(0);
     let mut section = b"TOK1".to_vec();
     section.extend(words.iter().flat_map(|word| word.to_le_bytes()));
     section.extend(bytes);

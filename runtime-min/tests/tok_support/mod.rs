@@ -21,6 +21,8 @@ pub struct Tables {
     /// end of text, im_start, im_end, image.
     pub roles: [u32; 4],
     pub eos: Vec<u32>,
+    /// Id, start and end in the texts of added tokens, rising by their texts.
+    pub added: Vec<[u32; 3]>,
     pub hash_slots: u32,
 }
 
@@ -47,14 +49,25 @@ impl Tables {
             tables.merges.push([ids[left], ids[right], rank as u32, result]);
         }
         let names = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>"];
+        let mut added = Vec::new();
         for token in json["added_tokens"].as_array().expect("added_tokens") {
             let (id, name) = (token["id"].as_u64().expect("id") as u32, token["content"].as_str().expect("content"));
             tables.put(id, name.as_bytes().to_vec());
-            tables.special.push(id);
+            if token["special"] != false {
+                tables.special.push(id);
+            }
+            added.push((name, id));
             if let Some(role) = names.iter().position(|n| *n == name) {
                 tables.roles[role] = id;
             }
         }
+        added.sort_unstable();
+        let mut starts = vec![0];
+        starts.extend(tables.tokens.iter().scan(0, |end, token| {
+            *end += token.len() as u32;
+            Some(*end)
+        }));
+        tables.added = added.iter().map(|(_, id)| [*id, starts[*id as usize], starts[*id as usize + 1]]).collect();
         tables.eos = vec![tables.roles[2]];
         tables.hash_slots = (tables.merges.len() as u32 * 2).next_power_of_two();
         tables
@@ -118,6 +131,8 @@ impl Tables {
         words.extend(self.roles);
         words.push(self.eos.len() as u32);
         words.extend(&self.eos);
+        words.push(self.added.len() as u32);
+        words.extend(self.added.concat());
         let mut section = b"TOK1".to_vec();
         section.extend(words.iter().flat_map(|word| word.to_le_bytes()));
         section.extend(bytes);

@@ -30,6 +30,8 @@ pub(super) const IMAGE: &str = "<image>";
 const MAX_MERGES: usize = 1 << 20;
 /// Most tokens that are found before the text is split; Qwen2.5 has 22.
 const MAX_ADDED: usize = 1024;
+/// Bytes of the longest of them; the runtime takes no longer one.
+const MAX_ADDED_BYTES: usize = 256;
 
 /// Findings after which a file is not read on: a wrong file has one in each line.
 const ENOUGH: usize = 20;
@@ -106,6 +108,10 @@ impl Vocabulary {
 ///
 /// Files that are missing or broken, rules that are not Qwen2's, and merges that no table can hold.
 pub fn tokenizer_section(checkpoint: &Checkpoint, description: &Description) -> Result<Vec<u8>, Error> {
+    baked(checkpoint, description).map_err(|e| checkpoint.locate(e))
+}
+
+fn baked(checkpoint: &Checkpoint, description: &Description) -> Result<Vec<u8>, Error> {
     let kept = checkpoint.take_vocabulary().filter(|kept| kept.rows() == description.text.vocab);
     let vocabulary = match kept {
         Some(vocabulary) => vocabulary,
@@ -197,6 +203,10 @@ impl Tokens {
             };
             match added.get_mut(&text) {
                 _ if self.findings.len() >= ENOUGH => break,
+                _ if text.len() > MAX_ADDED_BYTES => {
+                    let found = grouped(text.len() as u64);
+                    self.findings.add(file, item(&text), format!("has {found} bytes, the limit is {MAX_ADDED_BYTES}"));
+                }
                 Some(known) if u64::from(known.id) == id => {
                     known.special = special;
                     self.bytes[known.id as usize] = bytes;

@@ -12,6 +12,7 @@
 //! | ids of the special tokens, rising: added ones that answers leave out | special tokens |
 //! | roles: end of text, begin of turn, end of turn, image; `0xffff_ffff` if there is none | 4 |
 //! | count of ending ids, then the ids | 1 + count |
+//! | count of added tokens that are found in text, then id, start and end of each text, rising by the texts | 1 + 3 each |
 //! | texts: raw bytes, special tokens in UTF-8 | bytes of text |
 
 use models::Tokens;
@@ -32,7 +33,8 @@ pub(super) fn build(vocabulary: &Vocabulary, tokens: &Tokens) -> Result<Vec<u8>,
         let problem = "collides with too many others: no vocabulary made of text does that";
         Error::input(vocabulary.merges_file, format!("the merge of rank {}", grouped(rank as u64)), problem)
     })?;
-    let text_bytes: usize = vocabulary.tokens.iter().map(Vec::len).sum();
+    let (added, spelled) = added(vocabulary);
+    let text_bytes = vocabulary.tokens.iter().map(Vec::len).sum::<usize>() + spelled.len();
 
     let mut out = Vec::with_capacity(64 + 4 * (vocabulary.tokens.len() + 4 * slots.len() + 512) + text_bytes);
     out.extend_from_slice(b"TOK1");
@@ -54,8 +56,33 @@ pub(super) fn build(vocabulary: &Vocabulary, tokens: &Tokens) -> Result<Vec<u8>,
     put(tokens.image.unwrap_or(NONE));
     put(tokens.eos.len() as u32);
     tokens.eos.iter().copied().for_each(&mut put);
+    put(added.len() as u32);
+    added.iter().flatten().copied().for_each(&mut put);
     vocabulary.tokens.iter().for_each(|text| out.extend_from_slice(text));
+    out.extend_from_slice(&spelled);
     Ok(out)
+}
+
+/// Id, start and end of each added token's text, and the texts that are not those of their ids: answers may spell a
+/// token in another way than prompts do.
+fn added(vocabulary: &Vocabulary) -> (Vec<[u32; 3]>, Vec<u8>) {
+    let mut starts = vec![0];
+    starts.extend(vocabulary.tokens.iter().scan(0, |end, text| {
+        *end += text.len() as u32;
+        Some(*end)
+    }));
+    let all = starts[vocabulary.tokens.len()];
+    let mut spelled = Vec::new();
+    let mut entry = |(text, id): (&str, usize)| {
+        if vocabulary.tokens[id] == text.as_bytes() {
+            return [id as u32, starts[id], starts[id + 1]];
+        }
+        let start = all + spelled.len() as u32;
+        spelled.extend_from_slice(text.as_bytes());
+        [id as u32, start, start + text.len() as u32]
+    };
+    let entries = vocabulary.added.iter().map(|(text, added)| entry((text, added.id as usize))).collect();
+    (entries, spelled)
 }
 
 /// Open addressing with linear probing, at most half full, filled by rank. Fails with the rank of a merge that

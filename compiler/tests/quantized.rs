@@ -1,0 +1,121 @@
+//! Quantized packages: the same bits at every level, with every number of threads and with every tile, natively and by
+//! the interpreter, for every step of a picture, a prompt and an answer. And nothing is allocated for a token, and
+//! refused memory is an error.
+
+mod quantized_support;
+
+use std::path::{Path, PathBuf};
+
+use models::Recipe;
+use quantized_support::{Built, Question, Run, build, levels, nano, with_registers};
+use tvlmc::pipeline::{Options, prepare};
+
+const THREADS: [usize; 4] = [1, 2, 3, 7];
+
+/// All levels of this processor and all thread counts have the bits of the first one, which is returned. The probe has
+/// compared what a token allocates with nothing.
+fn native(built: &Built, question: &Question) -> Run {
+    let mut runs = built.runs(question, &THREADS).into_iter();
+    let first = runs.next().expect("every processor we compile for has a level");
+    let program = &built.assembled.prepared.program;
+    let decoded = (question.tokens - 1) * program.decode.steps.len();
+    let steps = program.vision.steps.len() + program.prefill.steps.len() + decoded;
+    assert_eq!((first.tokens.len(), first.steps.lines().count()), (question.tokens, steps));
+    let mut compared = 1;
+    for run in runs {
+        run.assert_same(&first.steps, &format!("{} with {} threads", first.level, first.threads));
+        assert_eq!((&run.tokens, &run.prompt), (&first.tokens, &first.prompt));
+        compared += 1;
+    }
+    assert_eq!(compared, levels().len() * THREADS.len());
+    first
+}
+
+/// The interpreter has the same bits at all levels, this processor's or not.
+fn interpreted(built: &Built, like: &Run) {
+    let prepared = &built.assembled.prepared;
+    for (level, target) in prepared.targets.iter().enumerate() {
+        like.assert_same(&built.interpreted(prepared, level, like), &format!("the interpreter at {}", target.level()));
+    }
+}
+
+/// So has the program that is lowered for fewer registers, which has other tiles over the same packed weights.
+fn other_tiles(built: &Built, recipe: &str, like: &Run) {
+    let recipe = Recipe::named(recipe).unwrap_or_else(|e| panic!("{e}"));
+    for (registers, level) in [(8, 0), (12, 0), (10, 2)] {
+        let options = Options { recipe: Some(&recipe), ..Options::default() };
+        let prepared = prepare(&built.assembled.checkpoint, &options).unwrap_or_else(|e| panic!("{e}"));
+        let other = with_registers(prepared, registers);
+        let ours = &built.assembled.prepared.program;
+        assert_eq!(other.program.packs.total(), ours.packs.total(), "weights are packed alike");
+        let names = |program: &tvlmc::lower::Program| -> Vec<String> {
+            let steps = program.vision.steps.iter().chain(&program.prefill.steps);
+            steps.flat_map(|step| step.kernels[level].with_callees()).map(|kernel| kernel.name.clone()).collect()
+        };
+        assert_ne!(names(&other.program), names(ours), "{registers} registers give the same tiles");
+        like.assert_same(&built.interpreted(&other, level, like), &format!("tiles of {registers} registers"));
+    }
+}
+
+fn check(layout: &str, recipe: &str) {
+    let question = Question { prompt: "What is this?", picture: (50, 31), tokens: 4 };
+    let built = build(&nano(layout), recipe);
+    let run = native(&built, &question);
+    interpreted(&built, &run);
+    other_tiles(&built, recipe, &run);
+    let refused = built.probe(&question, &["refuse".to_string(), format!("{}:2", levels()[0])]);
+    println!("{layout} as {recipe}: {}", refused.lines().last().unwrap_or_default());
+}
+
+#[test]
+fn int8_of_hf_has_one_result() {
+    check("hf", "int8");
+}
+
+#[test]
+fn int4_of_llava_has_one_result() {
+    check("llava", "int4");
+}
+
+#[test]
+fn int8_of_odd_sizes_has_one_result() {
+    check("odd", "int8");
+}
+
+#[test]
+fn int4_of_odd_sizes_has_one_result() {
+    check("odd", "int4");
+}
+
+/// Both recipes natively; the interpreter for the best level, where `simulate`.
+fn check_large(checkpoint: &Path, picture: (usize, usize), simulate: bool) {
+    let question = Question { prompt: "What is shown in this picture?", picture, tokens: 5 };
+    for recipe in ["int8", "int4"] {
+        let built = build(checkpoint, recipe);
+        let run = native(&built, &question);
+        if simulate {
+            let told = built.interpreted(&built.assembled.prepared, 0, &run);
+            run.assert_same(&told, "the interpreter at the best level");
+        }
+    }
+}
+
+#[test]
+#[ignore = "minutes; cargo xtask full"]
+fn demo_has_one_result() {
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/demo");
+    check_large(&demo, (300, 200), true);
+}
+
+#[test]
+#[ignore = "minutes; cargo xtask full"]
+fn tiny_has_one_result() {
+    let home = || Some(Path::new(&std::env::var_os("HOME")?).join(".cache/tvlmc/oracle"));
+    let folder = std::env::var_os("TVLMC_ORACLE").map(PathBuf::from).or_else(home).unwrap_or_default();
+    let tiny = folder.join("tiny-hf-bf16-s0");
+    if !tiny.is_dir() {
+        println!("skipped: the tiny checkpoint, not in {}: xtask/oracle/draw.sh draws it", folder.display());
+        return;
+    }
+    check_large(&tiny, (700, 500), false);
+}

@@ -1,0 +1,268 @@
+//! Quantized packages, built beside a probe that tells what every step makes, and the same told by the interpreter.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Once;
+
+use emit::Item;
+use kernels::{Elem, Op, Target, Ty};
+use models::Recipe;
+use proc_macro2::TokenStream;
+use tvlmc::assemble::{Assembled, Options, assemble};
+use tvlmc::lower::{self, Phase};
+use tvlmc::memory;
+use tvlmc::output::Staging;
+use tvlmc::package::WEIGHTS_NAME;
+use tvlmc::pipeline::Prepared;
+use tvlmc::simulate::Simulation;
+
+/// The program that is built around each package.
+const PROBE: &str = include_str!("probe.rs");
+
+/// What is asked about which picture.
+pub struct Question {
+    pub prompt: &'static str,
+    /// Width and height of a picture of noise.
+    pub picture: (usize, usize),
+    pub tokens: usize,
+}
+
+/// A package, and the probe that links it.
+pub struct Built {
+    pub assembled: Assembled,
+    pub folder: tempfile::TempDir,
+}
+
+/// One run of the probe.
+pub struct Run {
+    pub level: String,
+    pub threads: usize,
+    /// `PHASE START STEP HASH` for each step.
+    pub steps: String,
+    pub prompt: Vec<i64>,
+    pub tokens: Vec<u32>,
+}
+
+/// Compiles a checkpoint, writes the package and builds the probe.
+pub fn build(checkpoint: &Path, recipe: &str) -> Built {
+    let recipe = Recipe::named(recipe).unwrap_or_else(|e| panic!("{e}"));
+    let options = Options { name: Some("model"), recipe: Some(recipe), ..Options::default() };
+    let assembled = assemble(checkpoint, &options).unwrap_or_else(|e| panic!("{e}"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let staging = Staging::begin(&folder.path().join("model"), false).unwrap_or_else(|e| panic!("{e}"));
+    assembled.write(&staging, &|_| Ok(())).unwrap_or_else(|e| panic!("{e}"));
+    staging.commit().unwrap_or_else(|e| panic!("{e}"));
+    let probe = folder.path().join("probe");
+    std::fs::create_dir_all(probe.join("src")).expect("a folder");
+    let manifest = "[package]\nname = \"probe\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[workspace]\n\n\
+                    [dependencies]\nmodel = { path = \"../model\" }\n";
+    std::fs::write(probe.join("Cargo.toml"), manifest).expect("written");
+    std::fs::write(probe.join("src/main.rs"), PROBE).expect("written");
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--release", "--offline", "--quiet"])
+        .current_dir(&probe)
+        .env("CARGO_TARGET_DIR", folder.path().join("target"))
+        .env("RUSTFLAGS", "-Dwarnings")
+        .output()
+        .expect("cargo runs");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    Built { assembled, folder }
+}
+
+impl Built {
+    /// Runs the probe with these last arguments.
+    pub fn probe(&self, question: &Question, last: &[String]) -> String {
+        let (w, h) = question.picture;
+        let noise: Vec<u8> = (0..w * h * 3).map(|i| ((i * 7919 + i / 97 * 31) % 251) as u8).collect();
+        let picture = self.folder.path().join("picture.rgb");
+        std::fs::write(&picture, noise).expect("written");
+        let ran = Command::new(self.folder.path().join("target/release/probe"))
+            .arg(self.folder.path().join("model").join(WEIGHTS_NAME))
+            .arg(format!("{w}x{h}:{}", picture.display()))
+            .args([question.prompt, &question.tokens.to_string()])
+            .args(last)
+            .current_dir(self.folder.path())
+            .output()
+            .expect("the probe runs");
+        let (stdout, stderr) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+        assert!(ran.status.success(), "{}\n{stderr}", stdout.lines().last().unwrap_or_default());
+        stdout.into_owned()
+    }
+
+    /// Every level this processor has, with each number of threads.
+    pub fn runs(&self, question: &Question, threads: &[usize]) -> Vec<Run> {
+        let pairs = levels().into_iter().flat_map(|level| threads.iter().map(move |n| format!("{level}:{n}")));
+        let told = self.probe(question, &pairs.collect::<Vec<String>>());
+        told.split("run ").skip(1).map(Run::parse).collect()
+    }
+
+    /// The lines of the same run by the interpreter at one level. The picture is the one the probe has prepared.
+    pub fn interpreted(&self, prepared: &Prepared, level: usize, like: &Run) -> String {
+        let pixels = std::fs::read(self.folder.path().join("pixels.u8")).expect("the probe has run");
+        let packed = self.assembled.prepared.packed(&self.assembled.checkpoint).expect("weights");
+        let program = &prepared.program;
+        let mut sim = Simulation::new(program, &prepared.memory, level, prepared.targets[level].as_ref(), &packed);
+        let (side, hidden) = (prepared.description.vision.side, prepared.description.text.hidden);
+        let (pitch, row) = (kernels::library::pitch(hidden), (side + 2) * 3);
+        for (y, line) in pixels.chunks_exact(side * 3).enumerate() {
+            let floats: Vec<f32> = line.iter().map(|&b| f32::from(b)).collect();
+            sim.set(program.io.image, (y + 1) * row + 3, &floats);
+        }
+        let mut lines = String::new();
+        run(&mut sim, ("vision", &program.vision), (0, 0), &mut lines);
+        let image = sim.get(program.io.image_rows, 0, prepared.description.vision.tokens() * pitch);
+        let mut image = image.chunks_exact(pitch);
+        // The image is one id for each row, or one id outside the vocabulary for all.
+        let image_id = prepared.description.tokens.image.map_or(-200, i64::from);
+        let mut n = 0;
+        for &id in &like.prompt {
+            if id == image_id {
+                for rows in image.by_ref().take(if id < 0 { usize::MAX } else { 1 }) {
+                    sim.set(program.io.rows, n * pitch, &rows[..hidden]);
+                    n += 1;
+                }
+            } else {
+                sim.embed(id as u32, n, pitch).expect("a row");
+                n += 1;
+            }
+        }
+        assert!(n <= program.chunk, "{n} positions take more than one call");
+        run(&mut sim, ("prefill", &program.prefill), (0, n), &mut lines);
+        // The last token needs no step.
+        for (i, token) in like.tokens[..like.tokens.len() - 1].iter().enumerate() {
+            sim.embed(*token, 0, pitch).expect("a row");
+            run(&mut sim, ("decode", &program.decode), (n + i, 1), &mut lines);
+        }
+        lines
+    }
+}
+
+impl Run {
+    fn parse(text: &str) -> Run {
+        let mut run = Run { level: String::new(), threads: 0, steps: String::new(), prompt: vec![], tokens: vec![] };
+        for (i, line) in text.lines().enumerate() {
+            let (word, rest) = line.split_once(' ').expect("words");
+            let ids = || rest.split(' ').map(|id| id.parse::<i64>().expect("an id"));
+            match word {
+                level if i == 0 => (run.level, run.threads) = (level.to_string(), rest.parse().expect("a number")),
+                "prompt" => run.prompt = ids().collect(),
+                "tokens" => run.tokens = ids().map(|id| id as u32).collect(),
+                _ => writeln!(run.steps, "{line}").expect("a text"),
+            }
+        }
+        run
+    }
+
+    /// Panics at the first step whose bits are not those of `other`, and if either has fewer steps.
+    pub fn assert_same(&self, other: &str, of: &str) {
+        let who = format!("{} with {} threads", self.level, self.threads);
+        for (mine, theirs) in self.steps.lines().zip(other.lines()) {
+            assert_eq!(mine, theirs, "{who} against {of}: the first step with other bits");
+        }
+        assert_eq!(self.steps.lines().count(), other.lines().count(), "{who} against {of}: steps");
+    }
+}
+
+/// Runs a phase and writes a line for each step, as the probe does.
+fn run(sim: &mut Simulation<'_>, (name, phase): (&str, &Phase), at: (usize, usize), lines: &mut String) {
+    sim.run(phase, at, 1, |step, sim| {
+        let tap = &step.result;
+        let rows = if tap.rows == 0 { at.1 } else { tap.rows };
+        let bits = (0..rows).flat_map(|r| sim.get(tap.slot, tap.at + r * tap.pitch, tap.channels)).map(f32::to_bits);
+        let hash = bits.fold(0xcbf2_9ce4_8422_2325u64, |h, x| (h ^ u64::from(x)).wrapping_mul(0x0100_0000_01b3));
+        writeln!(lines, "{name} {} {} {hash:016x}", at.0, step.name).expect("a text");
+    })
+    .unwrap_or_else(|e| panic!("{name}: {e}"));
+}
+
+/// The levels of quantized packages, best first, without those that this processor lacks, which are told.
+pub fn levels() -> Vec<&'static str> {
+    let there = BTreeMap::from([
+        ("x86-64-v4-vnni", std::is_x86_feature_detected!("avx512vnni")),
+        ("x86-64-v3-vnni", std::is_x86_feature_detected!("avxvnni")),
+        ("x86-64-v3", true),
+    ]);
+    static TOLD: Once = Once::new();
+    TOLD.call_once(|| {
+        for (level, _) in there.iter().filter(|(_, there)| !**there) {
+            println!("skipped: level {level}, which this processor lacks");
+        }
+    });
+    ["x86-64-v4-vnni", "x86-64-v3-vnni", "x86-64-v3"].into_iter().filter(|level| there[level]).collect()
+}
+
+/// The same model, lowered as if its targets had this many registers: with other tiles.
+pub fn with_registers(prepared: Prepared, registers: usize) -> Prepared {
+    let Prepared { description, notes, vision, decoder, mut weights, targets, program, recipe, .. } = prepared;
+    let targets: Vec<Box<dyn Target>> =
+        targets.into_iter().map(|target| Box::new(Crowded { target, registers }) as Box<dyn Target>).collect();
+    let table = models::embedding(&description, &mut weights);
+    let told = lower::Options { context: program.context, formats: program.formats };
+    let program = lower::lower(&description, &vision, &decoder, table, &mut weights, &targets, &told);
+    let program = program.unwrap_or_else(|e| panic!("{registers} registers: {e}"));
+    let memory = memory::plan(&program);
+    Prepared { description, notes, vision, decoder, weights, targets, program, memory, recipe }
+}
+
+/// A target with another number of registers.
+struct Crowded {
+    target: Box<dyn Target>,
+    registers: usize,
+}
+
+impl Target for Crowded {
+    fn level(&self) -> &'static str {
+        self.target.level()
+    }
+
+    fn lanes(&self) -> usize {
+        self.target.lanes()
+    }
+
+    fn registers(&self) -> usize {
+        self.registers
+    }
+
+    fn features(&self) -> &'static str {
+        self.target.features()
+    }
+
+    fn supports(&self, op: &Op) -> bool {
+        self.target.supports(op)
+    }
+
+    fn vector_type(&self, ty: Ty) -> TokenStream {
+        self.target.vector_type(ty)
+    }
+
+    fn load(&self, elem: Elem, at: &TokenStream) -> TokenStream {
+        self.target.load(elem, at)
+    }
+
+    fn broadcast(&self, elem: Elem, at: &TokenStream) -> TokenStream {
+        self.target.broadcast(elem, at)
+    }
+
+    fn op(&self, op: &Op, ty: Ty, regs: &[TokenStream], at: &TokenStream) -> TokenStream {
+        self.target.op(op, ty, regs, at)
+    }
+
+    fn store(&self, elem: Elem, at: &TokenStream, value: &TokenStream) -> TokenStream {
+        self.target.store(elem, at, value)
+    }
+
+    fn store_one(&self, elem: Elem, at: &TokenStream, value: &TokenStream) -> TokenStream {
+        self.target.store_one(elem, at, value)
+    }
+
+    fn prelude(&self) -> Vec<Item> {
+        self.target.prelude()
+    }
+}
+
+/// The folder of a nano checkpoint.
+pub fn nano(layout: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/nano").join(layout)
+}

@@ -1,0 +1,157 @@
+//! A program around an emitted crate: tells what every step makes, by hash, and what a token allocates. Built by
+//! the tests beside an emitted crate whose library is `model`; it is no module of theirs.
+//!
+//! `probe WEIGHTS WxH:PICTURE.rgb PROMPT TOKENS LEVEL:THREADS...` writes, for each pair of the last arguments, a line
+//! `run LEVEL THREADS`, one line for each step, and the ids of the prompt and of the answer; the prepared picture goes to
+//! `pixels.u8`. `refuse LEVEL:THREADS` as the last arguments refuses each allocation in turn instead.
+
+use model::{Error, Model, OpenOptions, Options, Rgb8};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::fmt::Write;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+
+/// Counts the allocations of this process, and refuses one.
+struct Watched;
+
+static ASKED: AtomicUsize = AtomicUsize::new(0);
+static REFUSED: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+// SAFETY: passes everything on to the system's allocator, or answers that there is no memory.
+unsafe impl GlobalAlloc for Watched {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if ASKED.fetch_add(1, SeqCst) == REFUSED.load(SeqCst) {
+            return std::ptr::null_mut();
+        }
+        // SAFETY: the caller's promises are the callee's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static WATCHED: Watched = Watched;
+
+/// What is asked.
+struct Question<'a> {
+    weights: &'a str,
+    picture: Rgb8<'a>,
+    prompt: &'a str,
+    tokens: usize,
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [weights, picture, prompt, tokens, runs @ ..] = args.as_slice() else { panic!("arguments: {args:?}") };
+    let (size, path) = picture.split_once(':').expect("WxH:PATH");
+    let (width, height) = size.split_once('x').expect("WxH");
+    let pixels = std::fs::read(path).expect("the picture");
+    let (width, height) = (width.parse().expect("a number"), height.parse().expect("a number"));
+    let picture = Rgb8::new(width, height, &pixels).expect("as many pixels as it says");
+    let question = Question { weights, picture, prompt, tokens: tokens.parse().expect("a number") };
+    match runs {
+        [word, run] if word == "refuse" => refuse(&question, run),
+        runs => runs.iter().for_each(|run| steps(&question, run)),
+    }
+}
+
+fn parse(run: &str) -> (&str, usize) {
+    let (level, threads) = run.split_once(':').expect("LEVEL:THREADS");
+    (level, threads.parse().expect("a number"))
+}
+
+fn options(question: &Question<'_>, threads: usize) -> Options {
+    let (max_new_tokens, threads) = (question.tokens, Some(threads));
+    Options { max_new_tokens, ignore_eos: true, threads, ..Options::default() }
+}
+
+/// Asks twice: watched step by step, then alone to count its allocations.
+fn steps(question: &Question<'_>, run: &str) {
+    let (level, threads) = parse(run);
+    let model = Model::open_with(question.weights, &OpenOptions { level: Some(level), ..OpenOptions::default() });
+    let model = model.unwrap_or_else(|e| panic!("{e}"));
+    let mut chat = model.session(options(question, threads)).unwrap_or_else(|e| panic!("{e}"));
+    println!("run {level} {threads}");
+    assert_eq!((chat.level(), chat.threads()), (level, threads), "what was asked for");
+    let pixels = chat.preprocess(&question.picture).unwrap_or_else(|e| panic!("{e}"));
+    std::fs::write("pixels.u8", pixels.bytes()).expect("written");
+    let seen = Arc::new(Mutex::new(String::new()));
+    let theirs = Arc::clone(&seen);
+    chat.observe(move |view| {
+        let bits = view.iter().flatten().map(|x| x.to_bits());
+        // FNV-1a over words of 32 bits.
+        let hash = bits.fold(0xcbf2_9ce4_8422_2325u64, |h, x| (h ^ u64::from(x)).wrapping_mul(0x0100_0000_01b3));
+        let (phase, start, step) = (view.phase.name(), view.start, view.step.name);
+        let mut seen = theirs.lock().expect("one observer");
+        writeln!(seen, "{phase} {start} {step} {hash:016x}").expect("a text");
+    });
+    let image = chat.encode(&pixels).unwrap_or_else(|e| panic!("{e}"));
+    let mut answer = chat.ask(&[&image], question.prompt).unwrap_or_else(|e| panic!("{e}"));
+    let prompt = words(answer.prompt_token_ids().iter().map(|id| id.to_string()));
+    while let Some(piece) = answer.next_piece() {
+        piece.unwrap_or_else(|e| panic!("{e}"));
+    }
+    let tokens = answer.token_ids().to_vec();
+    drop(answer);
+    chat.unobserve();
+    chat.reset();
+    print!("{}", seen.lock().expect("no observer"));
+    println!("prompt {prompt}\ntokens {}", words(tokens.iter().map(|id| id.to_string())));
+
+    let mut answer = chat.ask(&[&image], question.prompt).unwrap_or_else(|e| panic!("{e}"));
+    let before = ASKED.load(SeqCst);
+    while let Some(piece) = answer.next_piece() {
+        piece.unwrap_or_else(|e| panic!("{e}"));
+    }
+    let asked = ASKED.load(SeqCst) - before;
+    assert_eq!(asked, 0, "{level}, {threads} threads: allocations of {} tokens", question.tokens);
+    assert_eq!(answer.token_ids(), tokens, "{level}, {threads} threads: the same question again");
+}
+
+fn words(all: impl Iterator<Item = String>) -> String {
+    all.collect::<Vec<String>>().join(" ")
+}
+
+/// Each allocation from opening to the answer is refused in turn: an error, or the same tokens, never an abort.
+fn refuse(question: &Question<'_>, run: &str) {
+    let (level, threads) = parse(run);
+    let talk = |made: &mut Vec<u32>| -> Result<(), Error> {
+        let model = Model::open_with(question.weights, &OpenOptions { level: Some(level), ..OpenOptions::default() })?;
+        let mut chat = model.session(options(question, threads))?;
+        let image = chat.image(&question.picture)?;
+        let mut answer = chat.ask(&[&image], question.prompt)?;
+        while let Some(piece) = answer.next_piece() {
+            piece?;
+        }
+        made.extend_from_slice(answer.token_ids());
+        Ok(())
+    };
+    let mut expected = Vec::with_capacity(question.tokens);
+    talk(&mut expected).unwrap_or_else(|e| panic!("{e}"));
+    let mut errors = 0;
+    for refused in 0.. {
+        // An abort ends the process with this as its last words.
+        println!("allocation {refused}");
+        let mut made = Vec::with_capacity(question.tokens);
+        ASKED.store(0, SeqCst);
+        REFUSED.store(refused, SeqCst);
+        let result = talk(&mut made);
+        REFUSED.store(usize::MAX, SeqCst);
+        match result {
+            Ok(()) => assert_eq!(made, expected, "allocation {refused} refused"),
+            Err(e) => {
+                assert_eq!(e.code(), "out-of-memory", "allocation {refused} refused: {e}");
+                errors += 1;
+            }
+        }
+        if ASKED.load(SeqCst) <= refused {
+            assert!(errors > 0, "the allocator was not asked");
+            println!("errors {errors}");
+            return;
+        }
+    }
+}
