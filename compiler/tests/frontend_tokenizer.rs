@@ -222,8 +222,8 @@ fn added_tokens_are_found_in_text() {
         Some(expected) => assert_eq!(texts.map(encode), expected[..]),
         None => println!("skipped: the `tokenizers` package, which is not installed"),
     }
-    folder.set(TOKENIZER, "/added_tokens/0/content", json!("x".repeat(257)));
-    assert!(folder.refusal().contains("has 257 bytes, the limit is 256"));
+    folder.set(TOKENIZER, "/added_tokens/0/content", json!("x".repeat(1025)));
+    assert!(folder.refusal().contains("has 1,025 bytes, the limit is 1024"));
 }
 
 /// What the `tokenizers` package makes of something, if it is installed; special tokens are text to it.

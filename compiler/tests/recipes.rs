@@ -242,6 +242,9 @@ fn compiled_folders_say_what_quantization_cost() {
     let told = json(&succeed(tvlmc().arg("inspect").arg(&out).arg("--json")));
     assert_eq!(told["quantization"], report);
     assert_eq!(told["compiled"]["recipe"]["name"], "int4");
+    // As `--level` takes them.
+    let levels = ["x86-64-v4-vnni", "x86-64-v3-vnni", "x86-64-v3"];
+    assert_eq!(told["compiled"]["levels"], serde_json::json!(levels));
     let check = |quant: &str| finish(compile(&nano("hf")).args(["--quant", quant, "--check"]).arg(&out));
     assert_eq!(check("int4").code, 0, "{}", check("int4").stdout);
     assert_eq!(check("int8").code, 1);

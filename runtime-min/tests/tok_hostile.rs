@@ -26,7 +26,7 @@ fn contradictions_are_refused() {
     spoil("header: a vocabulary of 0 entries", |t| t.tokens.clear());
     spoil("special: id 400 is outside the vocabulary of 300", |t| t.tokens.truncate(300));
     spoil("added: id 404 is outside the vocabulary of 404", |t| t.added[0][0] = 404);
-    spoil("added: entry 1 is no UTF-8 of 1 to 256 bytes above the one before", |t| t.added[1] = t.added[0]);
+    spoil("added: entry 1 is no UTF-8 of 1 to 1024 bytes above the one before", |t| t.added[1] = t.added[0]);
     spoil("added: entry 0 is no UTF-8", |t| t.added[0][2] = t.added[0][1]);
     spoil("added: entry 0 is no UTF-8", |t| t.added[0] = [0, 0, u32::MAX]);
     spoil("added: entry 0 is no UTF-8", |t| t.added[0] = [0, u32::MAX, 0]);

@@ -72,7 +72,8 @@ fn checkpoint(assembled: &Assembled) -> (String, Value) {
     let row_macs: u64 = rows.map(|s| s.macs).sum();
     let decode_macs: u64 = prepared.program.decode.steps.iter().map(|s| s.macs).sum();
     // As `--level` takes them.
-    let levels: Vec<String> = prepared.targets.iter().map(|target| format!("x86-64-{}", target.level())).collect();
+    let levels: Vec<String> =
+        prepared.targets.iter().map(|t| format!("x86-64-{}", t.level().replace('_', "-"))).collect();
     let package = &assembled.package;
     let code: u64 = package.files.values().map(|text| text.len() as u64).sum();
     let n_steps =

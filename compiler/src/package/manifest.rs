@@ -75,7 +75,7 @@ pub(super) fn manifest(prepared: &Prepared, id: &Identity<'_>, package: &Package
 
 /// Names of the levels, best first, as the emitted code takes them.
 pub(super) fn levels(prepared: &Prepared) -> Vec<String> {
-    prepared.targets.iter().map(|t| format!("x86-64-{}", t.level())).collect()
+    prepared.targets.iter().map(|t| format!("x86-64-{}", t.level().replace('_', "-"))).collect()
 }
 
 fn ops<'a>(prepared: &'a Prepared, phase: &'a Phase) -> Vec<Op<'a>> {

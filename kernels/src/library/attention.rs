@@ -134,7 +134,8 @@ pub fn attend(s: &Schedule, a: &Attention, rows: Rows, block: usize) -> Rc<Kerne
         Rows::UpTo(_) => k.size("rows"),
     };
     let (first, last) = (k.size("first"), k.size("last"));
-    let blocks = k.int("blocks", n.clone().div_ceil(unit as i64));
+    // Never zero, which the compiler of the printed code cannot know.
+    let blocks = k.int("blocks", n.clone().div_ceil(unit as i64).max(1usize));
     let softmax = softmax::softmax(lds, a.causal);
     k.each("u", first, last, |k, u| {
         let head = k.int("head", u.clone() / blocks.clone());

@@ -8,7 +8,7 @@ use crate::Error;
 use crate::room::text;
 
 /// Longest accepted text, in bytes: finding takes as many steps at each place.
-const LONGEST: usize = 256;
+const LONGEST: usize = 1024;
 
 /// The table of added tokens: id, start and end of each text, rising by the texts.
 pub struct Added<'a> {

@@ -31,7 +31,7 @@ const MAX_MERGES: usize = 1 << 20;
 /// Most tokens that are found before the text is split; Qwen2.5 has 22.
 const MAX_ADDED: usize = 1024;
 /// Bytes of the longest of them; the runtime takes no longer one.
-const MAX_ADDED_BYTES: usize = 256;
+const MAX_ADDED_BYTES: usize = 1024;
 
 /// Findings after which a file is not read on: a wrong file has one in each line.
 const ENOUGH: usize = 20;
