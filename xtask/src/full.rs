@@ -2,7 +2,7 @@
 
 use crate::emitted::{self, Choices};
 use crate::report::{Outcome, Report};
-use crate::{shell, test};
+use crate::{facts, shell, test};
 
 /// Runs the short ladder strictly, then what takes long or needs other tools.
 pub fn run() -> Result<bool, String> {
@@ -16,6 +16,7 @@ pub fn run() -> Result<bool, String> {
     report.stage("fresh checkpoints", fresh);
     test::stages(&mut report);
 
+    report.stage("assembly facts", facts::check);
     let mut skipped = Vec::new();
     let oracle = cache.join("oracle").display().to_string();
     report.stage("long tests", || {
