@@ -22,7 +22,7 @@ pub enum ImagePolicy {
         /// Red, green, blue.
         color: [u8; 3],
     },
-    /// The centre, after the shorter side was fitted.
+    /// The center, after the shorter side was fitted.
     Crop,
 }
 
