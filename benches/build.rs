@@ -9,8 +9,9 @@ use codegen_avx2::Level;
 use emit::{File, Item};
 use kernels::library::conv::{self, Map};
 use kernels::library::gemm::Init;
-use kernels::library::linear::{self, Activation, Linear, Rows, TwoLayer};
+use kernels::library::linear::{self, Linear, Rows};
 use kernels::library::matrix::Format;
+use kernels::library::two_layer::{Activation, TwoLayer};
 use kernels::library::{Schedule, depthwise, elementwise, lines, pitch, softmax};
 use kernels::{Kernel, ParamKind, Target, emit_kernel, extents, legalize};
 

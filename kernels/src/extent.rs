@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::int::{Int, Var};
-use crate::ir::{Arg, Kernel, Op, ParamKind, Ptr, Stmt};
+use crate::ir::{Arg, Kernel, Op, ParamKind, Ptr, Stmt, each_call};
 
 /// Why extents could not be given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -212,18 +212,7 @@ impl Walk<'_> {
 }
 
 fn has_call(body: &[Stmt]) -> bool {
-    body.iter().any(|stmt| match stmt {
-        Stmt::Call(..) => true,
-        Stmt::Loop(_, _, _, body) => has_call(body),
-        Stmt::IfLess(_, _, then, otherwise) => has_call(then) || has_call(otherwise),
-        Stmt::Note(_)
-        | Stmt::Blank
-        | Stmt::Let(..)
-        | Stmt::LetMut(..)
-        | Stmt::Set(..)
-        | Stmt::Store(..)
-        | Stmt::StoreOne(..)
-        | Stmt::CopyOne(..)
-        | Stmt::LetInt(..) => false,
-    })
+    let mut found = false;
+    each_call(body, &mut |_| found = true);
+    found
 }

@@ -10,10 +10,11 @@ use emit::{File, Item};
 use kernels::library::attention::{self, Attention};
 use kernels::library::conv::{self, Map};
 use kernels::library::gemm::{self, Init, Tile};
-use kernels::library::linear::{self, Linear, Norm, Rows, TwoLayer};
+use kernels::library::linear::{self, Linear, Norm, Rows};
 use kernels::library::matrix::Format;
 use kernels::library::quantize::{self, QuantRows, Source, Span};
 use kernels::library::squeeze_excite::{self, Shapes};
+use kernels::library::two_layer::{self, TwoLayer};
 use kernels::library::{Schedule, depthwise, elementwise, head, integer, norm, rope, softmax};
 use kernels::{Kernel, Target, emit_kernel, legalize, verify};
 
@@ -74,7 +75,7 @@ pub fn kernels() -> Vec<(&'static str, Rc<Kernel>)> {
     };
     let one = Linear { norm: None, init: Init::Bias, rows: Rows::Fixed(1), strip: 1, ..rows };
     let map = Map { row, height: 4 };
-    let two = TwoLayer::new((16, 32), linear::Activation::Gelu, Format::F32, 8, s.strip_bytes);
+    let two = TwoLayer::new((16, 32), two_layer::Activation::Gelu, Format::F32, 8, s.strip_bytes);
     let gates = Shapes { pixels: 4, channels: 32, reduced: 16 };
     vec![
         ("gemm_tile", gemm::tile(&Tile { rows: 2, lines: 1, init: Init::Bias, lda: Some(32) })),

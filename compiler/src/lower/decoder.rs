@@ -6,9 +6,10 @@ use ir::{Axis, Graph, Node, Op, RegionKind, Shape, WeightId};
 use kernels::library::attention::{self, Attention};
 use kernels::library::columns::{self, Columns};
 use kernels::library::gemm::Init;
-use kernels::library::linear::{self, Linear, Norm, Rows, TwoLayer, UNIT};
+use kernels::library::linear::{self, Linear, Norm, Rows, UNIT};
 use kernels::library::matrix::Format;
 use kernels::library::quantize::QuantRows;
+use kernels::library::two_layer::{self, TwoLayer};
 use kernels::library::{Schedule, head, lines, pitch, rope};
 use kernels::{Kernel, LANES};
 use models::Description;
@@ -313,7 +314,7 @@ impl Decoder<'_, '_> {
         let (channels, hidden, wide) = (w2.outputs, w2.inputs, w1.outputs);
         let sizes = (channels, hidden);
         let two =
-            |s: &Schedule| TwoLayer::new(sizes, linear::Activation::SwiGlu, w1.format, LINEAR_STRIP, s.strip_bytes);
+            |s: &Schedule| TwoLayer::new(sizes, two_layer::Activation::SwiGlu, w1.format, LINEAR_STRIP, s.strip_bytes);
         let most = self.cx.schedules.iter().map(|s| two(s).scratch(LINEAR_STRIP)).max().unwrap_or(0);
         let mut bind = vec![("x", self.x[0].place()), ("y", y.place()), ("scratch", Place::Scratch)];
         bind.extend(w1.bind("w1", "w1_scale"));
@@ -328,7 +329,7 @@ impl Decoder<'_, '_> {
             most: vec![],
         };
         let scratch = LINEAR_STRIP * pitch(channels) + most;
-        self.step(false, draft, |s| linear::mlp(s, norm, &two(s), LINEAR_STRIP), scratch)
+        self.step(false, draft, |s| two_layer::mlp(s, norm, &two(s), LINEAR_STRIP), scratch)
     }
 
     /// Many quantized rows, by output channels.

@@ -4,8 +4,9 @@ use ir::{Activation, ChannelOrder, Graph, Node, Op, RegionKind, WeightId};
 use kernels::library::attention::{self, Attention};
 use kernels::library::conv::{self, Map, Stem};
 use kernels::library::gemm::Init;
-use kernels::library::linear::{self, Linear, Norm, Rows, TwoLayer, UNIT};
+use kernels::library::linear::{self, Linear, Norm, Rows, UNIT};
 use kernels::library::matrix::Format;
+use kernels::library::two_layer::{self, TwoLayer};
 use kernels::library::{depthwise, lines, pitch, squeeze_excite};
 use models::Description;
 
@@ -299,7 +300,7 @@ fn conv_ffn(
     let hidden = up.outputs;
     let strip = strip_of(h, w, STRIP_PIXELS);
     let two = |s: &kernels::library::Schedule| {
-        TwoLayer::new((c, hidden), linear::Activation::Gelu, format, strip * w, s.strip_bytes)
+        TwoLayer::new((c, hidden), two_layer::Activation::Gelu, format, strip * w, s.strip_bytes)
     };
     let y = cx.value(&node.name, h * w, c);
     let k = d.map.row.kernel;

@@ -65,17 +65,23 @@ pub struct Columns {
 }
 
 impl Columns {
+    /// The layout of quantized rows of `channels`.
+    ///
+    /// # Panics
+    /// If the matrix is of floats.
+    fn layout(&self, channels: usize) -> QuantRows {
+        self.format.rows(channels).expect("products by columns are of quantized rows")
+    }
+
     /// Floats of a panel of `lines` lines of expanded weights.
     fn panel(&self, lines: usize) -> usize {
-        match self.format.rows(self.inputs) {
-            Some(q) if q.groups => lines * q.physical() / 4 * LANES,
-            _ => 0,
-        }
+        let q = self.layout(self.inputs);
+        if q.groups { lines * q.physical() / 4 * LANES } else { 0 }
     }
 
     /// Channels of a block of the outputs.
     fn block(&self) -> usize {
-        self.format.rows(self.outputs).map_or(0, |q| q.block)
+        self.layout(self.outputs).block
     }
 
     /// Floats of scratch of [`columns`].
@@ -90,7 +96,7 @@ impl Columns {
 
     /// Units of [`gated`]: blocks of the outputs that share a scale.
     pub fn blocks(&self) -> usize {
-        self.format.rows(self.outputs).map_or(0, |q| q.blocks())
+        self.layout(self.outputs).blocks()
     }
 
     /// Floats of scratch of [`gated`]: the panels of a block, and its gates and ups for some rows.
@@ -122,8 +128,7 @@ pub fn columns(s: &Schedule, c: &Columns) -> Rc<Kernel> {
     let scratch = (c.panel(UNIT_LINES) > 0).then(|| k.write("scratch"));
     let rows = c.rows.size(&mut k);
     let (first, last) = (k.size("first"), k.size("last"));
-    let Some(layout) = c.format.rows(c.inputs) else { return k.finish() };
-    let left = Quantized { ptr: q, at: Int::from(0usize), rows: layout };
+    let left = Quantized { ptr: q, at: Int::from(0usize), rows: c.layout(c.inputs) };
     let from = first * UNIT_LINES;
     let to = k.int("end", (last * UNIT_LINES).min(lines(c.outputs)).max(from.clone()));
     let rest = |line: Int| Rest {
@@ -135,7 +140,7 @@ pub fn columns(s: &Schedule, c: &Columns) -> Rc<Kernel> {
     };
     in_powers(&mut k, "panel", UNIT_LINES, from, &to, |k, width, line| {
         let (weights, out, ldc) = w.weights(rest(line));
-        let weights = expanded(k, weights, scratch, width, &layout);
+        let weights = expanded(k, weights, scratch, width, &left.rows);
         integer::rows(k, s, &left, (&weights, c.init), (&rows, &Int::from(width)), (out, ldc));
     });
     k.finish()
@@ -165,15 +170,14 @@ pub fn gated(s: &Schedule, c: &Columns) -> Rc<Kernel> {
     let (h, scratch) = (k.write("h"), k.write("scratch"));
     let rows = c.rows.size(&mut k);
     let (first, last) = (k.size("first"), k.size("last"));
-    let (Some(x), Some(hidden)) = (c.format.rows(c.inputs), c.format.rows(c.outputs)) else { return k.finish() };
-    let left = Quantized { ptr: q, at: Int::from(0usize), rows: x };
-    let hidden = Quantized { ptr: h, at: Int::from(0usize), rows: hidden };
+    let left = Quantized { ptr: q, at: Int::from(0usize), rows: c.layout(c.inputs) };
+    let hidden = Quantized { ptr: h, at: Int::from(0usize), rows: c.layout(c.outputs) };
     let (per_block, ldc) = (hidden.rows.block / LANES, pitch(2 * hidden.rows.block));
     let wide = (scratch, Int::from(c.panel(2 * per_block)));
     let block = |k: &mut Builder, b: Int, count: usize, span: Span| {
         let rest = Rest { line: b.clone() * (2 * per_block), c: wide.clone(), bias: None, residual: None, ldc };
         let (weights, out, ldc) = w.weights(rest);
-        let weights = expanded(k, weights, Some(scratch), 2 * count, &x);
+        let weights = expanded(k, weights, Some(scratch), 2 * count, &left.rows);
         each_chunk(k, &rows, |k, row, n| {
             let left = left.from_row(row.clone());
             integer::rows(k, s, &left, (&weights, Init::Zero), (&n, &Int::from(2 * count)), (out.clone(), ldc));

@@ -7,9 +7,9 @@ use crate::build::Builder;
 use crate::int::Int;
 use crate::ir::{Kernel, Ptr};
 use crate::library::gemm::{self, Init, Operands, Segment, Shape};
-use crate::library::linear::{TwoLayer, TwoLayerOperands, two_layer};
 use crate::library::matrix::{Format, Matrix, Rest};
 use crate::library::quantize::Source;
+use crate::library::two_layer::{TwoLayer, TwoLayerOperands, two_layer};
 use crate::library::{Schedule, depthwise, elementwise, lines, pitch};
 
 /// A map's depthwise convolution: the row's shape and the input's height.

@@ -6,7 +6,7 @@ use crate::LANES;
 use crate::build::Builder;
 use crate::int::Int;
 use crate::ir::{BinaryOp, CompareOp, Kernel, Op, ReduceOp, Reg, UnaryOp};
-use crate::library::integer::BLOCK_WORDS;
+use crate::library::integer::{BLOCK_WORDS, signed_nibble};
 use crate::library::lines;
 use crate::library::matrix::{Format, Matrix};
 use crate::library::quantize::{BLOCK, GROUP};
@@ -25,11 +25,11 @@ pub fn embed(format: Format, channels: usize, vocab: usize) -> Rc<Kernel> {
     let y = k.write("y");
     let id = k.size("id");
     let line = k.int("at", id.clone() / LANES as i64 * format.line_words(channels) + id.clone() % LANES as i64);
-    let Some(rows) = format.rows(channels) else {
+    let Some((rows, scale)) = table.quantized else {
         k.each("c", 0usize, channels, |k, c| k.copy_one(y, c.clone(), table.w, line + c * LANES));
         return k.finish();
     };
-    let scale = k.broadcast("scale", table.scale.unwrap_or(table.w), id);
+    let scale = k.broadcast("scale", scale, id);
     let one = |k: &mut Builder, at: Int, (word, shift, mask): (Reg, u32, i32), zero: i32, factor: Option<Reg>| {
         let v = k.bind("v", Op::ShiftRight(word, shift));
         let mask = k.bind("mask", Op::SplatBits(mask));
@@ -75,8 +75,7 @@ pub fn embed(format: Format, channels: usize, vocab: usize) -> Rc<Kernel> {
 fn nibble(k: &mut Builder, word: Reg, group: Reg) -> Reg {
     let mut found = k.bind("found", Op::SplatBits(0));
     for i in 0..(BLOCK / GROUP) as i32 {
-        let v = k.bind("v", Op::ShiftLeft(word, 28 - 4 * i as u32));
-        let v = k.bind("v", Op::ShiftRightSigned(v, 28));
+        let v = signed_nibble(k, "v", word, i as u32);
         let index = k.bind("index", Op::SplatBits(i));
         let before = k.compare("before", CompareOp::LessInt, group, index);
         found = k.select("found", before, found, v);

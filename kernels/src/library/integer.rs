@@ -71,8 +71,7 @@ impl Params {
     }
 }
 
-/// A register tile of `rows` x `lines` over all blocks of the depth. `panel` says that `w` is
-/// `[lines][depth / 4][16]` words of bytes.
+/// A register tile of `rows` x `width` lines over all blocks of the depth.
 ///
 /// Parameters: those of [`Params`], then blocks, line, lda, ldc, ldr, those of what there is only one
 /// of left out.
@@ -170,8 +169,6 @@ fn scaled(k: &mut Builder, f: Reg, acc: Reg, scale: Reg) {
 }
 
 /// Emits `c = init + q w` for `n` rows and `count` lines of bytes: panels of lines, tiles of rows.
-///
-/// `line` is the words from one line of `w` to the next.
 pub fn rows(
     k: &mut Builder,
     s: &Schedule,
@@ -222,6 +219,19 @@ fn call(
     k.call(kernel, args);
 }
 
+/// The low and the high nibbles of a line, a byte each.
+fn nibbles(k: &mut Builder, line: Reg, mask: Reg) -> [Reg; 2] {
+    let low = k.binary("low", BinaryOp::And, line, mask);
+    let high = k.bind("high", Op::ShiftRight(line, 4));
+    [low, k.binary("high", BinaryOp::And, high, mask)]
+}
+
+/// Nibble `i` of each lane, with its sign.
+pub(super) fn signed_nibble(k: &mut Builder, name: &str, word: Reg, i: u32) -> Reg {
+    let high = k.bind(name, Op::ShiftLeft(word, 28 - 4 * i));
+    k.bind(name, Op::ShiftRightSigned(high, 28))
+}
+
 /// One row and `width` lines of 4-bit weights: a group's sum is multiplied by its factor.
 fn vector_tile(width: usize, init: Init) -> Rc<Kernel> {
     let mut k = Builder::new(
@@ -259,14 +269,11 @@ fn vector_tile(width: usize, init: Init) -> Rc<Kernel> {
                 let mut acc = sum;
                 for half in 0..2 {
                     let n = k.load("n", p.w, line.clone() * j + at.clone() + half * LANES);
-                    let low = k.binary("low", BinaryOp::And, n, mask);
-                    let high = k.bind("high", Op::ShiftRight(n, 4));
-                    let high = k.binary("high", BinaryOp::And, high, mask);
+                    let [low, high] = nibbles(k, n, mask);
                     acc = k.bind("acc", Op::Dot(low, a[2 * half], acc));
                     acc = k.bind("acc", Op::Dot(high, a[2 * half + 1], acc));
                 }
-                let factor = k.bind("factor", Op::ShiftLeft(factors[j], 28));
-                let factor = k.bind("factor", Op::ShiftRightSigned(factor, 28));
+                let factor = signed_nibble(k, "factor", factors[j], 0);
                 let share = k.binary("share", BinaryOp::MulInt, acc, factor);
                 k.set(totals[j], Op::Binary(BinaryOp::AddInt, totals[j], share));
                 k.set(factors[j], Op::ShiftRight(factors[j], 4));
@@ -329,16 +336,12 @@ pub fn expand() -> Rc<Kernel> {
         let all = k.load("all", w, b.clone() * BLOCK_WORDS);
         let factors = k.bind_mut("factors", Op::Copy(all));
         k.each("g", 0usize, BLOCK / GROUP, |k, g| {
-            let factor = k.bind("factor", Op::ShiftLeft(factors, 28));
-            let factor = k.bind("factor", Op::ShiftRightSigned(factor, 28));
+            let factor = signed_nibble(k, "factor", factors, 0);
             k.set(factors, Op::ShiftRight(factors, 4));
             for half in 0..2usize {
                 let n = k.load("n", w, b.clone() * BLOCK_WORDS + g.clone() * (2 * LANES) + (1 + half) * LANES);
-                let low = k.binary("low", BinaryOp::And, n, mask);
-                let high = k.bind("high", Op::ShiftRight(n, 4));
-                let high = k.binary("high", BinaryOp::And, high, mask);
-                for (i, nibbles) in [low, high].into_iter().enumerate() {
-                    let v = k.binary("v", BinaryOp::SubInt, nibbles, zero);
+                for (i, part) in nibbles(k, n, mask).into_iter().enumerate() {
+                    let v = k.binary("v", BinaryOp::SubInt, part, zero);
                     let v = k.binary("v", BinaryOp::MulInt, v, factor);
                     let v = k.binary("v", BinaryOp::AddInt, v, middle);
                     let at = b.clone() * (BLOCK / 4 * LANES) + g.clone() * (4 * LANES) + (2 * half + i) * LANES;

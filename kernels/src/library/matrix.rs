@@ -6,7 +6,7 @@ use crate::int::Int;
 use crate::ir::Ptr;
 use crate::library::gemm::{self, Init, Operands, Shape};
 use crate::library::quantize::{QuantRows, Quantized, Source};
-use crate::library::{Schedule, elementwise, integer, lines, pitch};
+use crate::library::{Schedule, elementwise, integer};
 
 /// How a matrix is stored, and with it what its products are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,8 +66,8 @@ pub struct Matrix {
     pub inputs: usize,
     /// Its weights.
     pub w: Ptr,
-    /// Its scales.
-    pub scale: Option<Ptr>,
+    /// Of a quantized matrix: the layout of its left operand, and its scales.
+    pub quantized: Option<(QuantRows, Ptr)>,
 }
 
 /// The left operand of a product.
@@ -96,32 +96,57 @@ pub struct Rest {
 impl Matrix {
     /// Declares the parameters `name` and, for a quantized matrix, `name_scale`.
     pub fn declare(k: &mut Builder, name: &str, format: Format, inputs: usize) -> Matrix {
-        let (w, scale) = match format {
-            Format::F32 => (k.read(name), None),
-            Format::Bytes { .. } | Format::Nibbles => (k.read_u32(name), Some(k.read(&format!("{name}_scale")))),
-        };
-        Matrix { format, inputs, w, scale }
+        let rows = format.rows(inputs);
+        let w = if rows.is_some() { k.read_u32(name) } else { k.read(name) };
+        let quantized = rows.map(|rows| (rows, k.read(&format!("{name}_scale"))));
+        Matrix { format, inputs, w, quantized }
     }
 
     /// Makes the left operand of `n` rows `x`, at the pitch of `source`'s channels: floats stay
     /// where they are, others are quantized into `scratch`, [`Format::scratch`] floats.
+    ///
+    /// # Panics
+    /// Without scratch for a quantized matrix.
     pub fn left(&self, k: &mut Builder, source: Source, x: (Ptr, Int), n: &Int, scratch: Option<(Ptr, Int)>) -> Left {
-        match (self.format.rows(self.inputs), scratch) {
-            (Some(rows), Some((ptr, at))) => {
-                let q = Quantized { ptr, at, rows };
-                q.fill_all(k, source, x, n.clone());
-                Left::Quantized(q)
-            }
-            _ => {
-                if source == Source::Gelu {
-                    k.call(&elementwise::gelu(self.inputs), vec![x.clone().into(), n.clone().into()]);
-                }
-                Left::Floats(x)
-            }
+        if self.quantized.is_some() {
+            let scratch = scratch.expect("quantized rows have scratch");
+            return Left::Quantized(self.quantize(k, source, x, n, scratch));
         }
+        if source == Source::Gelu {
+            k.call(&elementwise::gelu(self.inputs), vec![x.clone().into(), n.clone().into()]);
+        }
+        Left::Floats(x)
+    }
+
+    /// The left operand of a quantized matrix, as [`Matrix::left`] makes it.
+    ///
+    /// # Panics
+    /// For a matrix of floats.
+    pub fn quantize(
+        &self,
+        k: &mut Builder,
+        source: Source,
+        x: (Ptr, Int),
+        n: &Int,
+        (ptr, at): (Ptr, Int),
+    ) -> Quantized {
+        let q = Quantized { ptr, at, rows: self.layout().0 };
+        q.fill_all(k, source, x, n.clone());
+        q
+    }
+
+    /// The layout of the left operand, and the scales.
+    ///
+    /// # Panics
+    /// For a matrix of floats.
+    pub fn layout(&self) -> (QuantRows, Ptr) {
+        self.quantized.expect("a quantized matrix")
     }
 
     /// Emits `c = init + left w` for `n` rows and `count` lines.
+    ///
+    /// # Panics
+    /// For nibbles: [`integer::expand`] makes bytes of them first, as [`columns`](super::columns) does.
     pub fn rows(&self, k: &mut Builder, s: &Schedule, left: &Left, init: Init, (n, count): (&Int, &Int), rest: Rest) {
         match left {
             Left::Floats(a) => {
@@ -137,6 +162,7 @@ impl Matrix {
                 gemm::rows(k, s, &shape, init, n.clone(), &operands);
             }
             Left::Quantized(q) => {
+                assert!(!q.rows.groups, "a product of rows with nibbles");
                 let (weights, c, ldc) = self.weights(rest);
                 integer::rows(k, s, q, (&weights, init), (n, count), (c, ldc));
             }
@@ -168,19 +194,17 @@ impl Matrix {
     }
 
     /// Operands of an integer product.
+    ///
+    /// # Panics
+    /// For a matrix of floats.
     pub(super) fn weights(&self, rest: Rest) -> (integer::Weights, (Ptr, Int), usize) {
         let words = self.format.line_words(self.inputs);
         let weights = integer::Weights {
             w: (self.w, rest.line.clone() * words),
-            scale: (self.scale.unwrap_or(self.w), rest.line * LANES),
+            scale: (self.layout().1, rest.line * LANES),
             bias: rest.bias,
             residual: rest.residual.map(|r| (r, rest.ldc)),
         };
         (weights, rest.c, rest.ldc)
     }
-}
-
-/// Floats of the rows that a source reads, for each row of `channels`.
-pub fn source_pitch(source: Source, channels: usize) -> usize {
-    pitch(source.width() * lines(channels) * LANES)
 }

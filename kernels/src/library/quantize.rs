@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::LANES;
 use crate::build::Builder;
 use crate::int::Int;
-use crate::ir::{Arg, BinaryOp, Kernel, Op, Ptr, ReduceOp, UnaryOp};
+use crate::ir::{Arg, BinaryOp, Kernel, Op, Ptr, ReduceOp, Reg, UnaryOp};
 use crate::library::{lines, pitch};
 use crate::math::{Exp, QuickGelu};
 
@@ -201,10 +201,7 @@ pub fn quantize(source: Source, ldx: usize, to: &QuantRows, span: Span) -> Rc<Ke
             k.set(sum, Op::Binary(BinaryOp::AddInt, sum, n));
             if to.groups {
                 // The zero point of a nibble is 8.
-                let n = k.reduce("n", ReduceOp::AddInt, n);
-                let n = k.bind("n", Op::ShiftLeft(n, 3));
-                let none = k.bind("none", Op::SplatBits(0));
-                let n = k.binary("n", BinaryOp::SubInt, none, n);
+                let n = zero_share(k, n, 3);
                 k.store_one(sums, group_sums.clone() + j, n);
             }
         });
@@ -216,10 +213,7 @@ pub fn quantize(source: Source, ldx: usize, to: &QuantRows, span: Span) -> Rc<Ke
             });
         }
         // The zero point of a byte is 64.
-        let n = k.reduce("n", ReduceOp::AddInt, sum);
-        let n = k.bind("n", Op::ShiftLeft(n, 6));
-        let none = k.bind("none", Op::SplatBits(0));
-        let n = k.binary("n", BinaryOp::SubInt, none, n);
+        let n = zero_share(k, sum, 6);
         k.store_one(sums, i.clone() * ldq + b + to.group_sums(), n);
     };
     let short = total % per_block;
@@ -231,6 +225,14 @@ pub fn quantize(source: Source, ldx: usize, to: &QuantRows, span: Span) -> Rc<Ke
         }
     });
     k.finish()
+}
+
+/// The sum over the lanes of `n` times the zero point `2^bits`, negative.
+fn zero_share(k: &mut Builder, n: Reg, bits: u32) -> Reg {
+    let n = k.reduce("n", ReduceOp::AddInt, n);
+    let n = k.bind("n", Op::ShiftLeft(n, bits));
+    let none = k.bind("none", Op::SplatBits(0));
+    k.binary("n", BinaryOp::SubInt, none, n)
 }
 
 /// Where quantized rows lie: a pointer and words, in memory of floats.

@@ -2,9 +2,9 @@
 
 use kernels::library::conv::{Map, Stem, conv_ffn, conv_ffn_scratch, patch_embed, stem};
 use kernels::library::depthwise::Shape;
-use kernels::library::linear::{Activation, TwoLayer};
 use kernels::library::matrix::Format;
 use kernels::library::squeeze_excite::{self, Shapes};
+use kernels::library::two_layer::{Activation, TwoLayer};
 use kernels::library::{lines, pitch};
 
 use crate::case::{Buffer, Case, check, scratch};

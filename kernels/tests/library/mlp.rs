@@ -1,8 +1,9 @@
 //! The decoder's MLP on rows and on one row.
 
 use kernels::LANES;
-use kernels::library::linear::{Activation, Norm, TwoLayer, UNIT, gated_vector, mlp};
+use kernels::library::linear::{Norm, UNIT, gated_vector};
 use kernels::library::matrix::Format;
+use kernels::library::two_layer::{Activation, TwoLayer, mlp};
 use kernels::library::{Schedule, lines, pitch};
 
 use crate::case::{Buffer, Case, check, scratch};

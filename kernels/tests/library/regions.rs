@@ -3,8 +3,9 @@
 use kernels::LANES;
 use kernels::library::conv::{Map, Stem, conv_ffn, conv_ffn_scratch, patch_embed, patch_embed_scratch, stem};
 use kernels::library::depthwise::Shape;
-use kernels::library::linear::{Activation, Norm, TwoLayer, UNIT, mlp};
+use kernels::library::linear::{Norm, UNIT};
 use kernels::library::matrix::Format;
+use kernels::library::two_layer::{Activation, TwoLayer, mlp};
 use kernels::library::{lines, pitch};
 
 use crate::case::{Buffer, Case, Want, check_exact, scratch};
