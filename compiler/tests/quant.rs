@@ -1,9 +1,10 @@
 //! The quantizers: layout, range, error, and that no weights make them fail.
 
 use half::f16;
+use kernels::library::quantize::{BLOCK, GROUP};
 use tvlmc::quant::{
-    BLOCK, Entry, Format, GROUP, NotFinite, Report, Scaled, Sums, dequantize_int4, dequantize_int8, int4, int4_words,
-    int8, int8_words,
+    Entry, Format, NotFinite, Report, Scaled, Sums, dequantize_int4, dequantize_int8, int4, int4_words, int8,
+    int8_words,
 };
 
 const LANES: usize = 16;

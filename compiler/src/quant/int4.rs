@@ -11,25 +11,18 @@
 //! the columns of such weights.
 
 use kernels::LANES;
+use kernels::library::integer::BLOCK_WORDS;
+use kernels::library::quantize::{BLOCK, GROUP};
 
 use super::Scaled;
 use super::cpu::{Body, Level};
 use super::int8::{inverse, scaled};
 use super::line::{Best, Lanes, Line, NotFinite, clamp, nearest, times};
 
-/// Consecutive inputs that share a multiplier.
-pub const GROUP: usize = 16;
-
-/// Inputs whose multipliers share a line.
-pub const BLOCK: usize = 128;
-
 const GROUPS: usize = BLOCK / GROUP;
 
 /// Inputs in a word.
 const OCTET: usize = 8;
-
-/// Words of a block.
-const BLOCK_WORDS: usize = (1 + BLOCK / OCTET) * LANES;
 
 /// Magnitudes of `g`.
 const MAGNITUDES: f32 = 7.0;
@@ -55,7 +48,7 @@ pub fn int4(rows: &[f32], depth: usize, importance: Option<&[f32]>, words: &mut 
     int4_at(Level::best(), rows, depth, importance, words)
 }
 
-fn int4_at(
+pub(super) fn int4_at(
     level: Level,
     rows: &[f32],
     depth: usize,
@@ -343,26 +336,4 @@ fn reach(group: &[Lanes; GROUP]) -> Reach {
         reach.least[l] = if below > most[l] { -8.0 } else { -7.0 };
     }
     reach
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_level_gives_the_same_bits() {
-        let depth = 200;
-        let rows: Vec<f32> = (0..13 * depth).map(|i| ((i * i) as f32 * 0.37).sin().powi(3)).collect();
-        let importance: Vec<f32> = (0..depth).map(|k| 0.5 + (k % 7) as f32).collect();
-        for importance in [None, Some(&importance[..])] {
-            let results: Vec<_> = Level::all()
-                .map(|level| {
-                    let mut words = vec![0; int4_words(depth)];
-                    let scaled = int4_at(level, &rows, depth, importance, &mut words);
-                    (words, scaled)
-                })
-                .collect();
-            assert!(results.iter().all(|r| r == &results[0]));
-        }
-    }
 }

@@ -35,7 +35,7 @@ pub fn int8(rows: &[f32], depth: usize, importance: Option<&[f32]>, words: &mut 
     int8_at(Level::best(), rows, depth, importance, words)
 }
 
-fn int8_at(
+pub(super) fn int8_at(
     level: Level,
     rows: &[f32],
     depth: usize,
@@ -184,26 +184,4 @@ pub(super) fn scaled(line: &Line, scale: &Lanes, weights: &[f64; LANES], errors:
         scaled.sums += Sums { weight: weights[l] * line.square(l), error: errors[l] * line.square(l) };
     }
     scaled
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_level_gives_the_same_bits() {
-        let depth = 200;
-        let rows: Vec<f32> = (0..13 * depth).map(|i| ((i * i) as f32 * 0.37).sin().powi(3)).collect();
-        let importance: Vec<f32> = (0..depth).map(|k| 0.5 + (k % 7) as f32).collect();
-        for importance in [None, Some(&importance[..])] {
-            let results: Vec<_> = Level::all()
-                .map(|level| {
-                    let mut words = vec![0; int8_words(208)];
-                    let scaled = int8_at(level, &rows, depth, importance, &mut words);
-                    (words, scaled)
-                })
-                .collect();
-            assert!(results.iter().all(|r| r == &results[0]));
-        }
-    }
 }

@@ -10,7 +10,7 @@ mod int8;
 mod line;
 mod report;
 
-pub use int4::{BLOCK, GROUP, dequantize_int4, int4, int4_words};
+pub use int4::{dequantize_int4, int4, int4_words};
 pub use int8::{dequantize_int8, int8, int8_words};
 use kernels::LANES;
 pub use line::NotFinite;
@@ -23,4 +23,35 @@ pub struct Scaled {
     pub scales: [f32; LANES],
     /// Squares of the weights and of their errors.
     pub sums: Sums,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cpu::Level;
+    use super::int4::int4_at;
+    use super::int8::int8_at;
+    use super::*;
+
+    type Quantize = fn(Level, &[f32], usize, Option<&[f32]>, &mut [u32]) -> Result<Scaled, NotFinite>;
+
+    #[test]
+    fn every_level_gives_the_same_bits() {
+        let depth = 200;
+        let rows: Vec<f32> = (0..13 * depth).map(|i| ((i * i) as f32 * 0.37).sin().powi(3)).collect();
+        let importance: Vec<f32> = (0..depth).map(|k| 0.5 + (k % 7) as f32).collect();
+        let formats: [(&str, Quantize, usize); 2] =
+            [("int8", int8_at, int8_words(208)), ("int4", int4_at, int4_words(depth))];
+        for (name, quantize, words) in formats {
+            for importance in [None, Some(&importance[..])] {
+                let results: Vec<_> = Level::all()
+                    .map(|level| {
+                        let mut words = vec![0; words];
+                        let scaled = quantize(level, &rows, depth, importance, &mut words).expect("finite weights");
+                        (words, scaled)
+                    })
+                    .collect();
+                assert!(results.iter().all(|r| r == &results[0]), "{name}, importance {}", importance.is_some());
+            }
+        }
+    }
 }
