@@ -238,6 +238,14 @@ fn physical_depth(depth: usize, gap: Option<usize>) -> usize {
     }
 }
 
+/// Where column `c` lies among the physical ones.
+fn place(gap: Option<usize>, c: usize) -> usize {
+    match gap {
+        Some(plane) => c / plane * lines(plane) * LANES + c % plane,
+        None => c,
+    }
+}
+
 impl Pack {
     /// The format and number of the weights; none of what is added, and of tables.
     fn stored(&self) -> Option<(quant::Format, usize)> {
@@ -256,10 +264,6 @@ impl Pack {
             }
             Kind::Vector { .. } | Kind::Table(_) => None,
         }
-    }
-
-    fn is_quantized(&self) -> bool {
-        self.stored().is_some_and(|(format, _)| format != quant::Format::F32)
     }
 
     fn entry(&self, sums: Sums) -> Option<Entry> {
@@ -286,93 +290,91 @@ impl Pack {
 
     /// The words of units `units`.
     fn piece(&self, weights: &Weights, source: &dyn TensorSource, units: Range<usize>) -> Result<Piece, SourceError> {
-        if self.is_quantized() {
-            return self.quantized_piece(weights, source, units);
-        }
-        let floats = self.floats_of(weights, source, units)?;
-        Ok(Piece { words: floats.into_iter().map(f32::to_bits).collect(), scaled: Vec::new() })
-    }
-
-    fn quantized_piece(
-        &self,
-        weights: &Weights,
-        source: &dyn TensorSource,
-        units: Range<usize>,
-    ) -> Result<Piece, SourceError> {
-        let Kind::Matrix { weight, outputs, depth, gap, format } = &self.kind else {
-            return Ok(Piece { words: Vec::new(), scaled: Vec::new() });
-        };
-        let (depth, gap) = (*depth, *gap);
-        let rows = units.start * LANES..(units.end * LANES).min(*outputs);
-        let mut values = weights.eval_rows(*weight, rows, source)?;
-        let physical = physical_depth(depth, gap);
-        if let Some(plane) = gap {
-            let mut spread = vec![0.0; values.len() / depth * physical];
-            for (from, to) in values.chunks_exact(depth).zip(spread.chunks_exact_mut(physical)) {
-                for (c, v) in from.iter().enumerate() {
-                    to[c / plane * lines(plane) * LANES + c % plane] = *v;
+        let rows = |outputs: usize| units.start * LANES..(units.end * LANES).min(outputs);
+        let words = units.len() * self.unit().1;
+        match &self.kind {
+            Kind::Matrix { weight, outputs, depth, gap, format } => {
+                let values = weights.eval_rows(*weight, rows(*outputs), source)?;
+                let (depth, gap) = (*depth, *gap);
+                match format {
+                    Format::F32 => {
+                        let physical = physical_depth(depth, gap);
+                        Ok(floats(words, |out| transpose(&values, depth, out, physical, |c| place(gap, c))))
+                    }
+                    Format::Bytes { .. } => self.quantized(quant::int8, values, depth, gap, words),
+                    Format::Nibbles => self.quantized(quant::int4, values, depth, gap, words),
                 }
             }
-            values = spread;
+            Kind::Stem { weight, outputs } => {
+                let values = weights.eval_rows(*weight, rows(*outputs), source)?;
+                // Stored by channel, row, column; read by row, column, channel.
+                Ok(floats(words, |out| transpose(&values, 27, out, 27, |c| c % 9 * 3 + c / 9)))
+            }
+            Kind::Depthwise { weight, channels, multiplier, taps } => {
+                let values = weights.eval(*weight, source)?;
+                Ok(floats(words, |out| {
+                    for (o, taps_of) in values.chunks_exact(*taps).enumerate().take(multiplier * channels) {
+                        let (plane, c) = (o / channels, o % channels);
+                        let line = plane * lines(*channels) + c / LANES;
+                        for (t, value) in taps_of.iter().enumerate() {
+                            out[(line * taps + t) * LANES + c % LANES] = *value;
+                        }
+                    }
+                }))
+            }
+            Kind::Vector { weight, channels, planes } => {
+                let values = weights.eval(*weight, source)?;
+                Ok(floats(words, |out| {
+                    for (o, value) in values.iter().enumerate().take(channels * planes) {
+                        out[place(Some(*channels), o)] = *value;
+                    }
+                }))
+            }
+            Kind::Table(values) => Ok(floats(words, |out| out[..values.len()].copy_from_slice(values))),
         }
-        let line_words = self.unit().1;
-        let mut words = vec![0; units.len() * line_words];
+    }
+
+    /// Rows of `depth` values as `words` words of whole lines.
+    fn quantized(
+        &self,
+        quantize: Quantize,
+        values: Vec<f32>,
+        depth: usize,
+        gap: Option<usize>,
+        words: usize,
+    ) -> Result<Piece, SourceError> {
+        let physical = physical_depth(depth, gap);
+        let values = if gap.is_some() { spread(&values, depth, gap) } else { values };
+        let mut words = vec![0; words];
         let made: Result<Vec<Scaled>, quant::NotFinite> = words
-            .chunks_exact_mut(line_words)
+            .chunks_exact_mut(self.unit().1)
             .zip(values.chunks(physical * LANES))
-            .map(|(words, rows)| match format {
-                Format::Nibbles => quant::int4(rows, physical, None, words),
-                Format::F32 | Format::Bytes { .. } => quant::int8(rows, physical, None, words),
-            })
+            .map(|(words, rows)| quantize(rows, physical, None, words))
             .collect();
         let scaled = made.map_err(|e| SourceError::Read { name: self.name.clone(), reason: e.to_string() })?;
         Ok(Piece { words, scaled })
     }
+}
 
-    /// The floats of units `units`.
-    fn floats_of(
-        &self,
-        weights: &Weights,
-        source: &dyn TensorSource,
-        units: Range<usize>,
-    ) -> Result<Vec<f32>, SourceError> {
-        let mut out = vec![0.0; units.len() * self.unit().1];
-        match &self.kind {
-            Kind::Matrix { weight, outputs, depth, gap, .. } => {
-                let rows = units.start * LANES..(units.end * LANES).min(*outputs);
-                let values = weights.eval_rows(*weight, rows, source)?;
-                let physical = physical_depth(*depth, *gap);
-                transpose(&values, *depth, &mut out, physical, |c| match gap {
-                    Some(plane) => c / plane * lines(*plane) * LANES + c % plane,
-                    None => c,
-                });
-            }
-            Kind::Stem { weight, outputs } => {
-                let rows = units.start * LANES..(units.end * LANES).min(*outputs);
-                let values = weights.eval_rows(*weight, rows, source)?;
-                // Stored by channel, row, column; read by row, column, channel.
-                transpose(&values, 27, &mut out, 27, |c| c % 9 * 3 + c / 9);
-            }
-            Kind::Depthwise { weight, channels, multiplier, taps } => {
-                let values = weights.eval(*weight, source)?;
-                for (o, taps_of) in values.chunks_exact(*taps).enumerate().take(multiplier * channels) {
-                    let (plane, c) = (o / channels, o % channels);
-                    let line = plane * lines(*channels) + c / LANES;
-                    for (t, value) in taps_of.iter().enumerate() {
-                        out[(line * taps + t) * LANES + c % LANES] = *value;
-                    }
-                }
-            }
-            Kind::Vector { weight, channels, planes } => {
-                let values = weights.eval(*weight, source)?;
-                for (o, value) in values.iter().enumerate().take(channels * planes) {
-                    out[o / channels * lines(*channels) * LANES + o % channels] = *value;
-                }
-            }
-            Kind::Table(values) => out[..values.len()].copy_from_slice(values),
+type Quantize = fn(&[f32], usize, Option<&[f32]>, &mut [u32]) -> Result<Scaled, quant::NotFinite>;
+
+/// `words` floats, zeros where `fill` leaves them.
+fn floats(words: usize, fill: impl FnOnce(&mut [f32])) -> Piece {
+    let mut out = vec![0.0; words];
+    fill(&mut out);
+    Piece { words: out.into_iter().map(f32::to_bits).collect(), scaled: Vec::new() }
+}
+
+/// Rows of `depth` values with zeros between their planes.
+fn spread(values: &[f32], depth: usize, gap: Option<usize>) -> Vec<f32> {
+    let physical = physical_depth(depth, gap);
+    let mut spread = vec![0.0; values.len() / depth * physical];
+    for (from, to) in values.chunks_exact(depth).zip(spread.chunks_exact_mut(physical)) {
+        for (c, v) in from.iter().enumerate() {
+            to[place(gap, c)] = *v;
         }
-        Ok(out)
     }
+    spread
 }
 
 /// Rows of `depth` values to lines of 16 rows; column `c` goes to `place(c)`.
