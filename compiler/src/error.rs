@@ -8,6 +8,8 @@ use std::fmt::{self, Display, Formatter};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use models::edit_distance;
+
 /// Findings printed before the rest is only counted.
 const SHOWN_FINDINGS: usize = 40;
 
@@ -206,28 +208,6 @@ pub fn did_you_mean<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str
         }
     }
     best.map_or(String::new(), |best| format!(" (did you mean {}?)", Quoted(best)))
-}
-
-/// Insertions, deletions and replacements from `a` to `b`, if at most `limit`.
-fn edit_distance(a: &str, b: &str, limit: usize) -> Option<usize> {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    if a.len().abs_diff(b.len()) > limit {
-        return None;
-    }
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, &from) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, &to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-        if row.iter().all(|&d| d > limit) {
-            return None;
-        }
-    }
-    row.last().copied().filter(|&d| d <= limit)
 }
 
 #[cfg(test)]

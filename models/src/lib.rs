@@ -8,12 +8,14 @@ mod builder;
 mod decoder;
 mod desc;
 mod names;
+mod near;
 pub mod recipe;
 mod vision;
 
 pub use builder::BuildError;
 pub use decoder::{decoder, embed, embedding};
 pub use desc::{Description, Image, Layout, Policy, Text, Tokens, Vision, VisionForm};
+pub use near::edit_distance;
 pub use recipe::{Recipe, RecipeError};
 pub use vision::vision;
 

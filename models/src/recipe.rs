@@ -8,6 +8,8 @@ use std::fmt::{self, Display, Formatter};
 use ron::error::SpannedError;
 use serde::{Deserialize, Serialize};
 
+use crate::near::edit_distance;
+
 /// The types of one model's regions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -363,25 +365,7 @@ fn did_you_mean(found: &str, known: &[&str]) -> String {
     let found: String = found.chars().take(SHOWN_CHARS).collect::<String>().to_lowercase();
     // A third of the letters may differ.
     let limit = (found.chars().count() / 3).max(1);
-    let near = known.iter().map(|k| (distance(&found, &k.to_lowercase()), k)).min_by_key(|(d, _)| *d);
-    match near {
-        Some((distance, name)) if distance <= limit => format!("did you mean `{name}`? "),
-        _ => String::new(),
-    }
-}
-
-/// Insertions, deletions and replacements from `a` to `b`.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row.last().copied().unwrap_or(0)
+    let distance = |name: &&str| edit_distance(&found, &name.to_lowercase(), limit);
+    let near = known.iter().filter_map(|name| Some((distance(name)?, name))).min_by_key(|(distance, _)| *distance);
+    near.map_or(String::new(), |(_, name)| format!("did you mean `{name}`? "))
 }
