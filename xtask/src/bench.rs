@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use crate::emitted::{self, Choices, Emitted};
-use crate::{json, peers, shell};
+use crate::{json, options, peers, shell};
 
 /// What the command line asks for.
 struct Args {
@@ -72,19 +72,17 @@ fn parse(rest: &[&str]) -> Result<Args, String> {
         threads: vec![1, 2],
         json: cache.join("bench/vision.json"),
     };
-    let mut rest = rest.iter();
-    while let Some(&flag) = rest.next() {
-        let value = *rest.next().ok_or_else(|| format!("{flag} needs a value"))?;
-        let number = |text| shell::above_zero(flag, text);
+    options::each(rest, |flag, value| {
         match flag {
             "--checkpoint" => args.checkpoint = value.into(),
-            "--rounds" => args.rounds = number(value)?,
-            "--runs" => args.runs = number(value)?,
-            "--threads" => args.threads = value.split(',').map(number).collect::<Result<_, _>>()?,
+            "--rounds" => args.rounds = options::number(flag, value)?,
+            "--runs" => args.runs = options::number(flag, value)?,
+            "--threads" => args.threads = options::numbers(flag, value)?,
             "--json" => args.json = value.into(),
-            _ => return Err(format!("{flag}: unknown option")),
+            _ => return Ok(false),
         }
-    }
+        Ok(true)
+    })?;
     Ok(args)
 }
 

@@ -6,6 +6,7 @@ mod emitted;
 mod facts;
 mod full;
 mod json;
+mod options;
 mod peers;
 mod report;
 mod setup;

@@ -12,7 +12,7 @@ mod table;
 use std::path::{Path, PathBuf};
 
 use crate::emitted::{self, Choices};
-use crate::shell;
+use crate::{options, shell};
 use measure::Figures;
 pub use measure::median;
 use models::Models;
@@ -125,22 +125,20 @@ fn parse(rest: &[&str]) -> Result<Args, String> {
         json: cache.join("peers/report.json"),
         markdown: cache.join("peers/report.md"),
     };
-    let mut rest = rest.iter();
-    while let Some(&flag) = rest.next() {
-        let value = *rest.next().ok_or_else(|| format!("{flag} needs a value"))?;
-        let number = |text| shell::above_zero(flag, text);
+    options::each(rest, |flag, value| {
         match flag {
             "--checkpoint" => args.checkpoint = value.into(),
             "--quant" => args.quant = value.to_string(),
-            "--rounds" => args.rounds = number(value)?,
-            "--runs" => args.runs = number(value)?,
-            "--threads" => args.threads = value.split(',').map(number).collect::<Result<_, _>>()?,
+            "--rounds" => args.rounds = options::number(flag, value)?,
+            "--runs" => args.runs = options::number(flag, value)?,
+            "--threads" => args.threads = options::numbers(flag, value)?,
             "--only" => args.only = value.split(',').map(side).collect::<Result<_, _>>()?,
             "--json" => args.json = value.into(),
             "--markdown" => args.markdown = value.into(),
-            _ => return Err(format!("{flag}: unknown option")),
+            _ => return Ok(false),
         }
-    }
+        Ok(true)
+    })?;
     Ok(args)
 }
 

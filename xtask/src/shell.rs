@@ -90,8 +90,3 @@ pub fn text(command: &Command) -> String {
 pub fn unable(command: &Command, error: &std::io::Error) -> String {
     format!("cannot run `{}`: {error}", text(command))
 }
-
-/// A number above zero that follows the option `flag`.
-pub fn above_zero(flag: &str, text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| format!("{flag} {text}: expected numbers above 0"))
-}
