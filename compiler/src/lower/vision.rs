@@ -1,10 +1,13 @@
 //! The vision tower and the projector.
+//!
+//! The regions of convolutions are here: each has a depthwise one, and all work on strips of a map.
+
+mod attention;
+mod projector;
 
 use ir::{Activation, ChannelOrder, Graph, Node, Op, RegionKind, WeightId};
-use kernels::library::attention::{self, Attention};
 use kernels::library::conv::{self, Map, Stem};
-use kernels::library::gemm::Init;
-use kernels::library::linear::{self, Linear, Norm, Rows, UNIT};
+use kernels::library::linear::UNIT;
 use kernels::library::matrix::Format;
 use kernels::library::two_layer::{self, TwoLayer};
 use kernels::library::{depthwise, lines, pitch, squeeze_excite};
@@ -64,9 +67,9 @@ fn region(
         RegionKind::Stem => stem(cx, phase, node, graph, x),
         RegionKind::PatchEmbed => patch_embed(cx, phase, node, graph, x),
         RegionKind::ConvFfn => conv_ffn(cx, phase, node, graph, x),
-        RegionKind::Attention => attention(cx, phase, node, graph, x),
+        RegionKind::Attention => attention::lower(cx, phase, node, graph, x),
         RegionKind::FinalConv => final_conv(cx, phase, node, graph, x),
-        RegionKind::Projector => projector(cx, phase, node, graph, x),
+        RegionKind::Projector => projector::lower(cx, phase, node, graph, x),
         RegionKind::DecoderAttention | RegionKind::Mlp | RegionKind::Head => {
             Err(LowerError::unsupported(&node.name, "a decoder region in the vision graph"))
         }
@@ -87,6 +90,13 @@ struct Depthwise {
     map: Map,
     weight: Place,
     bias: Place,
+}
+
+impl Depthwise {
+    /// The arguments of a region from `x` to `y` that begins with it, without those of its matrices.
+    fn arguments(&self, x: Value, y: Value) -> Vec<(&'static str, Place)> {
+        vec![("x", x.place()), ("w0", self.weight), ("b0", self.bias), ("y", y.place()), ("scratch", Place::Scratch)]
+    }
 }
 
 fn depthwise_of(
@@ -219,18 +229,19 @@ fn stem(cx: &mut Context<'_>, phase: &mut Phase, node: &Node, graph: &Graph, x: 
             shape_text(ho, wo, channels)
         ),
         units: Units::Fixed(ho / sizes.strip),
-        bind: vec![
-            ("image", x.place()),
-            ("w0", Place::Weight(w0)),
-            ("b0", Place::Weight(b0)),
-            ("w1", d.weight),
-            ("b1", d.bias),
-            ("y", y.place()),
-            ("scratch", Place::Scratch),
+        bind: [
+            vec![
+                ("image", x.place()),
+                ("w0", Place::Weight(w0)),
+                ("b0", Place::Weight(b0)),
+                ("w1", d.weight),
+                ("b1", d.bias),
+                ("y", y.place()),
+                ("scratch", Place::Scratch),
+            ],
+            last.arguments(["w2", "w2_scale", "b2"]),
         ]
-        .into_iter()
-        .chain(last.arguments(["w2", "w2_scale", "b2"]))
-        .collect(),
+        .concat(),
         result: y.tap(),
         macs: (h1 * w1 * 27 * channels + ho * wo * (9 + channels) * channels) as u64,
         most: vec![],
@@ -266,10 +277,7 @@ fn patch_embed(
             shape_text(ho, wo, out)
         ),
         units: Units::Fixed(ho / strip),
-        bind: vec![("x", x.place()), ("w0", d.weight), ("b0", d.bias), ("y", y.place()), ("scratch", Place::Scratch)]
-            .into_iter()
-            .chain(last.arguments(["w1", "w1_scale", "b1"]))
-            .collect(),
+        bind: [d.arguments(x, y), last.arguments(["w1", "w1_scale", "b1"])].concat(),
         result: y.tap(),
         macs: depthwise_macs(&d.map) + (ho * wo * depth * out) as u64,
         most: vec![],
@@ -308,11 +316,8 @@ fn conv_ffn(
         name: node.name.clone(),
         shapes: format!("{} conv {k}x{k}, {c} -> {hidden} -> {c}", shape_text(h, w, c)),
         units: Units::Fixed(h / strip),
-        bind: vec![("x", x.place()), ("w0", d.weight), ("b0", d.bias), ("y", y.place()), ("scratch", Place::Scratch)]
-            .into_iter()
-            .chain(up.arguments(["w1", "w1_scale", "b1"]))
-            .chain(down.arguments(["w2", "w2_scale", "b2"]))
-            .collect(),
+        bind: [d.arguments(x, y), up.arguments(["w1", "w1_scale", "b1"]), down.arguments(["w2", "w2_scale", "b2"])]
+            .concat(),
         result: y.tap(),
         macs: depthwise_macs(&d.map) + (h * w * 2 * c * hidden) as u64,
         most: vec![],
@@ -323,111 +328,6 @@ fn conv_ffn(
         |s| conv::conv_ffn_scratch(&d.map, &two(s), strip),
     )?;
     phase.steps.push(step);
-    Ok(y)
-}
-
-fn attention(
-    cx: &mut Context<'_>,
-    phase: &mut Phase,
-    node: &Node,
-    graph: &Graph,
-    x: Value,
-) -> Result<Value, LowerError> {
-    let found = body(graph);
-    let nodes: Vec<&Node> = found.iter().copied().filter(|n| n.op != Op::Flatten).collect();
-    let [norm, qkv, att, proj, add] = nodes[..] else {
-        return Err(mismatch(node, "LayerNorm, Linear, Attention, Linear, Add", &found));
-    };
-    let (
-        Op::LayerNorm { affine: None, eps },
-        Op::Attention { heads, kv_heads, head_dim, causal: false, cache: None, .. },
-        Op::Add,
-    ) = (&norm.op, &att.op, &add.op)
-    else {
-        return Err(mismatch(node, "LayerNorm, Linear, Attention, Linear, Add", &found));
-    };
-    let c = whole_lines(&node.name, "the width", x.channels)?;
-    whole_lines(&node.name, "the head dimension", *head_dim)?;
-    let a = Attention { heads: *heads, kv_heads: *kv_heads, head_dim: *head_dim, capacity: x.rows, causal: false };
-    let format = cx.formats.vision;
-    let (w1, w2) = (pointwise(cx, qkv, None, format)?, pointwise(cx, proj, None, format)?);
-    let wide = w1.outputs;
-    let merged = cx.value(&qkv.name, x.rows, wide);
-    let keys = cx.slot(format!("{}.keys", node.name), a.cache_floats(), false);
-    let values = cx.slot(format!("{}.values", node.name), a.cache_floats(), false);
-    let mixed = cx.value(&att.name, x.rows, a.heads * a.head_dim);
-    let y = cx.value(&node.name, x.rows, c);
-    let n = x.rows;
-    let rows = Units::Fixed(n.div_ceil(UNIT));
-
-    let first = Linear {
-        norm: Some(Norm::Layer { eps: *eps as f32 }),
-        inputs: c,
-        outputs: wide,
-        format,
-        init: Init::Bias,
-        gelu: false,
-        rows: Rows::Fixed(n),
-        strip: LINEAR_STRIP,
-    };
-    let draft = Draft {
-        name: qkv.name.clone(),
-        shapes: format!("[{n}, {c}] x [{c}, {wide}] after LayerNorm"),
-        units: rows,
-        bind: vec![("x", x.place()), ("y", merged.place()), ("scratch", Place::Scratch)]
-            .into_iter()
-            .chain(w1.arguments(["w", "w_scale", "bias"]))
-            .collect(),
-        result: merged.tap(),
-        macs: (n * c * wide) as u64,
-        most: vec![],
-    };
-    phase.steps.push(cx.step(draft, |s| linear::linear(s, &first), |_| first.scratch(LINEAR_STRIP))?);
-
-    let draft = Draft {
-        name: format!("{}.pack", node.name),
-        shapes: format!("{} heads of [{n}, {}]", a.kv_heads, a.head_dim),
-        units: Units::Fixed(a.kv_heads),
-        bind: vec![("qkv", merged.place()), ("keys", Place::Slot(keys, 0)), ("values", Place::Slot(values, 0))],
-        result: merged.tap(),
-        macs: 0,
-        most: vec![],
-    };
-    phase.steps.push(cx.step(draft, |_| attention::pack(&a, n), |_| 0)?);
-
-    let draft = Draft {
-        name: att.name.clone(),
-        shapes: format!("{} heads of [{n}, {}] x [{}, {n}]", a.heads, a.head_dim, a.head_dim),
-        units: Units::Fixed(a.heads * n.div_ceil(QUERY_BLOCK)),
-        bind: vec![
-            ("qkv", merged.place()),
-            ("keys", Place::Slot(keys, 0)),
-            ("values", Place::Slot(values, 0)),
-            ("y", mixed.place()),
-            ("scratch", Place::Scratch),
-        ],
-        result: mixed.tap(),
-        macs: (2 * a.heads * n * n * a.head_dim) as u64,
-        most: vec![],
-    };
-    let step =
-        cx.step(draft, |s| attention::attend(s, &a, Rows::Fixed(n), QUERY_BLOCK), |_| QUERY_BLOCK * pitch(a.capacity))?;
-    phase.steps.push(step);
-
-    let last = Linear { norm: None, inputs: a.heads * a.head_dim, outputs: c, init: Init::BiasResidual, ..first };
-    let draft = Draft {
-        name: node.name.clone(),
-        shapes: format!("[{n}, {}] x [{}, {c}] + residual", last.inputs, last.inputs),
-        units: rows,
-        bind: vec![("x", mixed.place()), ("residual", x.place()), ("y", y.place()), ("scratch", Place::Scratch)]
-            .into_iter()
-            .chain(w2.arguments(["w", "w_scale", "bias"]))
-            .collect(),
-        result: y.tap(),
-        macs: (n * c * last.inputs) as u64,
-        most: vec![],
-    };
-    phase.steps.push(cx.step(draft, |s| linear::linear(s, &last), |_| last.scratch(LINEAR_STRIP))?);
     Ok(y)
 }
 
@@ -504,50 +404,4 @@ fn final_conv(
     };
     phase.steps.push(cx.step(draft, |_| squeeze_excite::scale_gelu(&sizes, UNIT), |_| 0)?);
     Ok(y)
-}
-
-fn projector(
-    cx: &mut Context<'_>,
-    phase: &mut Phase,
-    node: &Node,
-    graph: &Graph,
-    x: Value,
-) -> Result<Value, LowerError> {
-    let found = body(graph);
-    let [l1, gelu, l2] = found[..] else { return Err(mismatch(node, "Linear, GELU, Linear", &found)) };
-    if gelu.op != Op::Activation(Activation::Gelu) {
-        return Err(mismatch(node, "Linear, GELU, Linear", &found));
-    }
-    let mut x = x;
-    // A step is named after the node whose value it leaves.
-    for (linear_node, name, gelu) in [(l1, &gelu.name, true), (l2, &node.name, false)] {
-        let w = pointwise(cx, linear_node, None, cx.formats.projector)?;
-        let (out, depth) = (w.outputs, w.inputs);
-        let l = Linear {
-            norm: None,
-            inputs: depth,
-            outputs: out,
-            format: w.format,
-            init: Init::Bias,
-            gelu,
-            rows: Rows::Fixed(x.rows),
-            strip: LINEAR_STRIP,
-        };
-        let y = cx.value(name, x.rows, out);
-        let draft = Draft {
-            name: name.clone(),
-            shapes: format!("[{}, {depth}] x [{depth}, {out}]{}", x.rows, if gelu { ", GELU" } else { "" }),
-            units: Units::Fixed(x.rows.div_ceil(UNIT)),
-            bind: vec![("x", x.place()), ("y", y.place()), ("scratch", Place::Scratch)]
-                .into_iter()
-                .chain(w.arguments(["w", "w_scale", "bias"]))
-                .collect(),
-            result: y.tap(),
-            macs: (x.rows * depth * out) as u64,
-            most: vec![],
-        };
-        phase.steps.push(cx.step(draft, |s| linear::linear(s, &l), |_| l.scratch(LINEAR_STRIP))?);
-        x = y;
-    }
-    Ok(x)
 }
