@@ -121,6 +121,7 @@ def main():
     print("//!")
     print(f"//! Recorded from the behavior of `tokenizers` {__version__} on every code point, so that both always agree. Its regex")
     print("//! engine and its normalizer follow different versions of Unicode; no single data file has these values.")
+    print("//! One file however long: it is data, recorded and written whole by one run, and nobody reads or edits a part of it.")
     print_list("CLASSES", "u32", [
         "Runs of code points of one class, ascending: `first << 2 | class`, where class is 0 other, 1 letter (`\\p{L}`),",
         "2 number (`\\p{N}`), 3 space (`\\s`).",
