@@ -1,8 +1,10 @@
 //! Runs a lowered program by the kernel interpreter: what the emitted code computes, without it.
 
+use kernels::library::pitch;
 use kernels::{Fault, Memory as Buffers, ParamKind, Place as At, Target, interpret, legalize};
+use models::Description;
 
-use crate::lower::{Phase, Place, Program, Step};
+use crate::lower::{Phase, Place, Program, SlotId, Step};
 use crate::memory::Memory;
 use crate::pack::PackId;
 
@@ -36,12 +38,12 @@ impl<'a> Simulation<'a> {
     }
 
     /// Byte of the arena where a slot begins.
-    fn slot(&self, slot: crate::lower::SlotId) -> usize {
+    fn slot(&self, slot: SlotId) -> usize {
         self.memory.offsets[slot.0]
     }
 
     /// Writes floats to a slot.
-    pub fn set(&mut self, slot: crate::lower::SlotId, at: usize, values: &[f32]) {
+    pub fn set(&mut self, slot: SlotId, at: usize, values: &[f32]) {
         let start = self.slot(slot) / 4 + at;
         for (to, value) in self.buffers.buffers[ARENA][start..].iter_mut().zip(values) {
             *to = value.to_bits();
@@ -49,8 +51,43 @@ impl<'a> Simulation<'a> {
     }
 
     /// Reads floats of a slot.
-    pub fn get(&self, slot: crate::lower::SlotId, at: usize, n: usize) -> Vec<f32> {
+    pub fn get(&self, slot: SlotId, at: usize, n: usize) -> Vec<f32> {
         self.buffers.read(At { buffer: ARENA, at: self.slot(slot) + 4 * at }, n)
+    }
+
+    /// Reads `n` rows of `channels` from the beginning of a slot, without the padding between them.
+    pub fn rows(&self, slot: SlotId, n: usize, channels: usize) -> Vec<f32> {
+        (0..n).flat_map(|row| self.get(slot, row * pitch(channels), channels)).collect()
+    }
+
+    /// Writes a picture `[side, side, 3]` inside its border.
+    pub fn picture(&mut self, side: usize, values: &[f32]) {
+        for (y, line) in values.chunks_exact(side * 3).enumerate() {
+            self.set(self.program.io.image, (y + 1) * (side + 2) * 3 + 3, line);
+        }
+    }
+
+    /// Writes the rows of a prompt, those of the picture that was encoded where its id is; how many there are.
+    ///
+    /// The picture is one id for each row, or one id outside the vocabulary for all.
+    pub fn prompt(&mut self, ids: &[i64], description: &Description) -> Result<usize, Fault> {
+        let (hidden, io) = (description.text.hidden, self.program.io);
+        let picture = self.rows(io.image_rows, description.vision.tokens(), hidden);
+        let mut picture = picture.chunks_exact(hidden);
+        let image_id = description.tokens.image.map_or(-200, i64::from);
+        let mut n = 0;
+        for &id in ids {
+            if id == image_id {
+                for row in picture.by_ref().take(if id < 0 { usize::MAX } else { 1 }) {
+                    self.set(io.rows, n * pitch(hidden), row);
+                    n += 1;
+                }
+            } else {
+                self.embed(id as u32, n, pitch(hidden))?;
+                n += 1;
+            }
+        }
+        Ok(n)
     }
 
     /// Writes a token's row.

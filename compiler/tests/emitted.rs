@@ -146,28 +146,9 @@ fn check(layout: &str) {
         }
         let program = &e.prepared.program;
         let mut sim = Simulation::new(program, &e.prepared.memory, level, e.prepared.targets[level].as_ref(), &packed);
-        let row = (side + 2) * 3;
-        for (y, line) in one.pixels.chunks_exact(side * 3).enumerate() {
-            let floats: Vec<f32> = line.iter().map(|&b| f32::from(b)).collect();
-            sim.set(program.io.image, (y + 1) * row + 3, &floats);
-        }
+        sim.picture(side, &one.pixels.iter().map(|&b| f32::from(b)).collect::<Vec<f32>>());
         compare(&mut sim, &program.vision, "vision", (0, 0), &one);
-        let image: Vec<f32> = sim.get(program.io.image_rows, 0, e.prepared.description.vision.tokens() * pitch);
-        let mut n = 0;
-        let mut tokens = image.chunks_exact(pitch);
-        // The image is one id for each row, or one id outside the vocabulary for all.
-        let image_id = e.prepared.description.tokens.image.map_or(-200, i64::from);
-        for &id in &one.prompt {
-            if id == image_id {
-                for rows in tokens.by_ref().take(if id < 0 { usize::MAX } else { 1 }) {
-                    sim.set(program.io.rows, n * pitch, &rows[..hidden]);
-                    n += 1;
-                }
-            } else {
-                sim.embed(id as u32, n, pitch).expect("a row");
-                n += 1;
-            }
-        }
+        let n = sim.prompt(&one.prompt, &e.prepared.description).expect("rows");
         compare(&mut sim, &program.prefill, "prefill", (0, n), &one);
         sim.embed(one.tokens[0], 0, pitch).expect("a row");
         compare(&mut sim, &program.decode, "decode", (n, 1), &one);

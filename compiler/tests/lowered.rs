@@ -43,15 +43,6 @@ fn pixels(file: &[u8], side: usize) -> Vec<f32> {
     (0..side * side * 3).map(|i| (planes[i % 3 * side * side + i / 3] * 255.0).round()).collect()
 }
 
-fn with_border(image: &[f32], side: usize) -> Vec<f32> {
-    let row = (side + 2) * 3;
-    let mut out = vec![0.0; (side + 2) * row];
-    for y in 0..side {
-        out[(y + 1) * row + 3..][..side * 3].copy_from_slice(&image[y * side * 3..][..side * 3]);
-    }
-    out
-}
-
 /// The rows of a result without the padding between them.
 fn tapped(sim: &Simulation<'_>, tap: &Tap, rows: usize) -> Vec<f32> {
     let rows = if tap.rows == 0 { rows } else { tap.rows };
@@ -107,41 +98,19 @@ fn check(folder: &Path, level: usize, threads: usize) {
     let image = pixels(&file, side);
 
     // Vision.
-    sim.set(prepared.program.io.image, 0, &with_border(&image, side));
+    sim.picture(side, &image);
     let expected = values(&prepared, &checkpoint, true, &Value::map(side, side, 3, image));
     run_and_compare(&mut sim, &prepared.program.vision, (0, 0), threads, &expected, 1e-4);
     let (tokens, hidden) = (prepared.description.vision.tokens(), prepared.description.text.hidden);
     let pitch = kernels::library::pitch(hidden);
-    let rows: Vec<f32> = (0..tokens).flat_map(|r| sim.get(prepared.program.io.image_rows, r * pitch, hidden)).collect();
+    let rows = sim.rows(prepared.program.io.image_rows, tokens, hidden);
     let error = relative(&rows, &floats(&file, "projector"));
     println!("{layout}: projector {error:.1e}");
     assert!(error < 1e-3);
 
     // Prompt: text rows by the embedding, image rows as encoded.
-    let span = ints(&file, "image_span");
-    let ids = ints(&file, "input_ids");
-    let mut sequence: Vec<Option<u32>> = Vec::new();
-    let image_id = ids[span[0] as usize];
-    for id in ids {
-        if id == image_id {
-            let n = if id < 0 { span[1] } else { 1 };
-            sequence.extend((0..n).map(|_| None));
-        } else {
-            sequence.push(Some(id as u32));
-        }
-    }
-    let mut next_row = 0;
-    for (row, id) in sequence.iter().enumerate() {
-        match id {
-            Some(id) => sim.embed(*id, row, pitch).expect("a row"),
-            None => {
-                sim.set(prepared.program.io.rows, row * pitch, &rows[next_row * hidden..][..hidden]);
-                next_row += 1;
-            }
-        }
-    }
-    let n = sequence.len();
-    let input: Vec<f32> = (0..n).flat_map(|r| sim.get(prepared.program.io.rows, r * pitch, hidden)).collect();
+    let n = sim.prompt(&ints(&file, "input_ids"), &prepared.description).expect("rows");
+    let input = sim.rows(prepared.program.io.rows, n, hidden);
     assert!(relative(&input, &floats(&file, "inputs_embeds")) < 1e-3);
     let expected = values(&prepared, &checkpoint, false, &Value::rows(hidden, input));
     run_and_compare(&mut sim, &prepared.program.prefill, (0, n), threads, &expected, 1e-4);

@@ -116,16 +116,10 @@ fn every_mixture_of_image_formats_computes_the_rows() {
         let packed = prepared.packed(&checkpoint).expect("weights");
         let mut sim = Simulation::new(program, &prepared.memory, 0, prepared.targets[0].as_ref(), &packed);
         let image: Vec<f32> = (0..side * side * 3).map(|i| (i * 7 % 256) as f32).collect();
-        let row = (side + 2) * 3;
-        let mut bordered = vec![0.0; (side + 2) * row];
-        for (y, pixels) in image.chunks_exact(side * 3).enumerate() {
-            bordered[(y + 1) * row + 3..][..side * 3].copy_from_slice(pixels);
-        }
-        sim.set(program.io.image, 0, &bordered);
+        sim.picture(side, &image);
         sim.run(&program.vision, (0, 0), 3, |_, _| {}).unwrap_or_else(|e| panic!("{e}"));
         let (tokens, hidden) = (prepared.description.vision.tokens(), prepared.description.text.hidden);
-        let pitch = kernels::library::pitch(hidden);
-        let found: Vec<f32> = (0..tokens).flat_map(|r| sim.get(program.io.image_rows, r * pitch, hidden)).collect();
+        let found = sim.rows(program.io.image_rows, tokens, hidden);
         let mut evaluator = Evaluator::new(&prepared.vision, &prepared.weights, &checkpoint);
         let expected = evaluator.watch(&Value::map(side, side, 3, image), &mut |_, _| {}).expect("the evaluator runs");
         let (snr, limit) = (snr(&found, &expected.data), limit_db(&recipe, "projector"));

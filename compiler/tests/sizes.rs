@@ -67,14 +67,12 @@ impl Model {
 
         let side = self.description.vision.side;
         let image: Vec<f32> = (0..side * side * 3).map(|i| (i * 31 % 256) as f32).collect();
-        for (y, line) in image.chunks_exact(side * 3).enumerate() {
-            sim.set(io.image, (y + 1) * (side + 2) * 3 + 3, line);
-        }
+        sim.picture(side, &image);
         sim.run(&program.vision, (0, 0), 2, |_, _| {}).unwrap_or_else(|e| panic!("{e}"));
         let Text { hidden, vocab, .. } = self.description.text;
         let ld = pitch(hidden);
         let tokens = self.description.vision.tokens();
-        let rows: Vec<f32> = (0..tokens).flat_map(|r| sim.get(io.image_rows, r * ld, hidden)).collect();
+        let rows = sim.rows(io.image_rows, tokens, hidden);
         let input = Value::map(side, side, 3, image);
         let expected = Evaluator::new(&self.vision, &self.weights, &self.noise).run(&input).expect("rows");
         same("image rows", &rows, &expected.data);

@@ -105,29 +105,11 @@ impl Built {
         let program = &prepared.program;
         let mut sim = Simulation::new(program, &prepared.memory, level, prepared.targets[level].as_ref(), &packed);
         let (side, hidden) = (prepared.description.vision.side, prepared.description.text.hidden);
-        let (pitch, row) = (kernels::library::pitch(hidden), (side + 2) * 3);
-        for (y, line) in pixels.chunks_exact(side * 3).enumerate() {
-            let floats: Vec<f32> = line.iter().map(|&b| f32::from(b)).collect();
-            sim.set(program.io.image, (y + 1) * row + 3, &floats);
-        }
+        let pitch = kernels::library::pitch(hidden);
+        sim.picture(side, &pixels.into_iter().map(f32::from).collect::<Vec<f32>>());
         let mut lines = String::new();
         run(&mut sim, ("vision", &program.vision), (0, 0), &mut lines);
-        let image = sim.get(program.io.image_rows, 0, prepared.description.vision.tokens() * pitch);
-        let mut image = image.chunks_exact(pitch);
-        // The image is one id for each row, or one id outside the vocabulary for all.
-        let image_id = prepared.description.tokens.image.map_or(-200, i64::from);
-        let mut n = 0;
-        for &id in &like.prompt {
-            if id == image_id {
-                for rows in image.by_ref().take(if id < 0 { usize::MAX } else { 1 }) {
-                    sim.set(program.io.rows, n * pitch, &rows[..hidden]);
-                    n += 1;
-                }
-            } else {
-                sim.embed(id as u32, n, pitch).expect("a row");
-                n += 1;
-            }
-        }
+        let n = sim.prompt(&like.prompt, &prepared.description).expect("rows");
         assert!(n <= program.chunk, "{n} positions take more than one call");
         run(&mut sim, ("prefill", &program.prefill), (0, n), &mut lines);
         // The last token needs no step.
