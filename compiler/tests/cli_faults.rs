@@ -213,7 +213,7 @@ fn limits_on_the_size_of_files() {
     // Blocks of 512 bytes: in a small text, in a large one, in the weights.
     for blocks in [1, 16, 200, 5000] {
         let script = format!("ulimit -f {blocks}; exec \"$@\"");
-        let mut limited = in_shell(&script, compile(&nano("hf")).arg("-o").arg(&out));
+        let mut limited = in_shell(&script, compile(&nano("hf")).args(["--quant", "f32"]).arg("-o").arg(&out));
         fail(&mut limited, 4, &["out", "File too large", "bytes in all: raise the limit"]);
         assert_eq!(names(dir.path()), [""; 0], "{blocks}");
     }

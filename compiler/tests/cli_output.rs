@@ -196,7 +196,8 @@ fn a_full_disk() {
     let dir = folder();
     let out = dir.path().join("out");
     // The shell's limit on the size of files, in blocks of 512 bytes.
-    let mut limited = in_shell("ulimit -f 2000; exec \"$@\"", compile(&nano("hf")).arg("-o").arg(&out));
+    let floats = ["--quant", "f32"];
+    let mut limited = in_shell("ulimit -f 2000; exec \"$@\"", compile(&nano("hf")).args(floats).arg("-o").arg(&out));
     fail(&mut limited, 4, &["out", "weights.tvlm"]);
     assert_eq!(names(dir.path()), [""; 0]);
 
@@ -207,7 +208,7 @@ fn a_full_disk() {
     if !mounted.is_ok_and(|output| output.status.success()) {
         return skipped("full disk", "a small file system cannot be mounted here");
     }
-    let done = finish(compile(&nano("hf")).arg("-o").arg(disk.join("out")));
+    let done = finish(compile(&nano("hf")).args(floats).arg("-o").arg(disk.join("out")));
     let left = names(&disk);
     let _ = std::process::Command::new("umount").arg(&disk).output();
     assert_eq!(done.code, 4, "{}", done.stderr);

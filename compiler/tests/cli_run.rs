@@ -48,7 +48,7 @@ fn both_layouts_make_the_reference_s_tokens() {
         let tokens = reference(layout, "tokens");
         let ask = |threads: &str| {
             let mut command = run(&nano(layout));
-            command.args(["--prompt", PROMPT, "--ignore-eos", "--json", "--threads", threads]);
+            command.args(["--quant", "f32", "--prompt", PROMPT, "--ignore-eos", "--json", "--threads", threads]);
             command.arg("--image").arg(picture()).arg("--max-new-tokens").arg(tokens.len().to_string());
             json(&mut command)
         };
@@ -79,12 +79,11 @@ fn text_streams_and_the_first_run_says_that_it_compiles() {
 fn compiled_folders_run_and_verify() {
     let dir = TempDir::new().expect("a folder");
     let out = dir.path().join("out");
-    succeed(compile(&nano("hf")).arg("-o").arg(&out));
-    let text = succeed(run(&out).args(["--prompt", PROMPT, "--max-new-tokens", "4", "--image"]).arg(picture()));
-    assert_eq!(
-        text,
-        succeed(run(&nano("hf")).args(["--prompt", PROMPT, "--max-new-tokens", "4", "--image"]).arg(picture()))
-    );
+    succeed(compile(&nano("hf")).args(["--quant", "f32"]).arg("-o").arg(&out));
+    let ask = |command: &mut std::process::Command| {
+        succeed(command.args(["--prompt", PROMPT, "--max-new-tokens", "4", "--image"]).arg(picture()))
+    };
+    assert_eq!(ask(&mut run(&out)), ask(run(&nano("hf")).args(["--quant", "f32"])));
     assert!(!out.join("target").exists(), "the folder is the user's");
     fail(tvlmc().arg("verify").arg(&out), 2, &["--checkpoint"]);
     fail(tvlmc().arg("verify").arg(&out).arg("--checkpoint").arg(nano("llava")), 3, &["another checkpoint"]);
@@ -103,7 +102,7 @@ fn compiled_folders_run_and_verify() {
     assert!(succeed(tvlmc().arg("inspect").arg(&out)).contains("hf for x86_64"));
     // Weights of another model are refused before anything is computed.
     let other = dir.path().join("other");
-    succeed(compile(&nano("llava")).arg("-o").arg(&other));
+    succeed(compile(&nano("llava")).args(["--quant", "f32"]).arg("-o").arg(&other));
     std::fs::copy(other.join("weights.tvlm"), out.join("weights.tvlm")).expect("copied");
     fail(run(&out).args(["--prompt", "x"]), 3, &["weights.tvlm"]);
 }
@@ -111,7 +110,7 @@ fn compiled_folders_run_and_verify() {
 #[test]
 fn every_op_agrees_with_the_evaluator() {
     for layout in ["hf", "llava"] {
-        let report = json(tvlmc().arg("verify").arg(nano(layout)).arg("--json"));
+        let report = json(tvlmc().arg("verify").arg(nano(layout)).args(["--quant", "f32", "--json"]));
         assert_eq!(report["ok"], true, "{report}");
         let ops = report["ops"].as_array().expect("a list");
         assert!(ops.len() > 40, "{} ops", ops.len());
@@ -219,7 +218,7 @@ fn questions() {
 
 #[test]
 fn the_demo_gives_all_reference_answers() {
-    let text = succeed(tvlmc().arg("demo"));
+    let text = succeed(tvlmc().args(["demo", "--quant", "f32"]));
     assert!(text.ends_with("300 of 300 answers equal to the reference\n"), "{text}");
     let few = succeed(tvlmc().args(["demo", "--questions", "3"]));
     assert_eq!(few.lines().count(), 4);

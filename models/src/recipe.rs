@@ -88,7 +88,7 @@ const NAME_BYTES: usize = 64;
 
 impl Recipe {
     /// The name of the recipe that is taken when none is asked for.
-    pub const DEFAULT: &'static str = "f32";
+    pub const DEFAULT: &'static str = "int4";
 
     /// Names of the built-in recipes, that of the smallest model first.
     pub fn list() -> impl Iterator<Item = &'static str> {

@@ -17,7 +17,8 @@ pub fn run() -> Result<bool, String> {
 pub fn stages(report: &mut Report) {
     report.stage("format", format);
     report.stage("lints", || lints(&[]));
-    report.stage("demo", demo::equality);
+    report.stage("demo in f32", || demo::answers("f32"));
+    report.stage("demo in int4", || demo::answers("int4"));
     let mut skipped = Vec::new();
     report.stage("tests", || cargo_test(&["--workspace", "--no-fail-fast"], &[], &mut skipped));
     for reason in skipped {

@@ -74,7 +74,7 @@ fn recorded(path: &Path) -> Recorded {
 fn ask(checkpoint: &Path, image: Option<&Path>, expected: &Recorded) -> Value {
     let mut command = Command::new(env!("CARGO"));
     command.args(["run", "--quiet", "--release", "--package", "tvlmc", "--", "run"]).arg(checkpoint);
-    command.args(["--json", "--ignore-eos", "--prompt", &expected.prompt]);
+    command.args(["--quant", "f32", "--json", "--ignore-eos", "--prompt", &expected.prompt]);
     command.arg("--max-new-tokens").arg(expected.tokens.len().to_string());
     if let Some(image) = image {
         command.arg("--image").arg(image);
