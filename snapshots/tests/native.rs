@@ -9,7 +9,7 @@ use std::rc::Rc;
 use kernels::library::columns::{Columns, columns, gated, quantize_rows};
 use kernels::library::conv::{Map, conv_ffn};
 use kernels::library::gemm::Init;
-use kernels::library::linear::{Linear, Norm, Rows, gated_vector, linear, vector};
+use kernels::library::linear::{Linear, Norm, Rows, gated_vectors, linear, vector};
 use kernels::library::matrix::Format;
 use kernels::library::two_layer::{Activation, TwoLayer};
 use kernels::library::{Schedule, depthwise, head};
@@ -37,7 +37,7 @@ fn cases(s: &Schedule) -> Vec<Case> {
         let c = Columns { inputs, outputs, format, init: Init::Residual, rows };
         case(columns(s, &c), &[5, 0, 2]);
         case(gated(s, &Columns { outputs: 144, init: Init::Zero, ..c }), &[5, 0, 2]);
-        case(gated_vector(s, Norm::Rms { eps: 1e-6, gain: false }, format, inputs, 80), &[0, 5]);
+        case(gated_vectors(s, Norm::Rms { eps: 1e-6, gain: false }, format, (inputs, 80), 1), &[0, 5]);
         case(head::embed(format, inputs, 64), &[37]);
         let to = format.rows(inputs).expect("a quantized format");
         case(quantize_rows(None, &to, rows, 3), &[5, 0, 1]);

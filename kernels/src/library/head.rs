@@ -7,9 +7,9 @@ use crate::build::Builder;
 use crate::int::Int;
 use crate::ir::{BinaryOp, CompareOp, Kernel, Op, ReduceOp, Reg, UnaryOp};
 use crate::library::integer::{BLOCK_WORDS, signed_nibble};
-use crate::library::lines;
 use crate::library::matrix::{Format, Matrix};
 use crate::library::quantize::{BLOCK, GROUP};
+use crate::library::{lines, pitch};
 
 /// One token's row out of a head's panels. Parameters: table, [table_scale], y, id.
 pub fn embed(format: Format, channels: usize, vocab: usize) -> Rc<Kernel> {
@@ -83,46 +83,43 @@ fn nibble(k: &mut Builder, word: Reg, group: Reg) -> Reg {
     found
 }
 
-/// The index of the largest of `vocab` logits, the first one among equals. Parameters: logits,
-/// token, first, last (one unit).
+/// The index of the largest of `vocab` logits, the first one among equals, of each of the rows `first..last`.
+/// Parameters: logits, token, first, last.
 pub fn argmax(vocab: usize) -> Rc<Kernel> {
+    let ld = pitch(vocab);
     let mut k = Builder::new(
         format!("argmax_f32_{vocab}"),
         &[
-            "The index of the largest logit, the first among equals.",
+            "The index of the largest logit, the first among equals; rows `first..last`.",
             "",
-            &format!("`logits` is `[{vocab}]`, `token` is one index."),
+            &format!("`logits` is `[rows, {vocab}]` with rows {ld} floats apart, `token` an index for each."),
         ],
     );
     let (logits, token) = (k.read("logits"), k.write_u32("token"));
     let (first, last) = (k.size("first"), k.size("last"));
-    k.if_less(
-        first,
-        last,
-        |k| {
-            let lowest = k.splat("lowest", f32::NEG_INFINITY);
-            let best = k.bind_mut("best", Op::Copy(lowest));
-            let best_at = k.bind_mut("best_at", Op::SplatBits(0));
-            let lane = k.bind("lane", Op::Iota(0));
-            let count = k.bind("count", Op::SplatInt(Int::from(vocab)));
-            k.each("j", 0usize, lines(vocab), |k, j| {
-                let base = k.bind("base", Op::SplatInt(j.clone() * LANES));
-                let index = k.binary("index", BinaryOp::AddInt, lane, base);
-                let v = k.load("v", logits, j * LANES);
-                let valid = k.compare("valid", CompareOp::LessInt, index, count);
-                let v = k.select("v", valid, v, lowest);
-                let better = k.compare("better", CompareOp::Less, best, v);
-                k.set(best, Op::Select(better, v, best));
-                k.set(best_at, Op::Select(better, index, best_at));
-            });
-            let top = k.reduce("top", ReduceOp::Max, best);
-            let none = k.bind("none", Op::SplatBits(i32::MAX));
-            let is_top = k.compare("is_top", CompareOp::Equal, best, top);
-            let candidate = k.select("candidate", is_top, best_at, none);
-            let winner = k.reduce("winner", ReduceOp::MinInt, candidate);
-            k.store_one(token, 0usize, winner);
-        },
-        |_| {},
-    );
+    k.each("row", first, last, |k, row| {
+        let lowest = k.splat("lowest", f32::NEG_INFINITY);
+        let best = k.bind_mut("best", Op::Copy(lowest));
+        let best_at = k.bind_mut("best_at", Op::SplatBits(0));
+        let lane = k.bind("lane", Op::Iota(0));
+        let count = k.bind("count", Op::SplatInt(Int::from(vocab)));
+        let from = k.int("from", row.clone() * ld);
+        k.each("j", 0usize, lines(vocab), |k, j| {
+            let base = k.bind("base", Op::SplatInt(j.clone() * LANES));
+            let index = k.binary("index", BinaryOp::AddInt, lane, base);
+            let v = k.load("v", logits, from + j * LANES);
+            let valid = k.compare("valid", CompareOp::LessInt, index, count);
+            let v = k.select("v", valid, v, lowest);
+            let better = k.compare("better", CompareOp::Less, best, v);
+            k.set(best, Op::Select(better, v, best));
+            k.set(best_at, Op::Select(better, index, best_at));
+        });
+        let top = k.reduce("top", ReduceOp::Max, best);
+        let none = k.bind("none", Op::SplatBits(i32::MAX));
+        let is_top = k.compare("is_top", CompareOp::Equal, best, top);
+        let candidate = k.select("candidate", is_top, best_at, none);
+        let winner = k.reduce("winner", ReduceOp::MinInt, candidate);
+        k.store_one(token, row, winner);
+    });
     k.finish()
 }

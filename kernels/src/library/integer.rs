@@ -232,12 +232,14 @@ pub(super) fn signed_nibble(k: &mut Builder, name: &str, word: Reg, i: u32) -> R
     k.bind(name, Op::ShiftRightSigned(high, 28))
 }
 
-/// One row and `width` lines of 4-bit weights: a group's sum is multiplied by its factor.
-fn vector_tile(width: usize, init: Init) -> Rc<Kernel> {
+/// A few rows and `width` lines of 4-bit weights: a group's sum is multiplied by its factor. Parameters as of
+/// [`tile`].
+fn nibble_tile(rows: usize, width: usize, init: Init) -> Rc<Kernel> {
+    let height = if rows > 1 { format!("{rows}x") } else { String::new() };
     let mut k = Builder::new(
-        format!("gemv{}_u4s8_{width}", init.name()),
+        format!("gemv{}_u4s8_{height}{width}", init.name()),
         &[
-            &format!("{} output channels of a product of one quantized row and 4-bit weights.", width * LANES),
+            &format!("{} output channels of a product of {rows} quantized rows and 4-bit weights.", width * LANES),
             "",
             "A weight is its channel's scale times its group's factor times a nibble less 8. A block of",
             "depth is a line of factors, eight nibbles a lane, and 16 lines of nibbles: low ones for four",
@@ -247,69 +249,91 @@ fn vector_tile(width: usize, init: Init) -> Rc<Kernel> {
     );
     let p = Params::declare(&mut k, init);
     let blocks = k.size("blocks");
-    let line = if width > 1 { k.size("line") } else { Int::from(0usize) };
+    let one = || Int::from(0usize);
+    let line = if width > 1 { k.size("line") } else { one() };
+    let lda = if rows > 1 { k.size("lda") } else { one() };
+    let ldc = if rows > 1 { k.size("ldc") } else { one() };
+    let ldr = if rows > 1 && init.has_residual() { k.size("ldr") } else { one() };
+    // A single row needs no number.
+    let of_row = |name: &str, i: usize| if rows > 1 { format!("{name}_{i}") } else { name.to_string() };
     let mask = k.bind("mask", Op::SplatBits(0x0f0f_0f0f));
-    let f: Vec<Reg> = (0..width).map(|j| k.bind_mut(&format!("f_{j}"), Op::Splat(0.0))).collect();
+    let f: Vec<Vec<Reg>> = (0..rows)
+        .map(|i| (0..width).map(|j| k.bind_mut(&format!("{}_{j}", of_row("f", i)), Op::Splat(0.0))).collect())
+        .collect();
     let groups = BLOCK / GROUP;
     k.each("b", 0usize, blocks, |k, b| {
         let words = k.int("words", b.clone() * BLOCK_WORDS);
         let mut factors = Vec::new();
-        let mut totals = Vec::new();
+        let mut totals: Vec<Vec<Reg>> = vec![Vec::new(); rows];
         for j in 0..width {
             let all = k.load(&format!("g_{j}"), p.w, line.clone() * j + words.clone());
             factors.push(k.bind_mut(&format!("factors_{j}"), Op::Copy(all)));
-            totals.push(k.bind_mut(&format!("total_{j}"), Op::SplatBits(0)));
+            for (i, totals) in totals.iter_mut().enumerate() {
+                totals.push(k.bind_mut(&format!("{}_{j}", of_row("total", i)), Op::SplatBits(0)));
+            }
         }
         k.each("g", 0usize, groups, |k, g| {
-            let sum = k.broadcast("sum", p.sums, b.clone() * groups + g.clone());
+            let at = k.int("at", words.clone() + g.clone() * (2 * LANES) + LANES);
             let quad = k.int("quad", b.clone() * (BLOCK / 4) + g.clone() * 4usize);
-            let a: Vec<Reg> = (0..4usize).map(|i| k.broadcast(&format!("a_{i}"), p.a, quad.clone() + i)).collect();
-            let at = k.int("at", words.clone() + g * (2 * LANES) + LANES);
+            let row = |k: &mut Builder, i: usize| -> (Reg, Vec<Reg>) {
+                let from = |at: Int| lda.clone() * i + at;
+                let sum = k.broadcast(&of_row("sum", i), p.sums, from(b.clone() * groups + g.clone()));
+                let a = |n: usize| (of_row(&format!("a_{n}"), i), from(quad.clone() + n));
+                (sum, (0..4usize).map(|n| a(n)).map(|(name, at)| k.broadcast(&name, p.a, at)).collect())
+            };
+            let first = (rows == 1).then(|| row(k, 0));
             for j in 0..width {
-                let mut acc = sum;
-                for half in 0..2 {
-                    let n = k.load("n", p.w, line.clone() * j + at.clone() + half * LANES);
-                    let [low, high] = nibbles(k, n, mask);
-                    acc = k.bind("acc", Op::Dot(low, a[2 * half], acc));
-                    acc = k.bind("acc", Op::Dot(high, a[2 * half + 1], acc));
-                }
+                let [low, high] = [0, LANES].map(|half| {
+                    let n = k.load("n", p.w, line.clone() * j + at.clone() + half);
+                    nibbles(k, n, mask)
+                });
+                let quads = [low[0], low[1], high[0], high[1]];
                 let factor = signed_nibble(k, "factor", factors[j], 0);
-                let share = k.binary("share", BinaryOp::MulInt, acc, factor);
-                k.set(totals[j], Op::Binary(BinaryOp::AddInt, totals[j], share));
+                for (i, totals) in totals.iter().enumerate() {
+                    let (sum, a) = first.clone().unwrap_or_else(|| row(k, i));
+                    let acc = quads.iter().zip(&a).fold(sum, |acc, (n, a)| k.bind("acc", Op::Dot(*n, *a, acc)));
+                    let share = k.binary("share", BinaryOp::MulInt, acc, factor);
+                    k.set(totals[j], Op::Binary(BinaryOp::AddInt, totals[j], share));
+                }
                 k.set(factors[j], Op::ShiftRight(factors[j], 4));
             }
         });
-        let scale = k.broadcast("s", p.scales, b);
-        for j in 0..width {
-            scaled(k, f[j], totals[j], scale);
+        for (i, (f, totals)) in f.iter().zip(&totals).enumerate() {
+            let scale = k.broadcast(&of_row("s", i), p.scales, lda.clone() * i + b.clone());
+            for (&f, &total) in f.iter().zip(totals) {
+                scaled(k, f, total, scale);
+            }
         }
     });
-    for (j, &f) in f.iter().enumerate() {
-        p.finish(&mut k, (0, j), f, &Int::from(0usize), &Int::from(0usize));
+    for (i, f) in f.iter().enumerate() {
+        for (j, &f) in f.iter().enumerate() {
+            p.finish(&mut k, (i, j), f, &ldr, &ldc);
+        }
     }
     k.finish()
 }
 
-/// Emits `c = init + q w` for one row and the lines `first..last`.
-pub fn vector(
+/// Emits `c = init + q w` for `n` rows, a few, and the lines `first..last`: weights are read once.
+pub fn vectors(
     k: &mut Builder,
     s: &Schedule,
-    q: &Quantized,
+    (q, n): (&Quantized, usize),
     (w, init): (&Weights, Init),
     (first, last): (Int, Int),
-    c: &(Ptr, Int),
+    (c, ldc): (&(Ptr, Int), usize),
 ) {
     let none = Int::from(0usize);
     if !q.rows.groups {
         let line = q.rows.physical() / 4 * LANES;
         return in_powers(k, "j", s.byte_lines, first, &last, |k, width, j| {
-            let kernel = tile(1, width, &q.rows, init);
-            call(k, (&kernel, true), q, (w, init), (none.clone(), j), line, (c, 0), (1, width));
+            let kernel = tile(n, width, &q.rows, init);
+            call(k, (&kernel, true), q, (w, init), (none.clone(), j), line, (c, ldc), (n, width));
         });
     }
     let line = q.rows.blocks() * BLOCK_WORDS;
     in_powers(k, "j", s.nibble_lines, first, &last, |k, width, j| {
-        call(k, (&vector_tile(width, init), false), q, (w, init), (none.clone(), j), line, (c, 0), (1, width));
+        let kernel = nibble_tile(n, width, init);
+        call(k, (&kernel, false), q, (w, init), (none.clone(), j), line, (c, ldc), (n, width));
     });
 }
 

@@ -233,14 +233,24 @@ pub(super) fn normalize(
 /// itself and makes its lines. Parameters as [`linear`]; `row` selects the row of `x` and of the
 /// residual when `any_row`. Scratch: [`Linear::scratch`] of one row.
 pub fn vector(s: &Schedule, l: &Linear, any_row: bool) -> Rc<Kernel> {
+    by_lines(s, l, any_row, 1)
+}
+
+/// As [`vector`] for `n` rows, a few, each with the bits it has alone: the weights are read once for all of them.
+/// Scratch: [`Linear::scratch`] of `n` rows.
+pub fn vectors(s: &Schedule, l: &Linear, n: usize) -> Rc<Kernel> {
+    by_lines(s, l, false, n)
+}
+
+fn by_lines(s: &Schedule, l: &Linear, any_row: bool, n: usize) -> Rc<Kernel> {
     let ldx = pitch(l.inputs);
     let before = l.norm.map_or("", Norm::name);
     let start = l.init.name();
     let row_name = if any_row { "_row" } else { "" };
     let mut k = Builder::new(
-        format!("{before}gemv{start}{row_name}_{}_{}x{}", l.format.name(), l.inputs, l.outputs),
+        format!("{before}gemv{start}{row_name}{}_{}_{}x{}", few(n), l.format.name(), l.inputs, l.outputs),
         &[
-            &format!("One row of {} channels to {}; output lines `first..last`.", l.inputs, l.outputs),
+            &format!("{} of {} channels to {}; output lines `first..last`.", in_words(n), l.inputs, l.outputs),
             "",
             &format!("`x` has rows {ldx} floats apart, {}.", panels("w", l)),
         ],
@@ -248,18 +258,33 @@ pub fn vector(s: &Schedule, l: &Linear, any_row: bool) -> Rc<Kernel> {
     let p = l.declare(&mut k);
     let row = if any_row { k.size("row") } else { Int::from(0usize) };
     let (first, last) = (k.size("first"), k.size("last"));
-    let left = l.left(&mut k, &p, (p.x, row.clone() * ldx), &Int::from(1usize), 1);
+    let left = l.left(&mut k, &p, (p.x, row.clone() * ldx), &Int::from(n), n);
     let rest = Rest {
         residual: p.residual.map(|r| (r, row * pitch(l.outputs))),
         ..p.rest(Int::from(0usize), pitch(l.outputs))
     };
-    p.w.vector(&mut k, s, &left, l.init, (first, last), rest);
+    p.w.vectors(&mut k, s, (&left, n), l.init, (first, last), rest);
     k.finish()
 }
 
-/// One row's gate and up lines and their SwiGLU: hidden lines `first..last`. Parameters: x, w,
-/// [w_scale], y, scratch, first, last. Scratch: [`gated_vector_scratch`] floats.
-pub fn gated_vector(s: &Schedule, norm: Norm, format: Format, channels: usize, hidden: usize) -> Rc<Kernel> {
+/// The part of a kernel's name that tells a few rows from one.
+fn few(n: usize) -> String {
+    if n > 1 { format!("_{n}") } else { String::new() }
+}
+
+fn in_words(n: usize) -> String {
+    if n > 1 { format!("{n} rows") } else { "One row".to_string() }
+}
+
+/// Gate and up lines of `n` rows, one or a few, and their SwiGLU: hidden lines `first..last`. Parameters: x, w,
+/// [w_scale], y, scratch, first, last. Scratch: [`gated_vectors_scratch`] floats.
+pub fn gated_vectors(
+    s: &Schedule,
+    norm: Norm,
+    format: Format,
+    (channels, hidden): (usize, usize),
+    n: usize,
+) -> Rc<Kernel> {
     let wide = 2 * lines(hidden) * LANES;
     let l = Linear {
         norm: Some(norm),
@@ -268,30 +293,30 @@ pub fn gated_vector(s: &Schedule, norm: Norm, format: Format, channels: usize, h
         format,
         init: Init::Zero,
         gelu: false,
-        rows: Rows::Fixed(1),
-        strip: 1,
+        rows: Rows::Fixed(n),
+        strip: n,
     };
     let mut k = Builder::new(
-        format!("gemv_swiglu_{}_{channels}x{hidden}", format.name()),
+        format!("gemv_swiglu{}_{}_{channels}x{hidden}", few(n), format.name()),
         &[
-            "`y = swiglu(norm(x) w)` for one row; hidden lines `first..last`.",
+            &format!("`y = swiglu(norm(x) w)`. {}; hidden lines `first..last`.", in_words(n)),
             "",
             &format!("{}, lines of gate and up in turn.", panels("w", &l)),
         ],
     );
     let p = l.declare(&mut k);
     let (first, last) = (k.size("first"), k.size("last"));
-    let left = l.left(&mut k, &p, (p.x, Int::from(0usize)), &Int::from(1usize), 1);
+    let left = l.left(&mut k, &p, (p.x, Int::from(0usize)), &Int::from(n), n);
     let scratch = p.scratch.expect("a layer with a norm has scratch");
-    let between = (scratch, Int::from(l.scratch(1)));
+    let between = (scratch, Int::from(l.scratch(n)));
     let rest = Rest { c: between.clone(), residual: None, ..p.rest(Int::from(0usize), pitch(wide)) };
-    p.w.vector(&mut k, s, &left, Init::Zero, (first.clone() * 2usize, last.clone() * 2usize), rest);
-    let args = vec![between.into(), p.y.into(), Int::from(1usize).into(), first.into(), last.into()];
+    p.w.vectors(&mut k, s, (&left, n), Init::Zero, (first.clone() * 2usize, last.clone() * 2usize), rest);
+    let args = vec![between.into(), p.y.into(), Int::from(n).into(), first.into(), last.into()];
     k.call(&elementwise::swiglu(lines(hidden) * LANES), args);
     k.finish()
 }
 
-/// Floats of scratch of [`gated_vector`].
-pub fn gated_vector_scratch(format: Format, channels: usize, hidden: usize) -> usize {
-    pitch(channels) + format.scratch(channels, 1) + pitch(2 * lines(hidden) * LANES)
+/// Floats of scratch of [`gated_vectors`].
+pub fn gated_vectors_scratch(format: Format, (channels, hidden): (usize, usize), n: usize) -> usize {
+    n * (pitch(channels) + pitch(2 * lines(hidden) * LANES)) + format.scratch(channels, n)
 }

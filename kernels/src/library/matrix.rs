@@ -6,7 +6,7 @@ use crate::int::Int;
 use crate::ir::Ptr;
 use crate::library::gemm::{self, Init, Operands, Shape};
 use crate::library::quantize::{QuantRows, Quantized, Source};
-use crate::library::{Schedule, elementwise, integer};
+use crate::library::{Schedule, elementwise, integer, pitch};
 
 /// How a matrix is stored, and with it what its products are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -169,26 +169,34 @@ impl Matrix {
         }
     }
 
-    /// Emits `c = init + left w` for one row and the lines `first..last`.
-    pub fn vector(
+    /// Emits `c = init + left w` for `n` rows, a few, and the lines `first..last`. Every row has the bits it has alone.
+    pub fn vectors(
         &self,
         k: &mut Builder,
         s: &Schedule,
-        left: &Left,
+        (left, n): (&Left, usize),
         init: Init,
         (first, last): (Int, Int),
         rest: Rest,
     ) {
         match left {
             Left::Floats(a) => {
-                let shape = Shape::dense(self.inputs, 0);
-                let b = (self.w, Int::from(0usize));
-                let operands = Operands { a: a.clone(), b, bias: rest.bias, residual: rest.residual, c: rest.c };
-                gemm::vector(k, s, &shape, init, (first, last), &operands);
+                for i in 0..n {
+                    let row = |x: &(Ptr, Int), pitch: usize| (x.0, x.1.clone() + i * pitch);
+                    let operands = Operands {
+                        a: row(a, pitch(self.inputs)),
+                        b: (self.w, Int::from(0usize)),
+                        bias: rest.bias.clone(),
+                        residual: rest.residual.as_ref().map(|r| row(r, rest.ldc)),
+                        c: row(&rest.c, rest.ldc),
+                    };
+                    let lines = (first.clone(), last.clone());
+                    gemm::vector(k, s, &Shape::dense(self.inputs, 0), init, lines, &operands);
+                }
             }
             Left::Quantized(q) => {
-                let (weights, c, _) = self.weights(rest);
-                integer::vector(k, s, q, (&weights, init), (first, last), &c);
+                let (weights, c, ldc) = self.weights(rest);
+                integer::vectors(k, s, (q, n), (&weights, init), (first, last), (&c, ldc));
             }
         }
     }

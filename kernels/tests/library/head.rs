@@ -1,7 +1,7 @@
 //! Token rows in, the most likely token out.
 
 use kernels::library::head::{argmax, embed};
-use kernels::library::lines;
+use kernels::library::{lines, pitch};
 use kernels::library::matrix::Format;
 
 use crate::case::{Buffer, Case, Want, check};
@@ -59,6 +59,28 @@ fn largest_of_noise() {
             let logits: Vec<f32> = noise(vocab as u64, vocab).iter().map(|v| v - 2.0).collect();
             check_argmax(&logits, behind);
         }
+    }
+}
+
+#[test]
+fn largest_of_each_row() {
+    for (vocab, n) in [(17, 3), (1024, 2), (33, 5)] {
+        let logits = noise(7, vocab * n);
+        let mut x = Vec::new();
+        for row in logits.chunks(vocab) {
+            x.extend(row.iter().map(|v| v.to_bits()));
+            // What lies between the rows does not count.
+            x.resize(x.len() + pitch(vocab) - vocab, f32::INFINITY.to_bits());
+        }
+        let want = logits.chunks(vocab).map(|row| Want::Bits(naive(row) as u32)).collect();
+        check(&Case {
+            name: format!("argmax of {n} rows of {vocab} logits"),
+            kernel: &|_| argmax(vocab),
+            buffers: vec![("logits", Buffer::Read(x)), ("token", Buffer::Write(want))],
+            sizes: vec![],
+            units: Some(n),
+            tolerance: 0.0,
+        });
     }
 }
 

@@ -5,7 +5,7 @@ use kernels::library::columns::{Columns, columns, gated};
 use kernels::library::gemm::Init;
 use kernels::library::head::embed;
 use kernels::library::integer::{BLOCK_WORDS, expand};
-use kernels::library::linear::{Linear, Norm, Rows, UNIT, gated_vector, gated_vector_scratch, linear, vector};
+use kernels::library::linear::{Linear, Norm, Rows, UNIT, gated_vectors, gated_vectors_scratch, linear, vector, vectors};
 use kernels::library::matrix::Format;
 use kernels::library::{elementwise, lines, norm, pitch};
 
@@ -228,6 +228,37 @@ fn vectors_of_every_depth_and_width() {
     }
 }
 
+fn check_vectors(l: Linear, d: &Data) {
+    let n = l.rows.most();
+    check_exact(&Case {
+        name: format!("{l:?} as {n} vectors"),
+        kernel: &|s| vectors(s, &l, n),
+        buffers: buffers(&l, d, naive(&l, d), l.scratch(n)),
+        sizes: vec![],
+        units: Some(lines(l.outputs)),
+        tolerance: 0.0,
+    });
+}
+
+#[test]
+fn a_few_rows_have_the_bits_of_one() {
+    let mut turn = 0;
+    for format in [BYTES[0], BYTES[1], BYTES[2], Format::Nibbles] {
+        for inputs in INPUTS {
+            for outputs in [1, 16, 33, 80] {
+                turn += 1;
+                let n = [2, 3, 4, 5][turn % 4];
+                let norm = (turn % 3 == 0).then_some(Norm::Rms { eps: 1e-6, gain: turn % 2 == 0 });
+                let l = Linear { norm, ..plain(format, n, inputs, outputs, INITS[turn / 4 % 4]) };
+                check_vectors(l, &data(format, n, inputs, outputs));
+                for d in corners(format, n, inputs, outputs).iter().filter(|_| turn % 9 == 0) {
+                    check_vectors(Linear { norm: None, ..l }, d);
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn columns_of_every_depth_and_width() {
     let mut turn = 0;
@@ -307,22 +338,21 @@ fn gated_columns() {
 }
 
 #[test]
-fn gated_vectors() {
+fn gated_rows_of_a_few() {
     let norm = Norm::Rms { eps: 1e-6, gain: false };
     for format in [BYTES[0], BYTES[1], Format::Nibbles] {
-        for (channels, hidden) in [(16, 16), (48, 80), (144, 272), (256, 512)] {
-            let d = data(format, 1, channels, 2 * lines(hidden) * LANES);
+        for (channels, hidden, n) in [(16, 16, 1), (48, 80, 3), (144, 272, 1), (144, 272, 4), (256, 512, 1)] {
+            let d = data(format, n, channels, 2 * lines(hidden) * LANES);
             let y = d.w.product(&left(Some(norm), format, &d.x, channels), Init::Zero, &[], &[]);
-            let want = swiglu(&y, hidden).concat().iter().map(|v| Want::Bits(v.to_bits())).collect();
             check_exact(&Case {
-                name: format!("gated vector of {channels} to {hidden} as {format:?}"),
-                kernel: &|s| gated_vector(s, norm, format, channels, hidden),
+                name: format!("gated vectors, {n} of {channels} to {hidden} as {format:?}"),
+                kernel: &|s| gated_vectors(s, norm, format, (channels, hidden), n),
                 buffers: vec![
                     ("x", Buffer::Read(data::rows(&d.x, channels))),
                     ("w", Buffer::Read(d.w.words(FILL))),
                     ("w_scale", Buffer::Read(data::vector(&d.w.scale))),
-                    ("y", Buffer::Write(want)),
-                    ("scratch", scratch(gated_vector_scratch(format, channels, hidden))),
+                    ("y", Buffer::Write(want_exact(&swiglu(&y, hidden).concat(), lines(hidden) * LANES))),
+                    ("scratch", scratch(gated_vectors_scratch(format, (channels, hidden), n))),
                 ],
                 sizes: vec![],
                 units: Some(lines(hidden)),

@@ -1,7 +1,7 @@
 //! The decoder's MLP on rows and on one row.
 
 use kernels::LANES;
-use kernels::library::linear::{Norm, UNIT, gated_vector};
+use kernels::library::linear::{Norm, UNIT, gated_vectors, gated_vectors_scratch};
 use kernels::library::matrix::Format;
 use kernels::library::two_layer::{Activation, TwoLayer, mlp};
 use kernels::library::{Schedule, lines, pitch};
@@ -101,17 +101,17 @@ fn scratch_of_the_blocks_a_schedule_takes() {
 }
 
 #[test]
-fn gated_vectors() {
-    for (channels, hidden) in [(16, 16), (48, 80), (32, 272), (16, 512)] {
-        let m = naive(1, channels, hidden);
+fn gated_rows_of_a_few() {
+    for (channels, hidden, n) in [(16, 16, 1), (48, 80, 1), (48, 80, 3), (32, 272, 1), (16, 512, 1), (16, 512, 4)] {
+        let m = naive(n, channels, hidden);
         check(&Case {
-            name: format!("gated vector of {channels} to {hidden}"),
-            kernel: &|s| gated_vector(s, NORM, Format::F32, channels, hidden),
+            name: format!("gated vectors, {n} of {channels} to {hidden}"),
+            kernel: &|s| gated_vectors(s, NORM, Format::F32, (channels, hidden), n),
             buffers: vec![
                 ("x", Buffer::Read(data::rows(&m.x, channels))),
                 ("w", Buffer::Read(panels(&m.w1, channels, 2 * hidden))),
                 ("y", Buffer::Write(want_rows(&m.between, hidden))),
-                ("scratch", scratch(pitch(channels) + pitch(2 * hidden))),
+                ("scratch", scratch(gated_vectors_scratch(Format::F32, (channels, hidden), n))),
             ],
             sizes: vec![],
             units: Some(lines(hidden)),
