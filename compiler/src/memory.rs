@@ -15,8 +15,8 @@ pub struct Memory {
     pub offsets: Vec<usize>,
     /// Bytes that live across phases.
     pub persistent: usize,
-    /// Bytes of vision, prefill and decode, over `persistent`.
-    pub phases: [usize; 3],
+    /// Bytes of vision, prefill, decode and verify, over `persistent`.
+    pub phases: [usize; 4],
     /// Bytes of the arena.
     pub total: usize,
 }
@@ -40,7 +40,7 @@ pub fn plan(program: &Program) -> Memory {
             persistent += bytes(SlotId(i));
         }
     }
-    let phases = [&program.vision, &program.prefill, &program.decode].map(|phase| {
+    let phases = program.phases().map(|(_, phase)| {
         let lives = lives(program, phase);
         let ends = first_fit(&lives, persistent, &bytes, &mut offsets);
         ends - persistent

@@ -31,12 +31,16 @@ pub struct Timings {
     pub prefill: Duration,
     /// All decoding steps together.
     pub decode: Duration,
-    /// How many those were; the first token needs none.
+    /// How many tokens those made; the first one needs none.
     pub decode_steps: usize,
+    /// Tokens that were [guessed](crate::Options::speculation).
+    pub drafted: usize,
+    /// Those among them that were right, each of which saved a step.
+    pub accepted: usize,
 }
 
 impl Timings {
-    /// Mean time of a decoding step; zero where there was none.
+    /// Mean time of a decoded token; zero where there was none.
     pub fn decode_per_token(&self) -> Duration {
         let steps = u32::try_from(self.decode_steps).unwrap_or(u32::MAX);
         self.decode.checked_div(steps).unwrap_or_default()
@@ -180,11 +184,15 @@ impl<'s, 'm, P: Program> Answer<'s, 'm, P> {
                 return Ok(self.end(StopReason::Cancelled));
             }
             let clock = Clock::start();
-            match self.session.decode(id) {
-                Ok(()) => self.session.pending = None,
+            // This call makes one token; guesses are for those after it.
+            let left = self.session.options.max_new_tokens - self.tokens.len() - 1;
+            match self.session.decode(id, left) {
+                Ok(Some(drafted)) => self.timings.drafted += drafted,
+                Ok(None) => self.timings.accepted += 1,
                 Err(Error::Cancelled) => return Ok(self.end(StopReason::Cancelled)),
                 Err(error) => return Err(error),
             }
+            self.session.pending = None;
             self.timings.decode += clock.elapsed();
             self.timings.decode_steps += 1;
         }

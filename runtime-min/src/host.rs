@@ -117,6 +117,8 @@ fn execute<P: Program>(args: &Args, terminal: bool, out: &mut dyn Write, err: &m
         ignore_eos: args.ignore_eos,
         sampler: args.sampler.clone(),
         threads: args.threads,
+        // What is measured is the cost of a token, not how well it was guessed.
+        speculation: args.speculate.unwrap_or(if args.bench.is_some() { 0 } else { usize::MAX }),
     };
     let mut chat = model.session(options)?;
     let load = begin.elapsed();
@@ -240,6 +242,8 @@ fn answer<P: Program>(
     times.milliseconds("prefill", timings.prefill);
     times.milliseconds("decode_per_token", timings.decode_per_token());
     report.raw("timings_ms", &times.end());
+    report.raw("drafted_tokens", &timings.drafted.to_string());
+    report.raw("accepted_tokens", &timings.accepted.to_string());
     report.raw("peak_bytes", &peak.to_string());
     let stop = answer.stop_reason();
     Ok((report.end(), stop))

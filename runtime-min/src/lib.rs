@@ -35,6 +35,7 @@ mod map;
 mod picture;
 mod processors;
 mod room;
+mod speculate;
 #[cfg(feature = "std")]
 mod sync;
 

@@ -35,11 +35,13 @@ pub enum Phase {
     Prefill,
     /// One position.
     Decode,
+    /// A few positions, with logits for each.
+    Verify,
 }
 
 impl Phase {
     /// All phases, in the order of [`Info::steps`].
-    pub const ALL: [Phase; 3] = [Phase::Vision, Phase::Prefill, Phase::Decode];
+    pub const ALL: [Phase; 4] = [Phase::Vision, Phase::Prefill, Phase::Decode, Phase::Verify];
 
     /// In lower case.
     pub fn name(self) -> &'static str {
@@ -47,6 +49,7 @@ impl Phase {
             Self::Vision => "vision",
             Self::Prefill => "prefill",
             Self::Decode => "decode",
+            Self::Verify => "verify",
         }
     }
 }
@@ -68,6 +71,9 @@ pub struct Info {
     pub max_context: usize,
     /// Most rows of one [`Program::prefill`].
     pub chunk: usize,
+    /// Most rows of one [`Program::verify`], up to `chunk`; 1 where the model has none. Where it is more, a row has the same
+    /// bits in every phase, alone and among others.
+    pub verify_rows: usize,
     /// Bytes shared by all threads.
     pub arena_bytes: usize,
     /// Bytes of each thread, placed after the shared ones.
@@ -85,9 +91,11 @@ pub struct Info {
     pub rows: usize,
     /// Floats from one row of `rows` to the next.
     pub rows_pitch: usize,
-    /// Slot of the last row's logits, f32 `[vocab]`.
+    /// Slot of logits, f32 `[verify_rows, vocab]`: of the last row in the first place, or of each row of a verification.
     pub logits: usize,
-    /// Slot of the u32 index of the largest logit.
+    /// Floats from one row of `logits` to the next.
+    pub logits_pitch: usize,
+    /// Slot of the u32 index of the largest logit, `[verify_rows]`.
     pub token: usize,
     /// How a picture becomes a square.
     pub policy: ImagePolicy,
@@ -95,8 +103,8 @@ pub struct Info {
     pub digest: [u8; 32],
     /// File name of the weights, for messages and defaults.
     pub weights_name: &'static str,
-    /// The steps of vision, prefill and decode, in order.
-    pub steps: [&'static [Step]; 3],
+    /// The steps of vision, prefill, decode and verify, in order.
+    pub steps: [&'static [Step]; 4],
 }
 
 impl Info {
@@ -109,19 +117,22 @@ impl Info {
     pub(crate) fn check(&self) -> Result<(), Error> {
         let wrong = |what: fmt::Arguments<'_>| Err(Error::Program { reason: text!("{}: {what}", self.name) });
         let positive = [self.image_side, self.tokens_per_image, self.hidden, self.vocab, self.max_context, self.chunk];
-        if positive.contains(&0) {
+        if positive.contains(&0) || self.verify_rows == 0 {
             return wrong(format_args!("a size is zero"));
         }
-        if self.image_rows_pitch < self.hidden || self.rows_pitch < self.hidden {
+        if self.image_rows_pitch < self.hidden || self.rows_pitch < self.hidden || self.logits_pitch < self.vocab {
             return wrong(format_args!("a pitch is smaller than the row"));
+        }
+        if self.verify_rows > self.chunk {
+            return wrong(format_args!("{} rows to verify in a chunk of {}", self.verify_rows, self.chunk));
         }
         let side = self.image_side.saturating_add(2);
         let slots = [
             ("input_image", self.input_image, side.saturating_mul(side).saturating_mul(3)),
             ("image_rows", self.image_rows, extent(self.tokens_per_image, self.image_rows_pitch, self.hidden)),
             ("rows", self.rows, extent(self.chunk, self.rows_pitch, self.hidden)),
-            ("logits", self.logits, self.vocab),
-            ("token", self.token, 1),
+            ("logits", self.logits, extent(self.verify_rows, self.logits_pitch, self.vocab)),
+            ("token", self.token, self.verify_rows),
         ];
         for (name, offset, floats) in slots {
             let end = floats.saturating_mul(4).saturating_add(offset);
@@ -174,7 +185,7 @@ pub struct Step {
 
 /// Emitted code.
 ///
-/// The runtime calls the three phases on every member of a team at once; emitted code divides each step by
+/// The runtime calls the phases on every member of a team at once; emitted code divides each step by
 /// [`Cx::part`] and ends it with [`Cx::end`]. The KV cache lies in the arena and must not overlap any slot of any phase,
 /// the vision slots included: a conversation goes on after another image was encoded.
 pub trait Program: Send + Sync + 'static {
@@ -195,6 +206,12 @@ pub trait Program: Send + Sync + 'static {
 
     /// As [`prefill`](Self::prefill) for one row.
     fn decode(&self, cx: &Cx<'_>, start: usize);
+
+    /// As [`prefill`](Self::prefill) for up to `verify_rows` rows, with the logits and the token of each; not called where
+    /// that is 1.
+    fn verify(&self, cx: &Cx<'_>, start: usize, rows: usize) {
+        let _ = (cx, start, rows);
+    }
 
     /// Writes the embedding of `id < vocab` to row `row < chunk` of the slot `rows`; called by one member per row.
     fn embed(&self, cx: &Cx<'_>, id: u32, row: usize);

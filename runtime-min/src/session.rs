@@ -15,6 +15,7 @@ use crate::picture::{Image, Pixels};
 use crate::program::{Call, Cx, Info, Observer, Phase, Program, StepView};
 use crate::room::{self, text};
 use crate::sampler::{Sampler, SamplerOptions};
+use crate::speculate::{self, Speculation};
 use crate::team::{self, Team};
 use crate::template::{self, Part};
 use alloc::boxed::Box;
@@ -34,11 +35,15 @@ pub struct Options {
     pub sampler: SamplerOptions,
     /// Threads, the calling one included; as the model says unless told otherwise.
     pub threads: Option<usize>,
+    /// Most tokens that are guessed from what was said before and verified together, in one pass over the weights; 0 is
+    /// off, and no model takes more than it was compiled for. Answers are the same tokens either way.
+    pub speculation: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_new_tokens: 256, ignore_eos: false, sampler: SamplerOptions::default(), threads: None }
+        let (sampler, speculation) = (SamplerOptions::default(), speculate::MOST);
+        Self { max_new_tokens: 256, ignore_eos: false, sampler, threads: None, speculation }
     }
 }
 
@@ -93,6 +98,8 @@ pub struct Session<'m, P: Program> {
     pub(crate) position: usize,
     /// A token that was handed out but is not in the KV cache yet.
     pub(crate) pending: Option<u32>,
+    /// What was computed beyond `position`.
+    speculation: Speculation,
     pub(crate) cancel: CancelToken,
     observer: Option<Box<Observer<'static>>>,
 }
@@ -125,6 +132,7 @@ impl<'m, P: Program> Session<'m, P> {
             history,
             position: 0,
             pending: None,
+            speculation: Speculation::default(),
             cancel: CancelToken::new()?,
             observer: None,
         })
@@ -310,12 +318,18 @@ impl<'m, P: Program> Session<'m, P> {
 
     /// The last position's logits, as the latest call left them (a sampler may have changed them since).
     pub fn logits(&self) -> &[f32] {
-        self.arena.floats(Self::INFO.logits, Self::INFO.vocab).unwrap_or_default()
+        self.arena.floats(self.logits_at(), Self::INFO.vocab).unwrap_or_default()
+    }
+
+    /// Where they begin.
+    fn logits_at(&self) -> usize {
+        Self::INFO.logits + self.speculation.row() * Self::INFO.logits_pitch * 4
     }
 
     /// Runs rows through the decoder from the current position on, without moving it.
     fn prefill(&mut self, rows: &[Row<'_>]) -> Result<(), Error> {
         let info = Self::INFO;
+        self.speculation.settle();
         let mut start = self.position;
         for chunk in rows.chunks(info.chunk) {
             self.call(Phase::Prefill, start, |program, cx| {
@@ -334,28 +348,42 @@ impl<'m, P: Program> Session<'m, P> {
         Ok(())
     }
 
-    /// Runs one token through the decoder at the current position, and moves it.
-    pub(crate) fn decode(&mut self, id: u32) -> Result<(), Error> {
-        let start = self.position;
-        self.call(Phase::Decode, start, |program, cx| {
+    /// Makes the logits after one more token at the current position, and moves it: from a row that was computed with the
+    /// token before, or by a call, with what may follow it and is of use if it is one of `left` tokens. Returns how many
+    /// were drafted, or none if the row was there.
+    pub(crate) fn decode(&mut self, id: u32, left: usize) -> Result<Option<usize>, Error> {
+        if self.speculation.accept(id) {
+            self.position += 1;
+            return Ok(None);
+        }
+        let (info, start) = (Self::INFO, self.position);
+        let fits = (info.verify_rows - 1).min(info.max_context - start - 1).min(left);
+        let drafted = self.speculation.draft(&self.history, fits.min(self.options.speculation));
+        // Copied: the call borrows the session.
+        let (n, mut rows) = (drafted.len(), [id; speculate::MOST + 1]);
+        rows.iter_mut().skip(1).zip(drafted).for_each(|(row, id)| *row = *id);
+        let phase = if n > 0 { Phase::Verify } else { Phase::Decode };
+        self.call(phase, start, |program, cx| {
             if cx.id() == 0 {
-                program.embed(cx, id, 0);
+                rows.iter().take(1 + n).enumerate().for_each(|(row, id)| program.embed(cx, *id, row));
             }
             cx.barrier();
-            program.decode(cx, start);
-        })?;
+            if n > 0 { program.verify(cx, start, 1 + n) } else { program.decode(cx, start) }
+        })
+        // Rows that were not made are nobody's.
+        .inspect_err(|_| self.speculation.settle())?;
         self.position += 1;
-        Ok(())
+        Ok(Some(n))
     }
 
     /// Chooses the next token from what the latest call left in the arena.
     pub(crate) fn pick(&mut self) -> Result<u32, Error> {
         let info = Self::INFO;
         let id = if self.sampler.is_greedy() {
-            let token = self.arena.floats(info.token, 1).and_then(|floats| floats.first());
+            let token = self.arena.floats(info.token + 4 * self.speculation.row(), 1).and_then(|floats| floats.first());
             token.map_or(u32::MAX, |float| float.to_bits())
         } else {
-            let logits = self.arena.floats_mut(info.logits, info.vocab).unwrap_or_default();
+            let logits = self.arena.floats_mut(self.logits_at(), info.vocab).unwrap_or_default();
             self.sampler.pick(logits, &self.history)
         };
         if id as usize >= info.vocab {

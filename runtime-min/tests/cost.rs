@@ -38,7 +38,13 @@ fn a_token_allocates_nothing() {
     for sampler in [SamplerOptions::default(), drawn] {
         for threads in [1, 3] {
             let threads = Some(threads);
-            let options = Options { max_new_tokens: 100, ignore_eos: true, sampler: sampler.clone(), threads };
+            let options = Options {
+                max_new_tokens: 100,
+                ignore_eos: true,
+                sampler: sampler.clone(),
+                threads,
+                ..Options::default()
+            };
             let mut chat = model.session(options).expect("a session");
             let mut answer = chat.ask(&[], "count").expect("fits");
             let (before, mut pieces) = (ALLOCATIONS.load(Relaxed), 0);

@@ -74,7 +74,7 @@ fn check(what: &str, expected: &Result<u64, &str>, work: impl Fn() -> Result<u64
 /// Questions with all that costs memory: long words, marks to be put in order, two turns, pictures.
 fn talk(model: &Model<Fake>, picture: &Rgb8<'_>) -> Result<u64, Error> {
     let sampler = SamplerOptions { temperature: 0.5, repetition_penalty: 1.1, ..SamplerOptions::default() };
-    let options = Options { max_new_tokens: 9, ignore_eos: true, sampler, threads: Some(3) };
+    let options = Options { max_new_tokens: 9, ignore_eos: true, sampler, threads: Some(3), ..Options::default() };
     let mut chat = model.session(options)?;
     let image = chat.image(picture)?;
     let mut sum =

@@ -49,7 +49,8 @@ fn fussy() -> Model<Fussy> {
 /// Everything that a conversation shows, as bits.
 fn talk(model: &Model<Fussy>, threads: usize) -> Vec<u32> {
     let sampler = SamplerOptions { temperature: 1.5, top_k: 200, top_p: 0.95, repetition_penalty: 1.1, seed: 3 };
-    let options = Options { max_new_tokens: 20, ignore_eos: true, sampler, threads: Some(threads) };
+    let options =
+        Options { max_new_tokens: 20, ignore_eos: true, sampler, threads: Some(threads), ..Options::default() };
     let mut chat = model.session(options).expect("a session");
     let pixels: Vec<u8> = (0..17 * 11 * 3).map(|i| (i * 37) as u8).collect();
     let picture = Rgb8::new(17, 11, &pixels).expect("17 x 11");

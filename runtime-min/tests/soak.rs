@@ -33,7 +33,7 @@ fn flat(what: &str, warm_up: usize, n: usize, per_thousand: usize, mut work: imp
 
 fn options(threads: usize) -> Options {
     let sampler = SamplerOptions { temperature: 1.0, repetition_penalty: 1.1, ..SamplerOptions::default() };
-    Options { max_new_tokens: 12, ignore_eos: true, sampler, threads: Some(threads) }
+    Options { max_new_tokens: 12, ignore_eos: true, sampler, threads: Some(threads), ..Options::default() }
 }
 
 /// An answer as users read them: whole, in part, cancelled; the conversation goes on until it is full.

@@ -35,8 +35,8 @@ fn kernels_of(layout: &str, target: Box<dyn Target>, formats: Formats) -> Vec<Rc
     let program = lower::lower(&described, &vision, &decoder, table, &mut weights, &targets, &options);
     let program = program.unwrap_or_else(|e| panic!("{layout}: {e}"));
     let mut all: BTreeMap<String, Rc<Kernel>> = BTreeMap::new();
-    let phases = [&program.vision, &program.prefill, &program.decode];
-    let entries = phases.into_iter().flat_map(|p| &p.steps).flat_map(|s| &s.kernels).chain(&program.embed);
+    let phases = program.phases();
+    let entries = phases.into_iter().flat_map(|(_, p)| &p.steps).flat_map(|s| &s.kernels).chain(&program.embed);
     for kernel in entries.flat_map(Kernel::with_callees) {
         let known = all.entry(kernel.name.clone()).or_insert_with(|| kernel.clone());
         assert_eq!(known.body, kernel.body, "two kernels are named {}", kernel.name);

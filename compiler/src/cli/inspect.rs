@@ -76,8 +76,8 @@ fn checkpoint(assembled: &Assembled) -> (String, Value) {
         prepared.targets.iter().map(|t| format!("x86-64-{}", t.level().replace('_', "-"))).collect();
     let package = &assembled.package;
     let code: u64 = package.files.values().map(|text| text.len() as u64).sum();
-    let n_steps =
-        [&prepared.program.vision, &prepared.program.prefill, &prepared.program.decode].map(|p| p.steps.len());
+    let n_steps: BTreeMap<&str, usize> =
+        prepared.program.phases().into_iter().map(|(name, phase)| (name, phase.steps.len())).collect();
 
     let mut table = Table(String::new());
     table.row("format", format!("{layout}, vision tower in {form} form"));
@@ -118,8 +118,13 @@ fn checkpoint(assembled: &Assembled) -> (String, Value) {
     table.row("", format!("{:12} weights", size(package.weights_bytes as u64)));
     table.row("", format!("{:12} arena, {} positions", size(package.arena_bytes as u64), prepared.program.context));
     table.row("", format!("{:12} scratch of each thread", size(package.scratch_bytes as u64)));
-    table
-        .row("", format!("{} steps for an image, {} for a prompt, {} for a token", n_steps[0], n_steps[1], n_steps[2]));
+    table.row(
+        "",
+        format!(
+            "{} steps for an image, {} for a prompt, {} for a token",
+            n_steps["vision"], n_steps["prefill"], n_steps["decode"]
+        ),
+    );
 
     let json = json!({
         "format": layout,
@@ -147,7 +152,7 @@ fn checkpoint(assembled: &Assembled) -> (String, Value) {
             "arena_bytes": package.arena_bytes,
             "scratch_bytes_per_thread": package.scratch_bytes,
             "max_context": prepared.program.context,
-            "steps": {"vision": n_steps[0], "prefill": n_steps[1], "decode": n_steps[2]},
+            "steps": n_steps,
             "digest": hex(&assembled.digest),
         },
     });

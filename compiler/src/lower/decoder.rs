@@ -1,4 +1,5 @@
-//! The decoder, twice: for many positions (matrix products) and for one (matrix-vector products).
+//! The decoder, in three ways: for many positions (matrix products), for one (matrix-vector products), and for a few
+//! whose weights are read once.
 
 use std::rc::Rc;
 
@@ -10,7 +11,7 @@ use kernels::library::linear::{self, Linear, Norm, Rows, UNIT};
 use kernels::library::matrix::Format;
 use kernels::library::quantize::QuantRows;
 use kernels::library::two_layer::{self, TwoLayer};
-use kernels::library::{Schedule, head, lines, pitch, rope};
+use kernels::library::{Schedule, head, pitch, rope};
 use kernels::{Kernel, LANES};
 use models::Description;
 
@@ -24,6 +25,8 @@ use crate::pack::PackId;
 pub(super) struct Lowered {
     pub prefill: Phase,
     pub decode: Phase,
+    pub verify: Phase,
+    pub verify_rows: usize,
     pub embed: Vec<Rc<Kernel>>,
     pub embed_table: PackId,
     pub rows: SlotId,
@@ -31,13 +34,29 @@ pub(super) struct Lowered {
     pub token: SlotId,
 }
 
-/// Both phases under construction.
+/// Rows of a verification: a token and what is drafted to follow it. The 4-bit products of four rows still wait for
+/// the weights, as those of one do.
+const FEW: usize = 4;
+
+/// A way through the decoder, which is a phase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Prefill: up to a chunk of rows, the head for the last one.
+    Many,
+    /// Decode: one row.
+    One,
+    /// Verify: up to [`FEW`] rows, the head for each.
+    Few,
+}
+
+/// The phases under construction.
 struct Decoder<'c, 'a> {
     cx: &'c mut Context<'a>,
-    prefill: Phase,
-    decode: Phase,
-    /// The residual stream of each phase.
-    x: [Value; 2],
+    /// Those there are.
+    ways: &'static [Way],
+    phases: [Phase; 3],
+    /// The residual stream of each way.
+    x: [Value; 3],
     context: usize,
     chunk: usize,
     tables: Option<(PackId, PackId)>,
@@ -54,14 +73,18 @@ pub(super) fn lower(
 ) -> Result<Lowered, LowerError> {
     let (hidden, vocab) = (description.text.hidden, description.text.vocab);
     let rows = cx.slot("rows", chunk * pitch(hidden), true);
-    let logits = cx.slot("logits", lines(vocab) * LANES, true);
-    let token = cx.slot("token", 1, true);
+    // Rows of floats have other bits among others than alone.
+    let few = cx.formats.decoder != Format::F32 && chunk >= FEW;
+    let (ways, verify_rows): (&[Way], usize) =
+        if few { (&[Way::Many, Way::One, Way::Few], FEW) } else { (&[Way::Many, Way::One], 1) };
+    let logits = cx.slot("logits", verify_rows * pitch(vocab), true);
+    let token = cx.slot("token", verify_rows, true);
     let x = Value { slot: rows, rows: 0, channels: hidden };
     let mut d = Decoder {
         cx,
-        prefill: Phase::default(),
-        decode: Phase::default(),
-        x: [x, Value { rows: 1, ..x }],
+        ways,
+        phases: Default::default(),
+        x: [x, Value { rows: 1, ..x }, x],
         context,
         chunk,
         tables: None,
@@ -79,11 +102,11 @@ pub(super) fn lower(
             }
         }
     }
-    let (prefill, decode) = (d.prefill, d.decode);
+    let [prefill, decode, verify] = d.phases;
     let format = cx.formats.head;
     let embed_table = cx.packs.matrix("embedding", table, (vocab, hidden), None, format);
     let embed = cx.schedules.iter().map(|_| head::embed(format, hidden, vocab)).collect();
-    Ok(Lowered { prefill, decode, embed, embed_table, rows, logits, token })
+    Ok(Lowered { prefill, decode, verify, verify_rows, embed, embed_table, rows, logits, token })
 }
 
 /// A linear layer of a region.
@@ -104,41 +127,57 @@ fn rms(node: &Node) -> Result<(Norm, Option<WeightId>), LowerError> {
     }
 }
 
+impl Way {
+    /// The number of rows in shapes.
+    fn rows(self) -> &'static str {
+        match self {
+            Way::One => "1",
+            Way::Many | Way::Few => "rows",
+        }
+    }
+}
+
 impl Decoder<'_, '_> {
     fn step(
         &mut self,
-        decode: bool,
+        way: Way,
         draft: Draft<'_>,
         build: impl Fn(&Schedule) -> Rc<Kernel>,
         scratch: usize,
     ) -> Result<(), LowerError> {
-        let rows = if decode { 1 } else { self.chunk };
+        let rows = self.most(way);
         let most = vec![("rows", rows as i64), ("start", (self.context - rows) as i64), ("row", rows as i64 - 1)];
         let step = self.cx.step(Draft { most, ..draft }, build, |_| scratch)?;
-        if decode {
-            self.decode.steps.push(step)
-        } else {
-            self.prefill.steps.push(step)
-        }
+        self.phases[way as usize].steps.push(step);
         Ok(())
     }
 
-    /// A new value in each phase.
-    fn values(&mut self, name: &str, channels: usize) -> [Value; 2] {
-        let many = self.cx.value(name, self.chunk, channels);
-        let one = self.cx.value(name, 1, channels);
-        [Value { rows: 0, ..many }, one]
+    /// Most rows of a call.
+    fn most(&self, way: Way) -> usize {
+        match way {
+            Way::Many => self.chunk,
+            Way::One => 1,
+            Way::Few => FEW,
+        }
     }
 
-    /// A linear layer from `x` to `y` in both phases.
+    /// A new value in each phase.
+    fn values(&mut self, name: &str, channels: usize) -> [Value; 3] {
+        let many = self.cx.value(name, self.chunk, channels);
+        let one = self.cx.value(name, 1, channels);
+        let few = if self.ways.contains(&Way::Few) { self.cx.value(name, FEW, channels) } else { one };
+        [Value { rows: 0, ..many }, one, Value { rows: 0, ..few }]
+    }
+
+    /// A linear layer from `x` to `y` in all phases.
     fn linear(
         &mut self,
         name: &str,
         norm: Option<Norm>,
         w: &Packed,
-        x: [Value; 2],
-        residual: Option<[Value; 2]>,
-        y: [Value; 2],
+        x: [Value; 3],
+        residual: Option<[Value; 3]>,
+        y: [Value; 3],
     ) -> Result<(), LowerError> {
         let Packed { format, inputs, outputs, bias, .. } = *w;
         let init = match (bias.is_some(), residual.is_some()) {
@@ -149,30 +188,30 @@ impl Decoder<'_, '_> {
         };
         let many = Rows::UpTo(self.chunk);
         let l = Linear { norm, inputs, outputs, format, init, gelu: false, rows: many, strip: LINEAR_STRIP };
-        for decode in [false, true] {
-            let i = usize::from(decode);
+        for &way in self.ways {
+            let i = way as usize;
             let mut bind = w.bind("w", "w_scale");
             bind.extend([("x", x[i].place()), ("y", y[i].place()), ("scratch", Place::Scratch)]);
             bind.extend(bias.map(|b| ("bias", b)));
             bind.extend(residual.map(|r| ("residual", r[i].place())));
-            let rows = if decode { "1" } else { "rows" };
             let mut draft = Draft {
                 name: name.to_string(),
-                shapes: format!("[{rows}, {inputs}] x [{inputs}, {outputs}]"),
-                units: if decode { line_units(outputs) } else { Units::Rows(UNIT) },
+                shapes: format!("[{}, {inputs}] x [{inputs}, {outputs}]", way.rows()),
+                units: if way == Way::Many { Units::Rows(UNIT) } else { line_units(outputs) },
                 bind,
                 result: y[i].tap(),
                 macs: (inputs * outputs) as u64,
                 most: vec![],
             };
-            match (decode, format.rows(inputs)) {
-                (true, _) => self.step(true, draft, |s| linear::vector(s, &l, false), l.scratch(1))?,
-                (false, None) => self.step(false, draft, |s| linear::linear(s, &l), l.scratch(LINEAR_STRIP))?,
-                (false, Some(q)) => {
+            match (way, format.rows(inputs)) {
+                (Way::One, _) => self.step(way, draft, |s| linear::vector(s, &l, false), l.scratch(1))?,
+                (Way::Few, _) => self.step(way, draft, |s| linear::vectors(s, &l, FEW), l.scratch(FEW))?,
+                (Way::Many, None) => self.step(way, draft, |s| linear::linear(s, &l), l.scratch(LINEAR_STRIP))?,
+                (Way::Many, Some(q)) => {
                     draft.bind.push(("q", self.quantized(name, norm, x[0], &q)?));
                     let c = Columns { inputs, outputs, format, init, rows: many };
                     draft.units = Units::Fixed(c.units());
-                    self.step(false, draft, |s| columns::columns(s, &c), c.scratch())?;
+                    self.step(way, draft, |s| columns::columns(s, &c), c.scratch())?;
                 }
             }
         }
@@ -194,7 +233,7 @@ impl Decoder<'_, '_> {
         };
         let rows = Rows::UpTo(self.chunk);
         let scratch = if norm.is_some() { LINEAR_STRIP * pitch(q.channels) } else { 0 };
-        self.step(false, draft, |_| columns::quantize_rows(norm, q, rows, LINEAR_STRIP), scratch)?;
+        self.step(Way::Many, draft, |_| columns::quantize_rows(norm, q, rows, LINEAR_STRIP), scratch)?;
         Ok(Place::Slot(slot, 0))
     }
 
@@ -249,35 +288,39 @@ impl Decoder<'_, '_> {
         let y = self.values(&node.name, w2.outputs);
 
         self.linear(&qkv.name, Some(norm), &w1, self.x, None, merged)?;
-        for decode in [false, true] {
-            let (i, rows) = (usize::from(decode), if decode { "1" } else { "rows" });
+        for &way in self.ways {
+            let (i, rows) = (way as usize, way.rows());
             let cache = [("keys", Place::Slot(keys, 0)), ("values", Place::Slot(values, 0))];
             let mut bind = vec![("qkv", merged[i].place()), ("cos", Place::Weight(cos)), ("sin", Place::Weight(sin))];
             bind.extend(cache);
             let draft = Draft {
                 name: turn.name.clone(),
                 shapes: format!("[{rows}, {wide}] turned, keys and values to the cache"),
-                units: if decode { Units::Fixed(1) } else { Units::Rows(1) },
+                units: if way == Way::One { Units::Fixed(1) } else { Units::Rows(1) },
                 bind,
                 result: merged[i].tap(),
                 macs: 0,
                 most: vec![],
             };
-            self.step(decode, draft, |_| rope::rope(&a), 0)?;
+            self.step(way, draft, |_| rope::rope(&a), 0)?;
             let mut bind = vec![("qkv", merged[i].place()), ("y", mixed[i].place()), ("scratch", Place::Scratch)];
             bind.extend(cache);
-            let kind = if decode { Rows::Fixed(1) } else { Rows::UpTo(self.chunk) };
+            // A few rows take the kernel for many.
+            let kind = if way == Way::One { Rows::Fixed(1) } else { Rows::UpTo(self.chunk) };
             let block = QUERY_BLOCK.min(kind.most());
             let draft = Draft {
                 name: att.name.clone(),
                 shapes: format!("{} heads of [{rows}, {}] over the cache of {}", a.heads, a.head_dim, a.kv_heads),
-                units: if decode { Units::Fixed(a.heads) } else { Units::HeadRows { heads: a.heads, block } },
+                units: match way {
+                    Way::One => Units::Fixed(a.heads),
+                    Way::Many | Way::Few => Units::HeadRows { heads: a.heads, block },
+                },
                 bind,
                 result: mixed[i].tap(),
                 macs: 0,
                 most: vec![],
             };
-            self.step(decode, draft, |s| attention::attend(s, &a, kind, block), block * pitch(self.context))?;
+            self.step(way, draft, |s| attention::attend(s, &a, kind, block), block * pitch(self.context))?;
         }
         self.linear(&node.name, None, &w2, mixed, Some(self.x), y)?;
         self.x = y;
@@ -304,7 +347,9 @@ impl Decoder<'_, '_> {
             None => self.mlp_rows(node, norm, &w1, &w2, y[0])?,
             Some(hidden) => self.mlp_columns(node, &act.name, norm, (&w1, &w2), y[0], &hidden)?,
         }
-        self.mlp_vector(node, &act.name, norm, (&w1, &w2), y[1])?;
+        for &way in self.ways.iter().filter(|way| **way != Way::Many) {
+            self.mlp_vectors(node, &act.name, norm, (&w1, &w2), (way, y[way as usize]))?;
+        }
         self.x = y;
         Ok(())
     }
@@ -329,7 +374,7 @@ impl Decoder<'_, '_> {
             most: vec![],
         };
         let scratch = LINEAR_STRIP * pitch(channels) + most;
-        self.step(false, draft, |s| two_layer::mlp(s, norm, &two(s), LINEAR_STRIP), scratch)
+        self.step(Way::Many, draft, |s| two_layer::mlp(s, norm, &two(s), LINEAR_STRIP), scratch)
     }
 
     /// Many quantized rows, by output channels.
@@ -358,7 +403,7 @@ impl Decoder<'_, '_> {
             macs: (w1.inputs * w1.outputs) as u64,
             most: vec![],
         };
-        self.step(false, draft, |s| columns::gated(s, &up), up.gated_scratch())?;
+        self.step(Way::Many, draft, |s| columns::gated(s, &up), up.gated_scratch())?;
         let down = Columns { inputs: w2.inputs, outputs: w2.outputs, init: Init::Residual, ..up };
         let mut bind = w2.bind("w", "w_scale");
         bind.extend([("q", Place::Slot(between, 0)), ("residual", self.x[0].place())]);
@@ -372,34 +417,36 @@ impl Decoder<'_, '_> {
             macs: (w2.inputs * w2.outputs) as u64,
             most: vec![],
         };
-        self.step(false, draft, |s| columns::columns(s, &down), down.scratch())
+        self.step(Way::Many, draft, |s| columns::columns(s, &down), down.scratch())
     }
 
-    /// One row, by output channels.
-    fn mlp_vector(
+    /// One row or a few, by output channels.
+    fn mlp_vectors(
         &mut self,
         node: &Node,
         name: &str,
         norm: Norm,
         (w1, w2): (&Packed, &Packed),
-        y: Value,
+        (way, y): (Way, Value),
     ) -> Result<(), LowerError> {
-        let (format, one) = (w1.format, self.x[1]);
+        let (format, x, n) = (w1.format, self.x[way as usize], self.most(way));
         let (channels, wide, hidden) = (w1.inputs, w1.outputs, w2.inputs);
-        let between = self.cx.value(name, 1, hidden);
+        let between = self.cx.value(name, n, hidden);
+        let between = if way == Way::One { between } else { Value { rows: 0, ..between } };
         let mut bind = w1.bind("w", "w_scale");
-        bind.extend([("x", one.place()), ("y", between.place()), ("scratch", Place::Scratch)]);
+        bind.extend([("x", x.place()), ("y", between.place()), ("scratch", Place::Scratch)]);
         let draft = Draft {
             name: name.to_string(),
-            shapes: format!("[1, {channels}] x [{channels}, {wide}], SwiGLU"),
+            shapes: format!("[{}, {channels}] x [{channels}, {wide}], SwiGLU", way.rows()),
             units: line_units(hidden),
             bind,
             result: between.tap(),
             macs: (channels * wide) as u64,
             most: vec![],
         };
-        let scratch = linear::gated_vector_scratch(format, channels, hidden);
-        self.step(true, draft, |s| linear::gated_vector(s, norm, format, channels, hidden), scratch)?;
+        let sizes = (channels, hidden);
+        let scratch = linear::gated_vectors_scratch(format, sizes, n);
+        self.step(way, draft, |s| linear::gated_vectors(s, norm, format, sizes, n), scratch)?;
         let l = Linear {
             norm: None,
             inputs: hidden,
@@ -407,22 +454,22 @@ impl Decoder<'_, '_> {
             format: w2.format,
             init: Init::Residual,
             gelu: false,
-            rows: Rows::Fixed(1),
-            strip: 1,
+            rows: Rows::Fixed(n),
+            strip: n,
         };
         let mut bind = w2.bind("w", "w_scale");
-        bind.extend([("x", between.place()), ("residual", one.place())]);
+        bind.extend([("x", between.place()), ("residual", x.place())]);
         bind.extend([("y", y.place()), ("scratch", Place::Scratch)]);
         let draft = Draft {
             name: node.name.clone(),
-            shapes: format!("[1, {hidden}] x [{hidden}, {}] + residual", w2.outputs),
+            shapes: format!("[{}, {hidden}] x [{hidden}, {}] + residual", way.rows(), w2.outputs),
             units: line_units(w2.outputs),
             bind,
             result: y.tap(),
             macs: (hidden * w2.outputs) as u64,
             most: vec![],
         };
-        self.step(true, draft, |s| linear::vector(s, &l, false), l.scratch(1))
+        self.step(way, draft, |s| linear::vectors(s, &l, n), l.scratch(n))
     }
 
     fn head(&mut self, node: &Node, graph: &Graph, logits: SlotId) -> Result<(), LowerError> {
@@ -450,37 +497,43 @@ impl Decoder<'_, '_> {
             rows: Rows::Fixed(1),
             strip: 1,
         };
-        for decode in [false, true] {
-            let x = self.x[usize::from(decode)];
+        for &way in self.ways {
+            let x = self.x[way as usize];
             let mut bind = w.bind("w", "w_scale");
             bind.extend([("x", x.place()), ("y", Place::Slot(logits, 0)), ("scratch", Place::Scratch)]);
             bind.extend(gain.map(|g| ("gain", g)));
+            // Of many rows the last one counts.
+            let (rows, n, text) = if way == Way::Few { (0, FEW, "rows") } else { (1, 1, "1") };
             let draft = Draft {
                 name: node.name.clone(),
-                shapes: format!("[1, {hidden}] x [{hidden}, {vocab}]"),
+                shapes: format!("[{text}, {hidden}] x [{hidden}, {vocab}]"),
                 units: line_units(vocab),
                 bind,
-                result: Tap { slot: logits, at: 0, rows: 1, channels: vocab, pitch: vocab },
+                result: Tap { slot: logits, at: 0, rows, channels: vocab, pitch: pitch(vocab) },
                 macs: (hidden * vocab) as u64,
                 most: vec![],
             };
-            self.step(decode, draft, |s| linear::vector(s, &l, !decode), l.scratch(1))?;
+            let build = |s: &Schedule| match way {
+                Way::Few => linear::vectors(s, &l, n),
+                Way::Many | Way::One => linear::vector(s, &l, way == Way::Many),
+            };
+            self.step(way, draft, build, l.scratch(n))?;
         }
         Ok(())
     }
 
     fn argmax(&mut self, node: &Node, vocab: usize, logits: SlotId, token: SlotId) -> Result<(), LowerError> {
-        for decode in [false, true] {
+        for &way in self.ways {
             let draft = Draft {
                 name: node.name.clone(),
                 shapes: format!("of {vocab} logits"),
-                units: Units::Fixed(1),
+                units: if way == Way::Few { Units::Rows(1) } else { Units::Fixed(1) },
                 bind: vec![("logits", Place::Slot(logits, 0)), ("token", Place::Slot(token, 0))],
-                result: Tap { slot: token, at: 0, rows: 1, channels: 1, pitch: 1 },
+                result: Tap { slot: token, at: 0, rows: usize::from(way != Way::Few), channels: 1, pitch: 1 },
                 macs: 0,
                 most: vec![],
             };
-            self.step(decode, draft, |_| head::argmax(vocab), 0)?;
+            self.step(way, draft, |_| head::argmax(vocab), 0)?;
         }
         Ok(())
     }

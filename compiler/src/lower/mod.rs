@@ -32,6 +32,10 @@ pub struct Program {
     pub prefill: Phase,
     /// One position.
     pub decode: Phase,
+    /// A few positions with the head for each, which have the bits they have alone; empty where they do not.
+    pub verify: Phase,
+    /// Most rows of `verify`; 1 where it is empty.
+    pub verify_rows: usize,
     /// Row of a token, for each level: parameters table, y, id.
     pub embed: Vec<Rc<Kernel>>,
     /// The embedding's panels.
@@ -61,9 +65,9 @@ pub struct Io {
     pub image_rows: SlotId,
     /// `[chunk, hidden]`.
     pub rows: SlotId,
-    /// `[vocab]`.
+    /// `[verify_rows, vocab]`, rows at their pitch.
     pub logits: SlotId,
-    /// One index.
+    /// An index for each row of `logits`.
     pub token: SlotId,
 }
 
@@ -72,6 +76,14 @@ pub struct Io {
 pub struct Phase {
     /// Steps, in order.
     pub steps: Vec<Step>,
+}
+
+impl Program {
+    /// The phases by name, in the order of the emitted code's.
+    pub fn phases(&self) -> [(&'static str, &Phase); 4] {
+        let Program { vision, prefill, decode, verify, .. } = self;
+        [("vision", vision), ("prefill", prefill), ("decode", decode), ("verify", verify)]
+    }
 }
 
 /// A piece of the arena.
@@ -243,6 +255,8 @@ pub fn lower(
         vision,
         prefill: text.prefill,
         decode: text.decode,
+        verify: text.verify,
+        verify_rows: text.verify_rows,
         embed: text.embed,
         embed_table: text.embed_table,
         io: Io { image, image_rows, rows: text.rows, logits: text.logits, token: text.token },

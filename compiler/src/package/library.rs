@@ -245,7 +245,7 @@ fn readme(prepared: &Prepared, id: &Identity<'_>) -> String {
          | levels | {levels}; the best one the processor has is chosen when the model is opened |\n\n\
          The numbers are constants of the library, `ARENA_BYTES` and the like.\n\n\
          ## What is here\n\n\
-         `src/plan` holds the model as three flat lists of kernel calls, `src/kernels` the kernels of each level, `runtime`\n\
+         `src/plan` holds the model as a flat list of kernel calls for each phase, `src/kernels` the kernels of each level, `runtime`\n\
          a copy of the runtime. `manifest.json` says what this was made from. Code and weights carry one digest: a weight\n\
          file made for other code is refused when it is opened. The weights have the license of the checkpoint.\n",
         target = id.target,

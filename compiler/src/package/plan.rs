@@ -1,4 +1,4 @@
-//! The plan: three flat lists of kernel calls, readable from top to bottom.
+//! The plan: a flat list of kernel calls for each phase, readable from top to bottom.
 
 use std::collections::BTreeMap;
 
@@ -16,13 +16,8 @@ use crate::pipeline::Prepared;
 
 pub(super) fn emit(prepared: &Prepared, id: &Identity<'_>, names: &Names, files: &mut BTreeMap<String, String>) {
     let program = &prepared.program;
-    let phases = [
-        ("vision", &program.vision, "From the slot `IMAGE` to the rows of the picture."),
-        ("prefill", &program.prefill, "Many positions: `rows` rows from position `start` on."),
-        ("decode", &program.decode, "One position, `start`."),
-    ];
-    for (name, phase, docs) in phases {
-        files.insert(format!("src/plan/{name}.rs"), emit::print(&phase_file(prepared, name, phase, docs, names)));
+    for (name, phase) in program.phases().into_iter().filter(|(_, phase)| !phase.steps.is_empty()) {
+        files.insert(format!("src/plan/{name}.rs"), emit::print(&phase_file(prepared, name, phase, names)));
     }
     files.insert("src/plan/weights.rs".to_string(), emit::print(&weights_file(prepared, names)));
     files.insert("src/plan/slots.rs".to_string(), emit::print(&slots_file(prepared, names)));
@@ -71,7 +66,13 @@ fn slots_file(prepared: &Prepared, names: &Names) -> File {
     File { docs, items }
 }
 
-fn phase_file(prepared: &Prepared, name: &str, phase: &Phase, docs: &str, names: &Names) -> File {
+fn phase_file(prepared: &Prepared, name: &str, phase: &Phase, names: &Names) -> File {
+    let docs = match name {
+        "vision" => "From the slot `IMAGE` to the rows of the picture.",
+        "prefill" => "Many positions: `rows` rows from position `start` on.",
+        "verify" => "A few positions, `rows` rows from position `start` on, with logits for each.",
+        _ => "One position, `start`.",
+    };
     let uses = [
         quote!(
             use super::{slots, weights};
@@ -112,7 +113,9 @@ fn phase_file(prepared: &Prepared, name: &str, phase: &Phase, docs: &str, names:
     }
     let params = match name {
         "vision" => vec![quote!(k: &Kernels), quote!(cx: &Cx<'_>)],
-        "prefill" => vec![quote!(k: &Kernels), quote!(cx: &Cx<'_>), quote!(start: usize), quote!(rows: usize)],
+        "prefill" | "verify" => {
+            vec![quote!(k: &Kernels), quote!(cx: &Cx<'_>), quote!(start: usize), quote!(rows: usize)]
+        }
         _ => vec![quote!(k: &Kernels), quote!(cx: &Cx<'_>), quote!(start: usize)],
     };
     let function = Function {
@@ -222,6 +225,7 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
         Policy::Crop => quote!(ImagePolicy::Crop),
     };
     let n = |n: usize| number_tokens(n);
+    let verifies = !program.verify.steps.is_empty();
     let name = id.name;
     let rows: Vec<(Vec<String>, TokenStream)> = [
         ("name", quote!(#name)),
@@ -231,6 +235,7 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
         ("vocab", n(description.text.vocab)),
         ("max_context", quote!(crate::MAX_CONTEXT)),
         ("chunk", n(program.chunk)),
+        ("verify_rows", n(program.verify_rows)),
         ("arena_bytes", quote!(crate::ARENA_BYTES)),
         ("scratch_bytes", quote!(crate::SCRATCH_BYTES_PER_THREAD)),
         ("weights_bytes", quote!(crate::WEIGHTS_BYTES)),
@@ -246,6 +251,10 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
             quote!(#p)
         }),
         ("logits", slot(program.io.logits)),
+        ("logits_pitch", {
+            let p = pitch(description.text.vocab);
+            quote!(#p)
+        }),
         ("token", slot(program.io.token)),
         ("policy", policy),
         ("digest", quote!(crate::WEIGHTS_DIGEST)),
@@ -253,7 +262,10 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
             let w = WEIGHTS_NAME;
             quote!(#w)
         }),
-        ("steps", quote!([vision::STEPS, prefill::STEPS, decode::STEPS])),
+        ("steps", {
+            let verify = if verifies { quote!(verify::STEPS) } else { quote!(&[]) };
+            quote!([vision::STEPS, prefill::STEPS, decode::STEPS, #verify])
+        }),
     ]
     .into_iter()
     .map(|(field, value)| {
@@ -332,7 +344,7 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
             quote!(Program { kernels: tables.nth(level).unwrap_or(kernels::#last) })
         }),
     ];
-    let methods = vec![
+    let mut methods = vec![
         table_rows,
         level_rows,
         function("", quote!(fn with_level), vec![quote!(level: usize)], Some(quote!(Self)), choose),
@@ -374,14 +386,24 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
             ],
         ),
     ];
-    let mut items: Vec<Item> = ["decode", "prefill", "slots", "vision", "weights"]
+    if verifies {
+        methods.push(function(
+            "",
+            quote!(fn verify),
+            vec![quote!(&self), quote!(cx: &Cx<'_>), quote!(start: usize), quote!(rows: usize)],
+            None,
+            vec![Stmt::Line(quote!(verify::run(&self.kernels, cx, start, rows);))],
+        ));
+    }
+    let mut items: Vec<Item> = ["decode", "prefill", "slots", "verify", "vision", "weights"]
         .iter()
+        .filter(|m| verifies || **m != "verify")
         .map(|m| {
             let m = ident(m);
             line(quote!(mod #m;))
         })
         .collect();
-    items.push(Item::Comment("The plan reads top to bottom in `vision`, `prefill` and `decode`.".to_string()));
+    items.push(Item::Comment("The plan of each phase reads top to bottom.".to_string()));
     items.push(line(quote!(
         use crate::kernels::{self, Kernels};
     )));

@@ -1,8 +1,8 @@
 //! Token rows in, the most likely token out.
 
 use kernels::library::head::{argmax, embed};
-use kernels::library::{lines, pitch};
 use kernels::library::matrix::Format;
+use kernels::library::{lines, pitch};
 
 use crate::case::{Buffer, Case, Want, check};
 use crate::data::{noise, panels};

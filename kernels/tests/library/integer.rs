@@ -5,7 +5,9 @@ use kernels::library::columns::{Columns, columns, gated};
 use kernels::library::gemm::Init;
 use kernels::library::head::embed;
 use kernels::library::integer::{BLOCK_WORDS, expand};
-use kernels::library::linear::{Linear, Norm, Rows, UNIT, gated_vectors, gated_vectors_scratch, linear, vector, vectors};
+use kernels::library::linear::{
+    Linear, Norm, Rows, UNIT, gated_vectors, gated_vectors_scratch, linear, vector, vectors,
+};
 use kernels::library::matrix::Format;
 use kernels::library::{elementwise, lines, norm, pitch};
 

@@ -19,6 +19,7 @@ pub struct Args {
     pub questions: Option<PathBuf>,
     pub max_new_tokens: usize,
     pub threads: Option<usize>,
+    pub speculate: Option<usize>,
     pub level: Option<String>,
     pub residence: Residence,
     pub ignore_eos: bool,
@@ -64,6 +65,8 @@ Asks {model} about pictures. Of the options, --prompt is enough.
   --repetition-penalty X    1 is off [1]
   --seed N                  of the sampler [0]
   --threads N               [all processors]
+  --speculate N             most tokens guessed and verified together; 0 is off, answers are the same [the model's;
+                            0 with --bench]
   --level NAME              {levels} [the best this processor has]
   --residence WHERE         weights mapped or copied [copied below 256 MB]
   --json                    one object instead of text
@@ -116,6 +119,7 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Option<Args>, 
             "--questions" => args.questions = Some(value()?.into()),
             "--max-new-tokens" => args.max_new_tokens = number(flag, value()?)?,
             "--threads" => args.threads = Some(number(flag, value()?)?),
+            "--speculate" => args.speculate = Some(number(flag, value()?)?),
             "--level" => args.level = Some(text(flag, value()?)?),
             "--residence" => args.residence = residence(&text(flag, value()?)?)?,
             "--temperature" => args.sampler.temperature = number(flag, value()?)?,

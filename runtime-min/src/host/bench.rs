@@ -76,7 +76,7 @@ pub fn run<P: Program>(
     report.raw("decode_ms", &summary(decode));
     report.raw("decode_steps", &now.decode_steps.to_string());
     report.milliseconds("generation_ms", generation);
-    let [vision, prefill, decode] = P::INFO.steps;
+    let [vision, prefill, decode, _] = P::INFO.steps;
     let sum = |steps: &mut dyn Iterator<Item = &Step>| steps.map(|step| step.macs).sum::<u64>();
     let (vision, decode) = (sum(&mut vision.iter()), sum(&mut decode.iter()));
     // The head runs once, for the last row.

@@ -25,7 +25,9 @@ const IMAGE_ROWS: usize = 448;
 const IMAGE_PITCH: usize = 16;
 const ROWS: usize = IMAGE_ROWS + TOKENS * IMAGE_PITCH * 4;
 const LOGITS: usize = ROWS + CHUNK * HIDDEN * 4 + 32;
-const TOKEN: usize = LOGITS + 1088;
+const LOGITS_PITCH: usize = 272;
+const VERIFY: usize = 4;
+const TOKEN: usize = LOGITS + VERIFY * LOGITS_PITCH * 4;
 const CACHE: usize = TOKEN + 64;
 const ARENA: usize = CACHE + CONTEXT * 4;
 
@@ -46,6 +48,7 @@ const FAKE: Info = Info {
     vocab: VOCAB,
     max_context: CONTEXT,
     chunk: CHUNK,
+    verify_rows: VERIFY,
     arena_bytes: ARENA,
     scratch_bytes: 64,
     weights_bytes: 16,
@@ -55,15 +58,19 @@ const FAKE: Info = Info {
     rows: ROWS,
     rows_pitch: HIDDEN,
     logits: LOGITS,
+    logits_pitch: LOGITS_PITCH,
     token: TOKEN,
     policy: ImagePolicy::Pad { color: [0; 3] },
     digest: DIGEST,
     weights_name: "weights.tvlm",
-    steps: [&VISION, &DECODER, &DECODER],
+    steps: [&VISION, &DECODER, &DECODER, &DECODER],
 };
 
 /// The program. A red value of 13 in the first pixel makes the last member panic.
 pub struct Fake;
+
+/// The same, but it repeats itself most of the time.
+pub struct Parrot;
 
 /// The same with an end of its arena that the logits cross.
 pub struct Crooked;
@@ -109,34 +116,16 @@ impl Program for Fake {
     }
 
     fn prefill(&self, cx: &Cx<'_>, start: usize, rows: usize) {
-        assert!((1..=CHUNK).contains(&rows) && start + rows <= CONTEXT);
-        for row in cx.part(rows) {
-            // SAFETY: in bounds as asserted, one member each.
-            unsafe {
-                let from = std::slice::from_raw_parts(cx.slot(ROWS + row * HIDDEN * 4), HIDDEN);
-                *cx.slot(CACHE + (start + row) * 4) = from.iter().sum();
-                *cx.scratch() = row as f32;
-            }
-        }
-        if cx.end(&DECODER[0], rows) {
-            return;
-        }
-        if cx.id() == 0 {
-            // SAFETY: positions up to start + rows are written, the others wait at the next barrier.
-            unsafe {
-                let cache = std::slice::from_raw_parts(cx.slot(CACHE), start + rows);
-                let token = next(cache.iter().map(|&value| value as u32));
-                let logits = std::slice::from_raw_parts_mut(cx.slot(LOGITS), VOCAB);
-                logits.fill(0.0);
-                logits[token as usize] = 9.0;
-                cx.slot(TOKEN).cast::<u32>().write(token);
-            }
-        }
-        let _ = cx.end(&DECODER[1], rows);
+        decoder(cx, start, rows, rows - 1, next);
     }
 
     fn decode(&self, cx: &Cx<'_>, start: usize) {
         self.prefill(cx, start, 1);
+    }
+
+    fn verify(&self, cx: &Cx<'_>, start: usize, rows: usize) {
+        assert!((2..=VERIFY).contains(&rows));
+        decoder(cx, start, rows, 0, next);
     }
 
     fn embed(&self, cx: &Cx<'_>, id: u32, row: usize) {
@@ -145,6 +134,71 @@ impl Program for Fake {
         row.fill(0.0);
         row[0] = id as f32;
     }
+}
+
+/// The decoder: `rows` positions from `start` on, and logits for the rows from `first` on, whose largest is what `next`
+/// makes of all positions.
+pub fn decoder(cx: &Cx<'_>, start: usize, rows: usize, first: usize, next: fn(&mut dyn Iterator<Item = u32>) -> u32) {
+    assert!((1..=CHUNK).contains(&rows) && start + rows <= CONTEXT);
+    for row in cx.part(rows) {
+        // SAFETY: in bounds as asserted, one member each.
+        unsafe {
+            let from = std::slice::from_raw_parts(cx.slot(ROWS + row * HIDDEN * 4), HIDDEN);
+            *cx.slot(CACHE + (start + row) * 4) = from.iter().sum();
+            *cx.scratch() = row as f32;
+        }
+    }
+    if cx.end(&DECODER[0], rows) {
+        return;
+    }
+    for (place, row) in (first..rows).enumerate().filter(|_| cx.id() == 0) {
+        // SAFETY: positions up to start + row are written, the others wait at the next barrier.
+        unsafe {
+            let cache = std::slice::from_raw_parts(cx.slot(CACHE), start + row + 1);
+            let token = next(&mut cache.iter().map(|&value| value as u32));
+            let logits = std::slice::from_raw_parts_mut(cx.slot(LOGITS + place * LOGITS_PITCH * 4), VOCAB);
+            logits.fill(0.0);
+            logits[token as usize] = 9.0;
+            cx.slot(TOKEN + place * 4).cast::<u32>().write(token);
+        }
+    }
+    let _ = cx.end(&DECODER[1], rows);
+}
+
+impl Program for Parrot {
+    const INFO: Info = FAKE;
+    const LEVELS: &'static [Level] = &[Level { name: "plain", available: || true }];
+
+    fn with_level(_: usize) -> Self {
+        Self
+    }
+
+    fn vision(&self, cx: &Cx<'_>) {
+        Fake.vision(cx);
+    }
+
+    fn prefill(&self, cx: &Cx<'_>, start: usize, rows: usize) {
+        decoder(cx, start, rows, rows - 1, parrot);
+    }
+
+    fn decode(&self, cx: &Cx<'_>, start: usize) {
+        self.prefill(cx, start, 1);
+    }
+
+    fn verify(&self, cx: &Cx<'_>, start: usize, rows: usize) {
+        assert!((2..=VERIFY).contains(&rows));
+        decoder(cx, start, rows, 0, parrot);
+    }
+
+    fn embed(&self, cx: &Cx<'_>, id: u32, row: usize) {
+        Fake.embed(cx, id, row);
+    }
+}
+
+/// Letters in a circle of seven, out of step at every eleventh position, and an end token at last.
+fn parrot(cache: &mut dyn Iterator<Item = u32>) -> u32 {
+    let (n, last) = cache.fold((0, 0), |(n, _), value| (n + 1, value));
+    if n == 180 { IM_END } else { 97 + (last + 1 + 2 * u32::from(n % 11 == 0)) % 7 }
 }
 
 macro_rules! like_fake {
@@ -172,7 +226,7 @@ like_fake!(
 );
 
 /// The token after these positions: a letter, or an end token after one history in nine.
-pub fn next(cache: impl Iterator<Item = u32>) -> u32 {
+pub fn next(cache: &mut dyn Iterator<Item = u32>) -> u32 {
     let hash = cache.fold(7u32, |hash, value| (hash ^ value).wrapping_mul(0x9E37_79B1).rotate_left(13));
     if (hash >> 8) % 9 == 0 { IM_END } else { 97 + (hash >> 12) % 26 }
 }
@@ -181,7 +235,7 @@ pub fn next(cache: impl Iterator<Item = u32>) -> u32 {
 pub fn expected(prompt: &[u32], n: usize, ignore_eos: bool) -> Vec<u32> {
     let mut all = prompt.to_vec();
     while all.len() < prompt.len() + n {
-        all.push(next(all.iter().copied()));
+        all.push(next(&mut all.iter().copied()));
         if all[all.len() - 1] == IM_END && !ignore_eos {
             break;
         }
