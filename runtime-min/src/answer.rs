@@ -29,6 +29,8 @@ pub enum StopReason {
 pub struct Timings {
     /// Reading the question.
     pub prefill: Duration,
+    /// Positions that were computed for it; fewer than it has where the session held its beginning already.
+    pub prefill_rows: usize,
     /// All decoding steps together.
     pub decode: Duration,
     /// How many tokens those made; the first one needs none.
@@ -102,10 +104,9 @@ impl<'s, 'm, P: Program> Answer<'s, 'm, P> {
         session: &'s mut Session<'m, P>,
         Room { stream, tokens }: Room<'m>,
         prompt: Vec<i64>,
-        prefill: Duration,
+        timings: Timings,
         stop: Option<StopReason>,
     ) -> Self {
-        let timings = Timings { prefill, ..Timings::default() };
         Self { session, stream, prompt, tokens, timings, stop, done: false }
     }
 

@@ -34,6 +34,7 @@ mod float;
 mod map;
 mod picture;
 mod processors;
+mod prompt;
 mod room;
 mod speculate;
 #[cfg(feature = "std")]
@@ -50,6 +51,6 @@ pub use model::{Model, OpenOptions};
 pub use picture::{Image, Pixels};
 pub use program::{Cx, ImagePolicy, Info, Level, Program, Step, StepView};
 pub use sampler::SamplerOptions;
-pub use session::{Options, Session};
+pub use session::{Options, Session, Turn};
 pub use team::Member;
 pub use weights::{Residence, Verify};

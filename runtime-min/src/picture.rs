@@ -1,7 +1,12 @@
 //! A picture on its way into a conversation: as the model's pixels, then as rows of its decoder.
 
+use crate::program::Info;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
+
+/// Images that were made by this process.
+static MADE: AtomicUsize = AtomicUsize::new(0);
 
 /// A picture as the model takes it.
 #[derive(Clone, Debug)]
@@ -28,9 +33,12 @@ impl Pixels {
     }
 }
 
-/// An encoded picture; can be asked about any number of times, in any session of the same model.
+/// An encoded picture; can be asked about any number of times, in any session of the same model. A session that is asked
+/// about the same image or a clone of it in the same place does not read it again.
 #[derive(Clone)]
 pub struct Image {
+    /// Equal ids have equal rows.
+    pub(crate) id: usize,
     pub(crate) rows: Vec<f32>,
     pub(crate) hidden: usize,
     /// Of the model that made it.
@@ -40,6 +48,11 @@ pub struct Image {
 }
 
 impl Image {
+    pub(crate) fn new(rows: Vec<f32>, info: &Info, preprocess: Duration, vision: Duration) -> Self {
+        let id = MADE.fetch_add(1, Ordering::Relaxed);
+        Self { id, rows, hidden: info.hidden, digest: info.digest, preprocess, vision }
+    }
+
     /// Positions it takes in a conversation.
     pub fn tokens(&self) -> usize {
         self.rows.len() / self.hidden

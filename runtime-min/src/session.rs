@@ -3,7 +3,7 @@
 //! Several sessions may share one model. A session remembers earlier turns in its KV cache, so a further question
 //! costs only its own tokens. Nothing is allocated per decoded token except the text that is handed out.
 
-use crate::answer::{Answer, Room, StopReason};
+use crate::answer::{Answer, Room, StopReason, Timings};
 use crate::arena::Arena;
 use crate::cancel::CancelToken;
 use crate::clock::Clock;
@@ -13,16 +13,13 @@ use crate::image::{Rgb8, preprocess};
 use crate::model::Model;
 use crate::picture::{Image, Pixels};
 use crate::program::{Call, Cx, Info, Observer, Phase, Program, StepView};
+use crate::prompt::{Held, Prompt, Row};
 use crate::room::{self, text};
 use crate::sampler::{Sampler, SamplerOptions};
 use crate::speculate::{self, Speculation};
 use crate::team::{self, Team};
-use crate::template::{self, Part};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-
-/// Stands for an image among token ids where the vocabulary has no id for it.
-const IMAGE_ID: i64 = -200;
 
 /// Choices of a session.
 #[derive(Clone, Debug)]
@@ -96,6 +93,10 @@ pub struct Session<'m, P: Program> {
     pub(crate) history: Vec<u32>,
     /// Positions in the KV cache.
     pub(crate) position: usize,
+    /// What the KV cache holds, from its first position on: at least `position`, and what was there before a `reset`.
+    cached: Vec<Held>,
+    /// Positions of the cache, from the first one on, that were computed by prefills.
+    prefilled: usize,
     /// A token that was handed out but is not in the KV cache yet.
     pub(crate) pending: Option<u32>,
     /// What was computed beyond `position`.
@@ -104,11 +105,15 @@ pub struct Session<'m, P: Program> {
     observer: Option<Box<Observer<'static>>>,
 }
 
-/// What goes into one position.
-#[derive(Clone, Copy)]
-enum Row<'i> {
-    Token(u32),
-    Image(&'i [f32]),
+/// A question and its answer, of a conversation that is [told anew](Session::ask_after).
+#[derive(Clone, Copy, Debug)]
+pub struct Turn<'a> {
+    /// What the question is about; none, one or more, in order.
+    pub images: &'a [&'a Image],
+    /// The question.
+    pub question: &'a str,
+    /// The answer.
+    pub answer: &'a str,
 }
 
 impl<'m, P: Program> Session<'m, P> {
@@ -121,6 +126,7 @@ impl<'m, P: Program> Session<'m, P> {
         let team = Team::new(options.threads.or(model.threads).unwrap_or_else(team::available))?;
         let arena = Arena::new("the session's arena", info.session_bytes(team.count()))?;
         let history = room::with_room(info.max_context.saturating_add(1), "the session's history")?;
+        let cached = room::with_room(info.max_context, "the session's record of its cache")?;
         let sampler = Sampler::new(options.sampler.clone(), info.vocab)?;
         Ok(Self {
             model,
@@ -131,6 +137,8 @@ impl<'m, P: Program> Session<'m, P> {
             sampler,
             history,
             position: 0,
+            cached,
+            prefilled: 0,
             pending: None,
             speculation: Speculation::default(),
             cancel: CancelToken::new()?,
@@ -186,7 +194,7 @@ impl<'m, P: Program> Session<'m, P> {
             rows.extend_from_slice(self.arena.floats(offset, info.hidden).unwrap_or_default());
         }
         let vision = clock.elapsed();
-        Ok(Image { rows, hidden: info.hidden, digest: info.digest, preprocess: pixels.took, vision })
+        Ok(Image::new(rows, info, pixels.took, vision))
     }
 
     /// Asks about `images` (none, one or more, in order). Reads the question before it returns; the answer is then made
@@ -196,56 +204,42 @@ impl<'m, P: Program> Session<'m, P> {
     /// [`Error::PromptTooLong`], [`Error::EmptyPrompt`], [`Error::Argument`] and [`Error::OutOfMemory`] before any work;
     /// [`Error::Poisoned`].
     pub fn ask(&mut self, images: &[&Image], text: &str) -> Result<Answer<'_, 'm, P>, Error> {
-        let info = Self::INFO;
-        if text.is_empty() {
-            return Err(Error::EmptyPrompt);
-        }
-        for image in images {
-            if image.digest != info.digest || image.hidden != info.hidden {
-                let reason = text!("encoded by another model, not by {}", info.name);
-                return Err(Error::Argument { name: "images", reason });
-            }
-        }
-        let tokenizer = self.model.tokenizer();
         let first = self.position == 0 && self.pending.is_none();
-        let turn = if first { template::first_turn } else { template::next_turn };
-        let parts = turn(tokenizer, images.len(), text)?;
+        let mut prompt = Prompt::new(self.model.tokenizer(), Self::INFO);
+        prompt.pending(self.pending)?;
+        prompt.question(first, images, text)?;
+        self.read(prompt)
+    }
 
-        let new: usize = parts.iter().map(|part| positions(part, images)).sum();
-        let need = self.position + usize::from(self.pending.is_some()) + new;
-        if need > info.max_context {
-            return Err(Error::PromptTooLong { need, have: info.max_context });
+    /// Begins a new conversation, of which these turns are told rather than asked, and asks. What the session still holds of
+    /// an earlier conversation that began in the same way, with the same [`Image`]s or clones of them, is not read again:
+    /// a program may keep its conversations itself and tell each anew for every question.
+    ///
+    /// # Errors
+    /// As of [`ask`](Self::ask).
+    pub fn ask_after(&mut self, told: &[Turn<'_>], images: &[&Image], text: &str) -> Result<Answer<'_, 'm, P>, Error> {
+        let mut prompt = Prompt::new(self.model.tokenizer(), Self::INFO);
+        for (i, turn) in told.iter().enumerate() {
+            prompt.question(i == 0, turn.images, turn.question)?;
+            prompt.answer(turn.answer)?;
         }
-        let mut rows = room::with_room(new + 1, "the prompt")?;
-        rows.extend(self.pending.map(Row::Token));
-        let mut prompt_ids: Vec<i64> = room::with_room(new, "the prompt")?;
-        for part in &parts {
-            match part {
-                Part::Tokens(ids) => {
-                    if let Some(&id) = ids.iter().find(|&&id| id as usize >= info.vocab) {
-                        return Err(Error::TokenOutOfRange { id, vocab: info.vocab });
-                    }
-                    rows.extend(ids.iter().copied().map(Row::Token));
-                    prompt_ids.extend(ids.iter().copied().map(i64::from));
-                }
-                Part::Image(index) => {
-                    let Some(image) = images.get(*index) else { continue };
-                    rows.extend(image.rows.chunks_exact(image.hidden).map(Row::Image));
-                    match tokenizer.image() {
-                        Some(id) => prompt_ids.extend(core::iter::repeat_n(i64::from(id), image.tokens())),
-                        None => prompt_ids.push(IMAGE_ID),
-                    }
-                }
-            }
-        }
-        if rows.is_empty() {
-            return Err(Error::EmptyPrompt);
-        }
+        prompt.question(told.is_empty(), images, text)?;
+        prompt.check(0)?;
+        self.reset();
+        self.read(prompt)
+    }
 
-        let answer = Room::new(self.options.max_new_tokens, info.max_context - need + 1, tokenizer)?;
+    /// Reads a prompt from where the conversation is.
+    fn read(&mut self, prompt: Prompt<'_, '_>) -> Result<Answer<'_, 'm, P>, Error> {
+        let (info, start) = (Self::INFO, self.position);
+        let need = prompt.check(start)?;
+        let Prompt { rows, ids, pending, .. } = prompt;
+        let answer = Room::new(self.options.max_new_tokens, info.max_context - need + 1, self.model.tokenizer())?;
         self.cancel.clear();
         let clock = Clock::start();
-        let stop = match self.prefill(&rows) {
+        let known = self.known(&rows);
+        let rest = rows.get(known..).unwrap_or_default();
+        let stop = match self.prefill(start + known, rest) {
             Ok(()) => None,
             // The conversation stays as it was before the question.
             Err(Error::Cancelled) => Some(StopReason::Cancelled),
@@ -253,17 +247,32 @@ impl<'m, P: Program> Session<'m, P> {
         };
         if stop.is_none() {
             self.position = need;
+            self.pending = None;
             // A pending token is in the history already.
-            let ids = rows.iter().skip(usize::from(self.pending.take().is_some()));
-            self.history.extend(ids.filter_map(|row| match row {
-                Row::Token(id) => Some(*id),
-                Row::Image(_) => None,
+            self.history.extend(rows.iter().skip(usize::from(pending)).filter_map(|row| match row.held {
+                Held::Token(id) => Some(id),
+                Held::Image { .. } => None,
             }));
         }
-        Ok(Answer::new(self, answer, prompt_ids, clock.elapsed(), stop))
+        let timings = Timings { prefill: clock.elapsed(), prefill_rows: rest.len(), ..Timings::default() };
+        Ok(Answer::new(self, answer, ids, timings, stop))
     }
 
-    /// Forgets the conversation; images stay usable, and the sampler starts from its seed.
+    /// How many of the first `rows` from the current position on the cache holds already. The last one is always computed,
+    /// for its logits.
+    fn known(&self, rows: &[Row<'_>]) -> usize {
+        let end = match Self::INFO.verify_rows {
+            // What was decoded has other bits than what is prefilled.
+            1 => self.prefilled,
+            _ => self.cached.len(),
+        };
+        let held = self.cached.get(self.position..end).unwrap_or_default();
+        let equal = held.iter().zip(rows).take_while(|(held, row)| **held == row.held).count();
+        equal.min(rows.len().saturating_sub(1))
+    }
+
+    /// Forgets the conversation; images stay usable, and the sampler starts from its seed. A conversation that begins as the
+    /// last one did does not read that beginning again.
     pub fn reset(&mut self) {
         self.position = 0;
         self.pending = None;
@@ -326,26 +335,37 @@ impl<'m, P: Program> Session<'m, P> {
         Self::INFO.logits + self.speculation.row() * Self::INFO.logits_pitch * 4
     }
 
-    /// Runs rows through the decoder from the current position on, without moving it.
-    fn prefill(&mut self, rows: &[Row<'_>]) -> Result<(), Error> {
+    /// Runs rows through the decoder from position `start` on, without moving the conversation's.
+    fn prefill(&mut self, start: usize, rows: &[Row<'_>]) -> Result<(), Error> {
         let info = Self::INFO;
         self.speculation.settle();
-        let mut start = self.position;
+        let mut start = start;
         for chunk in rows.chunks(info.chunk) {
+            self.overwrite(start);
             self.call(Phase::Prefill, start, |program, cx| {
                 let part = cx.part(chunk.len());
                 for (at, row) in part.clone().zip(chunk.get(part).unwrap_or_default()) {
-                    match row {
-                        Row::Token(id) => program.embed(cx, *id, at),
-                        Row::Image(floats) => copy_row(cx, info, floats, at),
+                    match row.held {
+                        Held::Token(id) => program.embed(cx, id, at),
+                        Held::Image { .. } => copy_row(cx, info, row.floats, at),
                     }
                 }
                 cx.barrier();
                 program.prefill(cx, start, chunk.len());
             })?;
+            if self.prefilled == start {
+                self.prefilled += chunk.len();
+            }
+            self.cached.extend(chunk.iter().map(|row| row.held));
             start += chunk.len();
         }
         Ok(())
+    }
+
+    /// Positions from `start` on are about to change.
+    fn overwrite(&mut self, start: usize) {
+        self.cached.truncate(start);
+        self.prefilled = self.prefilled.min(start);
     }
 
     /// Makes the logits after one more token at the current position, and moves it: from a row that was computed with the
@@ -354,9 +374,11 @@ impl<'m, P: Program> Session<'m, P> {
     pub(crate) fn decode(&mut self, id: u32, left: usize) -> Result<Option<usize>, Error> {
         if self.speculation.accept(id) {
             self.position += 1;
+            self.cached.push(Held::Token(id));
             return Ok(None);
         }
         let (info, start) = (Self::INFO, self.position);
+        self.overwrite(start);
         let fits = (info.verify_rows - 1).min(info.max_context - start - 1).min(left);
         let drafted = self.speculation.draft(&self.history, fits.min(self.options.speculation));
         // Copied: the call borrows the session.
@@ -373,6 +395,7 @@ impl<'m, P: Program> Session<'m, P> {
         // Rows that were not made are nobody's.
         .inspect_err(|_| self.speculation.settle())?;
         self.position += 1;
+        self.cached.push(Held::Token(id));
         Ok(Some(n))
     }
 
@@ -405,13 +428,6 @@ impl<'m, P: Program> Session<'m, P> {
 impl<P: Program> core::fmt::Debug for Session<'_, P> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "Session({:?}, {} positions, {} threads)", self.model, self.position(), self.threads())
-    }
-}
-
-fn positions(part: &Part, images: &[&Image]) -> usize {
-    match part {
-        Part::Tokens(ids) => ids.len(),
-        Part::Image(index) => images.get(*index).map_or(0, |image| image.tokens()),
     }
 }
 

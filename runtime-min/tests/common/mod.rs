@@ -72,6 +72,9 @@ pub struct Fake;
 /// The same, but it repeats itself most of the time.
 pub struct Parrot;
 
+/// The same without a phase for a few rows.
+pub struct Plain;
+
 /// The same with an end of its arena that the logits cross.
 pub struct Crooked;
 
@@ -188,6 +191,31 @@ impl Program for Parrot {
     fn verify(&self, cx: &Cx<'_>, start: usize, rows: usize) {
         assert!((2..=VERIFY).contains(&rows));
         decoder(cx, start, rows, 0, parrot);
+    }
+
+    fn embed(&self, cx: &Cx<'_>, id: u32, row: usize) {
+        Fake.embed(cx, id, row);
+    }
+}
+
+impl Program for Plain {
+    const INFO: Info = Info { verify_rows: 1, ..FAKE };
+    const LEVELS: &'static [Level] = &[Level { name: "plain", available: || true }];
+
+    fn with_level(_: usize) -> Self {
+        Self
+    }
+
+    fn vision(&self, cx: &Cx<'_>) {
+        Fake.vision(cx);
+    }
+
+    fn prefill(&self, cx: &Cx<'_>, start: usize, rows: usize) {
+        Fake.prefill(cx, start, rows);
+    }
+
+    fn decode(&self, cx: &Cx<'_>, start: usize) {
+        Fake.decode(cx, start);
     }
 
     fn embed(&self, cx: &Cx<'_>, id: u32, row: usize) {
