@@ -8,7 +8,7 @@ use kernels::Target;
 use models::{Description, Recipe};
 
 use crate::error::Error;
-use crate::frontend::{Checkpoint, describe};
+use crate::frontend::{Checkpoint, Licenses, describe};
 use crate::lower::{self, Formats, Program};
 use crate::memory::{self, Memory};
 use crate::passes;
@@ -33,6 +33,8 @@ pub struct Prepared {
     pub description: Description,
     /// Sentences for the user about how the checkpoint was read.
     pub notes: Vec<String>,
+    /// What goes where the weights go.
+    pub licenses: Licenses,
     /// Image to rows, fused.
     pub vision: Graph,
     /// Rows to token, fused.
@@ -56,6 +58,7 @@ pub struct Prepared {
 /// weights are read.
 pub fn prepare(checkpoint: &Checkpoint, options: &Options<'_>) -> Result<Prepared, Error> {
     let described = describe(checkpoint)?;
+    let licenses = checkpoint.licenses()?;
     let description = described.description;
     let config = checkpoint.folder().join("config.json").display().to_string();
     let refused = |what: &str, e: &dyn std::fmt::Display| Error::input(&config, what, e.to_string());
@@ -87,7 +90,8 @@ pub fn prepare(checkpoint: &Checkpoint, options: &Options<'_>) -> Result<Prepare
         e => Error::Bug(e.to_string()),
     })?;
     let memory = memory::plan(&program);
-    Ok(Prepared { description, notes: described.notes, vision, decoder, weights, targets, program, memory, recipe })
+    let notes = described.notes;
+    Ok(Prepared { description, notes, licenses, vision, decoder, weights, targets, program, memory, recipe })
 }
 
 fn pass_error(config: &str, e: &passes::PassError) -> Error {

@@ -45,6 +45,7 @@ pub fn compile(args: &Compile, ui: &Ui) -> Result<u8, Error> {
         size(package.weights_bytes as u64),
         size(run),
     ));
+    ui.note(&format!("license of the weights: {}", assembled.prepared.licenses.summary()));
     Ok(0)
 }
 

@@ -106,6 +106,7 @@ fn checkpoint(assembled: &Assembled) -> (String, Value) {
     }
     table.row("", format!("{:12} one row of a prompt, without attention", count(row_macs)));
     table.row("", format!("{:12} one token of an answer, without attention", count(decode_macs)));
+    table.row("license", prepared.licenses.summary());
     for note in &prepared.notes {
         table.row("note", note);
     }
@@ -140,6 +141,10 @@ fn checkpoint(assembled: &Assembled) -> (String, Value) {
             "vision_stages": stages.iter().map(|(name, macs)| json!({"name": name, "macs": macs})).collect::<Vec<_>>(),
             "prefill_row": row_macs,
             "decode": decode_macs,
+        },
+        "license": {
+            "declared": prepared.licenses.declared.iter().cloned().collect::<BTreeMap<_, _>>(),
+            "texts": prepared.licenses.texts.iter().map(|text| json!({"file": text.file, "from": text.from})).collect::<Vec<_>>(),
         },
         "notes": prepared.notes,
         "emitted": {

@@ -122,6 +122,11 @@ impl Folder {
         Ok(Some(bytes))
     }
 
+    /// Whether the folder has one of that name, links not followed.
+    pub fn has_folder(&self, name: &str) -> bool {
+        std::fs::symlink_metadata(self.real.join(name)).is_ok_and(|found| found.is_dir())
+    }
+
     /// Names in the folder that end in `suffix`, sorted; for messages and for finding a lone file.
     pub fn names_ending(&self, suffix: &str) -> Result<Vec<String>, Error> {
         let mut names = Vec::new();

@@ -10,6 +10,7 @@ mod files;
 mod index;
 mod json;
 mod keys;
+mod license;
 mod llava;
 mod preprocessor;
 mod read;
@@ -27,6 +28,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 pub use config::{Described, describe};
+pub use license::{LicenseText, Licenses};
 pub use safetensors::{Dtype, TensorInfo};
 pub use tokenizer::tokenizer_section;
 
@@ -166,6 +168,15 @@ impl Checkpoint {
     /// The content of one of the folder's text files, as it was when the checkpoint was opened.
     pub(crate) fn text(&self, name: &str) -> Option<&[u8]> {
         self.texts.get(name).map(|bytes| &bytes[..])
+    }
+
+    /// What the folder says about the license of its weights.
+    ///
+    /// # Errors
+    ///
+    /// A text that cannot be copied.
+    pub fn licenses(&self) -> Result<Licenses, Error> {
+        Licenses::read(&self.folder).map_err(|e| self.folder.locate(e))
     }
 
     /// SHA-256 over all weight files and the texts that shape the output.

@@ -7,7 +7,14 @@ use proc_macro2::{Ident, Literal, Span, TokenStream};
 use quote::quote;
 
 use super::{Identity, TOOL_VERSION, WEIGHTS_NAME};
+use crate::frontend::Licenses;
 use crate::pipeline::Prepared;
+
+/// The runtime's own license, which goes with its copies.
+const LICENSES: [(&str, &str); 2] = [
+    ("LICENSE-APACHE", include_str!("../../../LICENSE-APACHE")),
+    ("LICENSE-MIT", include_str!("../../../LICENSE-MIT")),
+];
 
 pub(super) fn emit(prepared: &Prepared, id: &Identity<'_>, files: &mut BTreeMap<String, String>) {
     let name = id.name;
@@ -45,6 +52,12 @@ pub(super) fn emit(prepared: &Prepared, id: &Identity<'_>, files: &mut BTreeMap<
     files.insert("src/lib.rs".to_string(), emit::print(&face(prepared, id)));
     files.insert("src/main.rs".to_string(), emit::print(&runner(&library)));
     files.insert("README.md".to_string(), readme(prepared, id));
+    for (name, text) in LICENSES {
+        files.insert(format!("runtime/{name}"), text.to_string());
+    }
+    for license in &prepared.licenses.texts {
+        files.insert(license.file.clone(), license.text.clone());
+    }
 }
 
 /// Lock file entries in the order cargo sorts them.
@@ -247,7 +260,9 @@ fn readme(prepared: &Prepared, id: &Identity<'_>) -> String {
          ## What is here\n\n\
          `src/plan` holds the model as a flat list of kernel calls for each phase, `src/kernels` the kernels of each level, `runtime`\n\
          a copy of the runtime. `manifest.json` says what this was made from. Code and weights carry one digest: a weight\n\
-         file made for other code is refused when it is opened. The weights have the license of the checkpoint.\n",
+         file made for other code is refused when it is opened.\n\n\
+         ## License\n\n\
+         {license}",
         target = id.target,
         weights = mib(program.packs.total() * 4),
         arena = mib(memory.total),
@@ -256,5 +271,30 @@ fn readme(prepared: &Prepared, id: &Identity<'_>) -> String {
         tokens = vision.tokens(),
         context = program.context,
         levels = super::manifest::levels(prepared).join(", "),
+        license = license(&prepared.licenses),
     )
+}
+
+/// What the weights and the code may be used for, as far as the checkpoint says.
+fn license(licenses: &Licenses) -> String {
+    let mut text = "The weights have the license of the checkpoint they were made from. ".to_string();
+    if licenses.is_empty() {
+        text += "**It came without one**: no LICENSE, NOTICE\n\
+                 or COPYING lay beside the weights, and its README.md named none. Ask who published it before you pass this\n\
+                 folder on.\n";
+    } else {
+        text += "What lay beside them:\n\n";
+        for (key, value) in &licenses.declared {
+            text += &format!("- `{key}: {value}` in the front matter of its README.md\n");
+        }
+        for license in &licenses.texts {
+            let from = license.from.as_ref().map_or(String::new(), |from| format!(", a copy of its `{from}`"));
+            text += &format!("- [{file}]({file}){from}\n", file = license.file);
+        }
+        if licenses.folders > 0 {
+            text += "- a folder of licenses, which is not copied\n";
+        }
+        text += "\nWho passes this folder on passes on these too.\n";
+    }
+    text + "\nThe runtime is licensed under either of [MIT](runtime/LICENSE-MIT) or [Apache 2.0](runtime/LICENSE-APACHE), at your option.\n"
 }

@@ -1,5 +1,7 @@
 //! `manifest.json`: what was made from what.
 
+use std::collections::BTreeMap;
+
 use models::{Layout, Recipe};
 use serde::Serialize;
 
@@ -22,6 +24,7 @@ struct Manifest<'a> {
     pairing_sha256: String,
     weights: &'static str,
     weights_bytes: usize,
+    license: License<'a>,
     arena_bytes: usize,
     scratch_bytes_per_thread: usize,
     image_side: usize,
@@ -34,6 +37,22 @@ struct Manifest<'a> {
     decode: Vec<Op<'a>>,
 }
 
+/// What the checkpoint says about the license of the weights; empty if nothing.
+#[derive(Serialize)]
+struct License<'a> {
+    /// As the front matter of its README has it.
+    declared: BTreeMap<&'a str, &'a str>,
+    texts: Vec<LicenseFile<'a>>,
+}
+
+/// A license text in the folder.
+#[derive(Serialize)]
+struct LicenseFile<'a> {
+    file: &'a str,
+    /// Its name in the checkpoint, unless it is a strange one.
+    from: Option<&'a str>,
+}
+
 /// One step.
 #[derive(Serialize)]
 struct Op<'a> {
@@ -43,6 +62,7 @@ struct Op<'a> {
 }
 
 pub(super) fn manifest(prepared: &Prepared, id: &Identity<'_>, package: &Package) -> String {
+    let licenses = &prepared.licenses;
     let manifest = Manifest {
         format: "tvlmc-package",
         version: 1,
@@ -55,6 +75,10 @@ pub(super) fn manifest(prepared: &Prepared, id: &Identity<'_>, package: &Package
         pairing_sha256: hex(&id.digest),
         weights: WEIGHTS_NAME,
         weights_bytes: package.weights_bytes,
+        license: License {
+            declared: licenses.declared.iter().map(|(key, value)| (*key, value.as_str())).collect(),
+            texts: licenses.texts.iter().map(|t| LicenseFile { file: &t.file, from: t.from.as_deref() }).collect(),
+        },
         arena_bytes: package.arena_bytes,
         scratch_bytes_per_thread: package.scratch_bytes,
         image_side: prepared.description.vision.side,

@@ -177,7 +177,8 @@ pub fn levels() -> Vec<&'static str> {
 
 /// The same model, lowered as if its targets had this many registers: with other tiles.
 pub fn with_registers(prepared: Prepared, registers: usize) -> Prepared {
-    let Prepared { description, notes, vision, decoder, mut weights, targets, program, recipe, .. } = prepared;
+    let Prepared { description, notes, licenses, vision, decoder, mut weights, targets, program, recipe, .. } =
+        prepared;
     let targets: Vec<Box<dyn Target>> =
         targets.into_iter().map(|target| Box::new(Crowded { target, registers }) as Box<dyn Target>).collect();
     let table = models::embedding(&description, &mut weights);
@@ -185,7 +186,7 @@ pub fn with_registers(prepared: Prepared, registers: usize) -> Prepared {
     let program = lower::lower(&description, &vision, &decoder, table, &mut weights, &targets, &told);
     let program = program.unwrap_or_else(|e| panic!("{registers} registers: {e}"));
     let memory = memory::plan(&program);
-    Prepared { description, notes, vision, decoder, weights, targets, program, memory, recipe }
+    Prepared { description, notes, licenses, vision, decoder, weights, targets, program, memory, recipe }
 }
 
 /// A target with another number of registers.
