@@ -1,10 +1,16 @@
-//! Lists the runtime's sources, which every emitted crate carries a copy of.
+//! Lists the sources that every emitted folder carries a copy of: those of the runtime and of the decoder beside it.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let root = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("../runtime-min/src");
+    list("../runtime-min/src", "runtime.rs")?;
+    list("../runtime-min/decode/src", "decode.rs")
+}
+
+/// Writes a list of the names and texts of all Rust files of a folder.
+fn list(folder: &str, name: &str) -> Result<(), Box<dyn std::error::Error>> {
+    let root = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join(folder);
     println!("cargo::rerun-if-changed={}", root.display());
     let mut files = Vec::new();
     collect(&root, &mut files)?;
@@ -15,7 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         text += &format!("    ({name:?}, include_str!({:?})),\n", file.canonicalize()?);
     }
     text += "]\n";
-    fs::write(Path::new(&env::var("OUT_DIR")?).join("runtime.rs"), text)?;
+    fs::write(Path::new(&env::var("OUT_DIR")?).join(name), text)?;
     Ok(())
 }
 

@@ -223,6 +223,38 @@ fn a_program_names_every_type_it_holds() {
     assert!(said.starts_with("3 tokens, "), "{said}");
 }
 
+/// The example of the emitted README as it stands, and a photo: what a newcomer does first.
+#[test]
+fn the_readmes_example_runs() {
+    let e = build("hf");
+    let readme = &e.package.files["README.md"];
+    let block = |language: &str| {
+        let (_, rest) = readme.split_once(&format!("```{language}\n")).expect("a block");
+        rest.split_once("```").expect("its end").0
+    };
+    let app = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, bytes: &[u8]| std::fs::write(app.path().join(name), bytes).expect("written");
+    std::fs::create_dir(app.path().join("src")).expect("a folder");
+    std::os::unix::fs::symlink(e.folder.path(), app.path().join("nano")).expect("linked");
+    write("Cargo.toml", format!("[package]\nname = \"app\"\nedition = \"2024\"\n\n{}", block("toml")).as_bytes());
+    write("src/main.rs", block("rust").as_bytes());
+    let mut photo = std::io::Cursor::new(Vec::new());
+    let colors = image::RgbImage::from_fn(60, 40, |x, y| image::Rgb([x as u8 * 4, y as u8 * 6, 90]));
+    colors.write_to(&mut photo, image::ImageFormat::Jpeg).expect("an encoder");
+    write("photo.jpg", photo.get_ref());
+    let ran = Command::new(env!("CARGO"))
+        .args(["run", "--release", "--offline", "--quiet"])
+        .current_dir(app.path())
+        .env("CARGO_TARGET_DIR", e.folder.path().join("target"))
+        .env("RUSTFLAGS", "-Dwarnings")
+        .output()
+        .expect("cargo runs");
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    assert!(String::from_utf8_lossy(&ran.stdout).lines().count() >= 2);
+    // What was added for this does not reach whoever leaves the decoder alone.
+    assert!(!e.package.files["Cargo.lock"].contains("image") && !e.package.files["Cargo.toml"].contains("image"));
+}
+
 /// rustfmt changes nothing; no unsafe is public.
 fn text_is_well_formed(e: &Emitted) {
     for (name, text) in e.package.files.iter().filter(|(name, _)| name.starts_with("src/") && name.ends_with(".rs")) {

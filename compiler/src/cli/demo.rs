@@ -13,6 +13,7 @@ use std::process::Stdio;
 
 use models::Recipe;
 use models::recipe::Weights;
+use runtime_decode::Options;
 use serde::Deserialize;
 
 use super::args::{Choices, Demo};
@@ -58,7 +59,7 @@ pub fn demo(args: &Demo, ui: &Ui) -> Result<u8, Error> {
         if !known.contains_key(question.image.as_str()) {
             let path = folder.join("eval").join(&question.image);
             // Raw files are numbered, so that no name can hold a tab.
-            let rgb = super::picture::read(&path, compiled.manifest.alpha, false)?;
+            let rgb = super::picture::read(&path, Options { alpha: compiled.manifest.alpha, exif: false })?;
             let raw = pictures.add_rgb(&rgb, Path::new("rgb"))?;
             known.insert(&question.image, format!("{}\t{}", raw.path.display(), raw.size));
         }

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use models::Recipe;
-use serde::Deserialize;
+use runtime_decode::Alpha;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use super::args::Choices;
 use super::recipe;
@@ -43,7 +45,7 @@ pub struct Manifest {
     /// How they were chosen.
     pub recipe: Recipe,
     /// How transparent pictures become RGB.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "alpha")]
     pub alpha: Alpha,
     /// Of the checkpoint.
     pub checkpoint_sha256: String,
@@ -69,15 +71,12 @@ pub struct Manifest {
     pub decode: Vec<Op>,
 }
 
-/// How the checkpoint's reference implementation makes RGB of transparent pictures.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Alpha {
-    /// transformers: seen before white.
-    #[default]
-    White,
-    /// Apple: the colors as stored, transparent or not.
-    Drop,
+/// [`Alpha`] by its name.
+fn alpha<'de, D: Deserializer<'de>>(from: D) -> Result<Alpha, D::Error> {
+    let name = String::deserialize(from)?;
+    Alpha::ALL.into_iter().find(|alpha| alpha.name() == name).ok_or_else(|| {
+        D::Error::custom(format!("alpha: {} is unknown, \"white\" or \"drop\" is expected", Quoted(&name)))
+    })
 }
 
 /// One step of a compiled model.

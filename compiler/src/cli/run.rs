@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use runtime_decode::Options;
+
 use super::args::Run;
 use super::cache::Cache;
 use super::runner::{self, RawPictures, Runner};
@@ -18,8 +20,9 @@ pub fn run(args: &Run, ui: &Ui) -> Result<u8, Error> {
     let compiled = cache.compiled(&args.model, &chosen, ui)?;
     // Pictures first: a wrong one is told before the crate is built.
     let mut pictures = RawPictures::new()?;
+    let options = Options { alpha: compiled.manifest.alpha, exif: args.exif };
     for path in &args.image {
-        pictures.add(path, compiled.manifest.alpha, args.exif)?;
+        pictures.add(path, options)?;
     }
     let runner = Runner::build(&cache, &compiled, ui)?;
     let mut command = runner.command();

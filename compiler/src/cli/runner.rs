@@ -2,16 +2,17 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use runtime_decode::{Options, Picture};
 use serde::Deserialize;
 
 use super::cache::Cache;
-use super::model::{Alpha, Compiled};
+use super::model::Compiled;
 use super::picture;
 use super::ui::Ui;
 use crate::error::Error;
@@ -75,6 +76,9 @@ impl Runner {
 /// Builds a crate and returns its binary, and whether all of it was there already.
 fn cargo(folder: &Path, target: &Path, ui: &Ui) -> Result<(PathBuf, bool), Error> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    // A file, as one thread can read one pipe only.
+    let mut messages = tempfile::tempfile().map_err(Error::io("create a file in", &std::env::temp_dir()))?;
+    let said = messages.try_clone().map_err(Error::io("open a file of", &std::env::temp_dir()))?;
     let mut child = Command::new(&cargo)
         .args(["build", "--release", "--offline", "--locked", "--bins", "--message-format=json-render-diagnostics"])
         .arg("--target-dir")
@@ -82,7 +86,7 @@ fn cargo(folder: &Path, target: &Path, ui: &Ui) -> Result<(PathBuf, bool), Error
         .current_dir(folder)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stderr(said)
         .spawn()
         .map_err(|e| {
             let what = Path::new(&cargo).display();
@@ -91,15 +95,6 @@ fn cargo(folder: &Path, target: &Path, ui: &Ui) -> Result<(PathBuf, bool), Error
                 "{what} {reason}: building the emitted crate takes a stable Rust toolchain (1.90 or later) on the PATH"
             ))
         })?;
-    let mut stderr = child.stderr.take();
-    let messages = std::thread::spawn(move || {
-        let mut text = Vec::new();
-        if let Some(stderr) = &mut stderr {
-            // What cannot be read cannot be shown.
-            let _ = stderr.read_to_end(&mut text);
-        }
-        text
-    });
     let (mut binary, mut all_fresh) = (None, true);
     for line in child.stdout.take().map(BufReader::new).into_iter().flat_map(BufRead::lines).map_while(Result::ok) {
         if let Ok(Message { executable, fresh }) = serde_json::from_str(&line) {
@@ -108,12 +103,14 @@ fn cargo(folder: &Path, target: &Path, ui: &Ui) -> Result<(PathBuf, bool), Error
         }
     }
     let status = child.wait().map_err(Error::io("wait for", Path::new(&cargo)))?;
-    let messages = messages.join().unwrap_or_default();
     ui.check()?;
     match binary {
         Some(binary) if status.success() => Ok((binary, all_fresh)),
         _ => {
-            let text = String::from_utf8_lossy(&messages);
+            let mut text = Vec::new();
+            // What cannot be read cannot be shown.
+            let _ = messages.rewind().and_then(|()| messages.read_to_end(&mut text));
+            let text = String::from_utf8_lossy(&text);
             let mut from = text.len().saturating_sub(SHOWN);
             while !text.is_char_boundary(from) {
                 from += 1;
@@ -158,13 +155,13 @@ impl RawPictures {
     ///
     /// # Errors
     /// As of [`picture::read`], and a full disk.
-    pub fn add(&mut self, path: &Path, alpha: Alpha, exif: bool) -> Result<&RawPicture, Error> {
-        let rgb = picture::read(path, alpha, exif)?;
+    pub fn add(&mut self, path: &Path, options: Options) -> Result<&RawPicture, Error> {
+        let rgb = picture::read(path, options)?;
         self.add_rgb(&rgb, path)
     }
 
     /// Adds a decoded picture.
-    pub fn add_rgb(&mut self, rgb: &picture::Rgb, name: &Path) -> Result<&RawPicture, Error> {
+    pub fn add_rgb(&mut self, rgb: &Picture, name: &Path) -> Result<&RawPicture, Error> {
         let folder = self.folder.path().join(self.sizes.len().to_string());
         fs::create_dir(&folder).map_err(Error::io("create", &folder))?;
         let path = folder.join(name.file_name().unwrap_or("picture".as_ref()));

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
+use runtime_decode::Picture;
 use serde::Serialize;
 
 use super::args::Verify;
 use super::cache::Cache;
 use super::compile;
 use super::model::{Compiled, Model};
-use super::picture::Rgb;
 use super::run::prompt;
 use super::runner::{self, RawPictures, Runner};
 use super::ui::Ui;
@@ -53,7 +53,10 @@ pub fn verify(args: &Verify, ui: &Ui) -> Result<u8, Error> {
     };
     let mut pictures = RawPictures::new()?;
     match &args.image {
-        Some(path) => pictures.add(path, compiled.manifest.alpha, false)?,
+        Some(path) => {
+            let options = runtime_decode::Options { alpha: compiled.manifest.alpha, exif: false };
+            pictures.add(path, options)?
+        }
         None => pictures.add_rgb(&drawn(compiled.manifest.image_side as u32), Path::new("drawn picture"))?,
     };
     let runner = Runner::build(&cache, &compiled, ui)?;
@@ -100,7 +103,7 @@ fn same_model(compiled: &Compiled, checkpoint: &Path, options: &Options<'_>, ui:
 }
 
 /// Gradients, edges and noise; half as high as wide, so that resizing and padding happen as well.
-fn drawn(side: u32) -> Rgb {
+fn drawn(side: u32) -> Picture {
     let (width, height) = (2 * side + 1, side + 1);
     let mut seed = 1_u32;
     let mut pixels = Vec::with_capacity((width * height * 3) as usize);
@@ -117,7 +120,7 @@ fn drawn(side: u32) -> Rgb {
             }
         }
     }
-    Rgb { width, height, pixels }
+    Picture { width: width as usize, height: height as usize, pixels }
 }
 
 fn report(compared: &Comparison, json: bool) -> Result<u8, Error> {

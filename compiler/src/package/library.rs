@@ -10,6 +10,9 @@ use super::{Identity, TOOL_VERSION, WEIGHTS_NAME};
 use crate::frontend::Licenses;
 use crate::pipeline::Prepared;
 
+/// Whose dependencies the emitted decoder has.
+const DECODE_MANIFEST: &str = include_str!("../../../runtime-min/decode/Cargo.toml");
+
 /// The runtime's own license, which goes with its copies.
 const LICENSES: [(&str, &str); 2] = [
     ("LICENSE-APACHE", include_str!("../../../LICENSE-APACHE")),
@@ -48,6 +51,7 @@ pub(super) fn emit(prepared: &Prepared, id: &Identity<'_>, files: &mut BTreeMap<
              [lib]\nname = \"runtime_min\"\n\n[features]\ndefault = [\"std\"]\nstd = []\n"
         ),
     );
+    files.insert("decode/Cargo.toml".to_string(), decode_manifest(name));
     files.insert("rustfmt.toml".to_string(), emit::RUSTFMT_TOML.to_string());
     files.insert("src/lib.rs".to_string(), emit::print(&face(prepared, id)));
     files.insert("src/main.rs".to_string(), emit::print(&runner(&library)));
@@ -58,6 +62,18 @@ pub(super) fn emit(prepared: &Prepared, id: &Identity<'_>, files: &mut BTreeMap<
     for license in &prepared.licenses.texts {
         files.insert(license.file.clone(), license.text.clone());
     }
+}
+
+/// The decoder's manifest. A workspace of its own: whoever builds the crate beside it never hears of its dependency.
+fn decode_manifest(name: &str) -> String {
+    let (_, dependencies) = DECODE_MANIFEST.split_once("[dependencies]\n").unwrap_or_default();
+    format!(
+        "# Written by tvlmc {TOOL_VERSION}: picture files to pixels, for programs that read files.\n\
+         [package]\nname = \"{name}-decode\"\nversion = \"{TOOL_VERSION}\"\nedition = \"2024\"\nrust-version = \"1.90\"\n\
+         license = \"MIT OR Apache-2.0\"\npublish = false\n\n\
+         [workspace]\n\n\
+         [dependencies]\n{dependencies}"
+    )
 }
 
 /// Lock file entries in the order cargo sorts them.
@@ -214,24 +230,35 @@ fn readme(prepared: &Prepared, id: &Identity<'_>) -> String {
     format!(
         "# {name}\n\n\
          A FastVLM model compiled by tvlmc {TOOL_VERSION} for `{target}`. It answers questions about pictures. The folder builds\n\
-         offline with stable Rust, 1.90 or later, and needs nothing but itself.\n\n\
+         offline with stable Rust, 1.90 or later, and needs nothing but itself (`decode`, for picture files, is beside it).\n\n\
          ## In a program\n\n\
          In `Cargo.toml`, with the path of this folder:\n\n\
-         ```toml\n[dependencies]\n{name} = {{ path = \"{name}\" }}\n```\n\n\
+         ```toml\n[dependencies]\n\
+         {name} = {{ path = \"{name}\" }}\n\
+         {name}-decode = {{ path = \"{name}/decode\" }}  # for picture files; takes the crate `image`\n```\n\n\
          ```rust\n\
-         use {library}::{{Model, Options, Rgb8}};\n\n\
-         // Checks that the weights belong to this code.\n\
-         let model = Model::open(\"{name}/{WEIGHTS_NAME}\")?;\n\
-         // The memory and the threads of a conversation.\n\
-         let mut chat = model.session(Options::default())?;\n\
-         // Rows of 8-bit red, green, blue.\n\
-         let picture = chat.image(&Rgb8::new(width, height, &pixels)?)?;\n\
-         for piece in chat.ask(&[&picture], \"What is on the table?\")? {{\n    print!(\"{{}}\", piece?);\n}}\n\
-         // The conversation goes on.\n\
-         let more = chat.ask(&[], \"What color is it?\")?.text()?;\n\
+         use {library}::{{Model, Options, Rgb8}};\n\
+         use {library}_decode::Alpha;\n\n\
+         fn main() -> Result<(), Box<dyn std::error::Error>> {{\n\
+         \x20   // Checks that the weights belong to this code.\n\
+         \x20   let model = Model::open(\"{name}/{WEIGHTS_NAME}\")?;\n\
+         \x20   // The memory and the threads of a conversation.\n\
+         \x20   let mut chat = model.session(Options::default())?;\n\n\
+         \x20   // PNG, JPEG, GIF, WebP, BMP or PNM, to rows of 8-bit red, green, blue. `exif: true` turns phone pictures upright.\n\
+         \x20   let how = {library}_decode::Options {{ alpha: Alpha::{alpha:?}, exif: false }};\n\
+         \x20   let photo = {library}_decode::open(\"photo.jpg\", how)?;\n\
+         \x20   let picture = chat.image(&Rgb8::new(photo.width, photo.height, &photo.pixels)?)?;\n\n\
+         \x20   for piece in chat.ask(&[&picture], \"What is on the table?\")? {{\n\
+         \x20       print!(\"{{}}\", piece?);\n\
+         \x20   }}\n\
+         \x20   // The conversation goes on.\n\
+         \x20   println!(\"\\n{{}}\", chat.ask(&[], \"What color is it?\")?.text()?);\n\
+         \x20   Ok(())\n\
+         }}\n\
          ```\n\n\
-         - Pixels come from any decoder, such as `image::open(path)?.to_rgb8()` of the crate `image`, and may have any size. There is\n\
-         \x20 no decoder in here: which formats to take, and from whom, is the program's decision, and this folder builds offline.\n\
+         - Pixels may come from anywhere and have any size. `decode` is a package of its own that only programs with picture files\n\
+         \x20 need: with it cargo takes the crate `image` from its registry, without it everything is in this folder.\n\
+         \x20 `Alpha::{alpha:?}` is what the reference makes of transparent pictures for this model.\n\
          - `ask` takes no picture, one, or several in order. A picture is encoded once and can be asked about again, also after\n\
          \x20 `chat.reset()`, which starts a new conversation.\n\
          - `Options` has the longest answer, the threads and the sampler (greedy unless told otherwise); `Model::open_with` takes\n\
@@ -258,8 +285,13 @@ fn readme(prepared: &Prepared, id: &Identity<'_>) -> String {
          | levels | {levels}; the best one the processor has is chosen when the model is opened |\n\n\
          The numbers are constants of the library, `ARENA_BYTES` and the like.\n\n\
          ## What is here\n\n\
+<<<<<<< HEAD
          `src/plan` holds the model as a flat list of kernel calls for each phase, `src/kernels` the kernels of each level, `runtime`\n\
          a copy of the runtime. `manifest.json` says what this was made from. Code and weights carry one digest: a weight\n\
+=======
+         `src/plan` holds the model as three flat lists of kernel calls, `src/kernels` the kernels of each level, `runtime`\n\
+         a copy of the runtime, `decode` the decoder of picture files. `manifest.json` says what this was made from. Code and weights carry one digest: a weight\n\
+>>>>>>> 7d6ed08 (Picture files are read by a package that emitted folders carry beside the crate)
          file made for other code is refused when it is opened.\n\n\
          ## License\n\n\
          {license}",
@@ -272,6 +304,7 @@ fn readme(prepared: &Prepared, id: &Identity<'_>) -> String {
         context = program.context,
         levels = super::manifest::levels(prepared).join(", "),
         license = license(&prepared.licenses),
+        alpha = super::manifest::alpha(prepared),
     )
 }
 

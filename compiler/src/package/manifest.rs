@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use models::{Layout, Recipe};
+use runtime_decode::Alpha;
 use serde::Serialize;
 
 use super::{Identity, Package, TOOL_VERSION, WEIGHTS_NAME};
@@ -83,10 +84,7 @@ pub(super) fn manifest(prepared: &Prepared, id: &Identity<'_>, package: &Package
         scratch_bytes_per_thread: package.scratch_bytes,
         image_side: prepared.description.vision.side,
         tokens_per_image: prepared.description.vision.tokens(),
-        alpha: match prepared.description.layout {
-            Layout::FastVlm => "white",
-            Layout::LlavaQwen2 => "drop",
-        },
+        alpha: alpha(prepared).name(),
         max_context: prepared.program.context,
         levels: levels(prepared),
         vision: ops(prepared, &prepared.program.vision),
@@ -95,6 +93,14 @@ pub(super) fn manifest(prepared: &Prepared, id: &Identity<'_>, package: &Package
     let mut text = serde_json::to_string_pretty(&manifest).expect("plain data has a JSON form");
     text.push('\n');
     text
+}
+
+/// What the reference implementation of the layout makes of transparent pictures.
+pub(super) fn alpha(prepared: &Prepared) -> Alpha {
+    match prepared.description.layout {
+        Layout::FastVlm => Alpha::White,
+        Layout::LlavaQwen2 => Alpha::Drop,
+    }
 }
 
 /// Names of the levels, best first, as the emitted code takes them.

@@ -20,6 +20,9 @@ use crate::pipeline::Prepared;
 /// The runtime's sources by name.
 const RUNTIME: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/runtime.rs"));
 
+/// The decoder's sources by name.
+const DECODE: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/decode.rs"));
+
 /// Name of the weight file.
 pub const WEIGHTS_NAME: &str = "weights.tvlm";
 
@@ -165,6 +168,9 @@ pub fn emit(prepared: &Prepared, id: &Identity<'_>) -> Result<Package, Error> {
     library::emit(prepared, id, &mut files);
     for (name, text) in RUNTIME {
         files.insert(format!("runtime/src/{name}"), text.to_string());
+    }
+    for (name, text) in DECODE {
+        files.insert(format!("decode/src/{name}"), text.to_string());
     }
     let package = Package {
         arena_bytes: prepared.memory.total,
