@@ -219,6 +219,40 @@ fn limits_on_the_size_of_files() {
     }
 }
 
+/// One process and no thread beside it: slower, but the same.
+#[test]
+fn limits_on_the_number_of_threads() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    if !rustix::process::geteuid().is_root() {
+        return skipped("`ulimit -u`", "it takes a user without other processes, and only root can become one");
+    }
+    let (dir, whole) = (folder(), folder());
+    succeed(compile(&nano("hf")).args(["--name", "hf", "-o"]).arg(whole.path().join("out")));
+    // Where everybody can reach it.
+    let open = |path: &Path| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).expect("changed");
+    };
+    open(dir.path());
+    let (binary, model, out) = (dir.path().join("tvlmc"), dir.path().join("model"), dir.path().join("out"));
+    std::fs::copy(env!("CARGO_BIN_EXE_tvlmc"), &binary).expect("copied");
+    copy(&nano("hf"), &model);
+    open(&binary);
+    open(&model);
+    let mut command = Command::new(&binary);
+    command.arg("compile").arg(&model).args(["--target", cli_support::TARGET, "--name", "hf", "-o"]).arg(&out);
+    for given in [1, 2] {
+        // dash has another letter for it.
+        let limit = format!("ulimit -u {given} 2>/dev/null || ulimit -p {given} || exit 9");
+        let mut limited = in_shell(&format!("{limit}; exec \"$@\""), &command);
+        // Not nobody, who may have processes of others.
+        let done = finish(limited.uid(64_124).gid(64_124).current_dir("/"));
+        assert_eq!(done.code, 0, "{given} processes: {}", done.stderr);
+        assert_same_tree(&whole.path().join("out"), &out);
+        std::fs::remove_dir_all(&out).expect("removed");
+    }
+}
+
 #[test]
 fn disks_that_are_too_small() {
     let dir = folder();

@@ -31,8 +31,8 @@ const INTERRUPTED: u8 = 130;
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let ui = Ui::new(cli.quiet, cli.color);
-    let code = match command(&cli.command, &ui) {
+    let mut ui = Ui::new(cli.quiet, cli.color);
+    let code = match threads(&mut ui).and_then(|()| command(&cli.command, &ui)) {
         // Whoever stopped us knows.
         _ if ui.is_interrupted() => INTERRUPTED,
         Ok(code) => code,
@@ -43,6 +43,21 @@ pub fn main() -> ExitCode {
         }
     };
     ExitCode::from(code)
+}
+
+/// Starts the threads that share the work, or does with this one where the system gives none.
+fn threads(ui: &mut Ui) -> Result<(), Error> {
+    // A trial, as the pool of all can be asked for once only.
+    let builder = match rayon::ThreadPoolBuilder::new().build() {
+        Ok(_) => rayon::ThreadPoolBuilder::new(),
+        Err(_) => {
+            ui.stop_bars();
+            rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread()
+        }
+    };
+    builder.build_global().map_err(|e| {
+        Error::Environment(format!("cannot start threads: {e}: raise the limit on the processes of a user (ulimit -u)"))
+    })
 }
 
 fn command(command: &Command, ui: &Ui) -> Result<u8, Error> {

@@ -42,6 +42,11 @@ impl Ui {
         Ui { quiet, color, bars: terminal && !quiet, interrupted }
     }
 
+    /// Shows no bars from now on: one that moves needs a thread.
+    pub fn stop_bars(&mut self) {
+        self.bars = false;
+    }
+
     /// A line for the user.
     pub fn note(&self, text: &str) {
         if !self.quiet {
