@@ -11,7 +11,7 @@ use kernels::library::matrix::{Format, Left, Matrix, Rest};
 use kernels::library::quantize::{self, QuantRows, Quantized, Source, Span};
 use kernels::library::two_layer::{Activation, TwoLayer};
 use kernels::library::{Schedule, depthwise, elementwise, head, lines, pitch, softmax};
-use kernels::{Builder, Int, Kernel};
+use kernels::{Builder, Callable, Int, Kernel};
 
 /// What a call's speed is measured in.
 #[derive(Clone, Copy, Debug)]
@@ -29,9 +29,7 @@ pub enum Unit {
 /// A call that is timed.
 pub struct Case {
     pub name: String,
-    pub kernel: Rc<Kernel>,
-    /// Values of the sizes, in parameter order.
-    pub sizes: Vec<usize>,
+    pub call: Callable,
     pub unit: Unit,
     pub amount: f64,
     /// A pointer that walks through several copies of its operand, so that no cache holds them: its
@@ -62,7 +60,7 @@ const BLOCKS: (usize, usize) = (384, 128);
 
 /// A call that reads no stream.
 fn case(name: String, kernel: Rc<Kernel>, sizes: Vec<usize>, (unit, amount): (Unit, f64)) -> Case {
-    Case { name, kernel, sizes, unit, amount, stream: None }
+    Case { name, call: Callable { kernel, sizes }, unit, amount, stream: None }
 }
 
 /// Calls of float models.
@@ -150,8 +148,10 @@ fn vector(s: &Schedule, name: &str, format: Format, (inputs, outputs): (usize, u
     let copies = STREAM_BYTES.div_ceil(bytes);
     Case {
         name: format!("{name}/{inputs}x{outputs}, {copies} matrices"),
-        kernel: linear::vector(s, &plain(inputs, outputs, Rows::Fixed(1), format), false),
-        sizes: vec![0, lines(outputs)],
+        call: Callable {
+            kernel: linear::vector(s, &plain(inputs, outputs, Rows::Fixed(1), format), false),
+            sizes: vec![0, lines(outputs)],
+        },
         unit: Unit::Bytes,
         amount: (copies * bytes) as f64,
         stream: Some(("w", copies)),

@@ -11,6 +11,7 @@ use crate::output::Staging;
 use crate::package::{self, Identity, Package, WEIGHTS_NAME};
 use crate::pipeline::{self, Prepared};
 use crate::quant::{QUANTIZATION_NAME, Report};
+use crate::tune::Tuning;
 use crate::weightfile::WeightFileWriter;
 
 /// The one target of this version.
@@ -29,6 +30,8 @@ pub struct Options<'a> {
     pub allow_non_finite: bool,
     /// How weights are stored; as floats if not given.
     pub recipe: Option<Recipe>,
+    /// Schedules that were measured; those of the model of the machine if not given.
+    pub tuning: Option<Tuning>,
 }
 
 /// A model that is ready to be written.
@@ -52,8 +55,9 @@ pub struct Assembled {
 /// Whatever is wrong with the checkpoint, except values that are not finite.
 pub fn assemble(model: &Path, options: &Options<'_>) -> Result<Assembled, Error> {
     let checkpoint = Checkpoint::open(model, &OpenOptions { allow_non_finite: options.allow_non_finite })?;
-    let Options { context, dump, recipe, .. } = options;
-    let choices = pipeline::Options { context: *context, dump: *dump, recipe: recipe.as_ref() };
+    let Options { context, dump, recipe, tuning, .. } = options;
+    let (recipe, tuning) = (recipe.as_ref(), tuning.as_ref());
+    let choices = pipeline::Options { context: *context, dump: *dump, recipe, tuning };
     let prepared = pipeline::prepare(&checkpoint, &choices)?;
     let tokenizer = tokenizer_section(&checkpoint, &prepared.description)?;
     let name = match options.name {

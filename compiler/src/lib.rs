@@ -14,6 +14,7 @@ pub mod passes;
 pub mod pipeline;
 pub mod quant;
 pub mod simulate;
+pub mod tune;
 pub mod weightfile;
 mod xxh64;
 

@@ -5,13 +5,15 @@ use std::path::Path;
 use codegen_avx2::Level;
 use ir::{Graph, Weights};
 use kernels::Target;
+use kernels::library::Schedule;
 use models::{Description, Recipe};
 
 use crate::error::Error;
 use crate::frontend::{Checkpoint, Licenses, describe};
-use crate::lower::{self, Formats, Program};
+use crate::lower::{self, Formats, LowerError, Program};
 use crate::memory::{self, Memory};
 use crate::passes;
+use crate::tune::Tuning;
 
 /// Positions of the cache when the user does not say: enough for a picture and a conversation.
 const DEFAULT_CONTEXT: usize = 2048;
@@ -25,6 +27,8 @@ pub struct Options<'a> {
     pub dump: Option<&'a Path>,
     /// How weights are stored; as floats if not given.
     pub recipe: Option<&'a Recipe>,
+    /// Schedules that were measured; those of the model of the machine if not given.
+    pub tuning: Option<&'a Tuning>,
 }
 
 /// A model ready to be emitted.
@@ -49,6 +53,8 @@ pub struct Prepared {
     pub memory: Memory,
     /// How weights are stored.
     pub recipe: Recipe,
+    /// The schedules that were given.
+    pub tuning: Option<Tuning>,
 }
 
 /// Reads, optimizes and lowers a model for x86-64.
@@ -83,15 +89,26 @@ pub fn prepare(checkpoint: &Checkpoint, options: &Options<'_>) -> Result<Prepare
     let decoder = passes::run_all(decoder, &mut weights, options.dump).map_err(|e| pass_error(&config, &e))?;
     let levels: &[Level] = if formats == Formats::F32 { &Level::FLOAT } else { &Level::EXACT };
     let targets: Vec<Box<dyn Target>> = levels.iter().map(|l| Box::new(*l) as Box<dyn Target>).collect();
+    let tuning = options.tuning.cloned();
+    let schedules = schedules(&targets, tuning.as_ref());
     let told = lower::Options { context, formats };
-    let lowered = lower::lower(&description, &vision, &decoder, table, &mut weights, &targets, &told);
+    let lowered = lower::lower_with(&description, (&vision, &decoder), table, &mut weights, &schedules, &told);
     let program = lowered.map_err(|e| match e {
         lower::LowerError::Unsupported { .. } => refused("the model", &e),
         e => Error::Bug(e.to_string()),
     })?;
     let memory = memory::plan(&program);
     let notes = described.notes;
-    Ok(Prepared { description, notes, licenses, vision, decoder, weights, targets, program, memory, recipe })
+    Ok(Prepared { description, notes, licenses, vision, decoder, weights, targets, program, memory, recipe, tuning })
+}
+
+/// The schedule of each level: what was measured, or what the model of the machine gives.
+fn schedules(targets: &[Box<dyn Target>], tuning: Option<&Tuning>) -> Vec<Schedule> {
+    let one = |target: &Box<dyn Target>| match tuning {
+        Some(tuning) => tuning.schedule(target.as_ref()),
+        None => Schedule::new(target.as_ref()),
+    };
+    targets.iter().map(one).collect()
 }
 
 fn pass_error(config: &str, e: &passes::PassError) -> Error {
@@ -105,6 +122,22 @@ fn pass_error(config: &str, e: &passes::PassError) -> Error {
 }
 
 impl Prepared {
+    /// The schedule of each level.
+    pub fn schedules(&self) -> Vec<Schedule> {
+        schedules(&self.targets, self.tuning.as_ref())
+    }
+
+    /// The same model lowered with other schedules: as many levels as there are schedules.
+    ///
+    /// # Errors
+    /// As of lowering.
+    pub fn lowered(&mut self, schedules: &[Schedule]) -> Result<Program, LowerError> {
+        let table = models::embedding(&self.description, &mut self.weights);
+        let told = lower::Options { context: self.program.context, formats: self.program.formats };
+        let graphs = (&self.vision, &self.decoder);
+        lower::lower_with(&self.description, graphs, table, &mut self.weights, schedules, &told)
+    }
+
     /// All packed weights in memory: for tests and small models.
     ///
     /// # Errors

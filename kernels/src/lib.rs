@@ -11,6 +11,7 @@
 //! interpreter's bits.
 
 mod build;
+mod callable;
 mod extent;
 mod int;
 mod interp;
@@ -23,6 +24,7 @@ mod target;
 mod verify;
 
 pub use build::Builder;
+pub use callable::{Callable, callable_module};
 pub use extent::{ExtentError, extents};
 pub use int::{Int, Var};
 pub use interp::{Fault, Memory, Place, interpret};

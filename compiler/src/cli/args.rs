@@ -7,6 +7,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use models::Recipe;
 
+use super::tuned::Tuned;
+use crate::assemble::TARGET;
+
 const EXAMPLES: &str = "\
 Examples:
   tvlmc demo
@@ -14,6 +17,7 @@ Examples:
   tvlmc compile FastVLM-0.5B --target x86_64-unknown-linux-gnu -o fastvlm
   tvlmc run fastvlm --image photo.jpg --prompt \"What is this?\"
   tvlmc verify fastvlm --checkpoint FastVLM-0.5B
+  tvlmc tune FastVLM-0.5B
 
 Environment:
   TVLMC_CACHE  folder for what run, verify and demo compile [~/.cache/tvlmc]
@@ -60,6 +64,8 @@ pub enum Command {
     Run(Run),
     /// Tell what is in a model, and what would be emitted
     Inspect(Inspect),
+    /// Measure tiles on this machine; run takes the winners from then on
+    Tune(Tune),
     /// Compare emitted code with the graph evaluator, op by op
     Verify(Verify),
     /// Answer questions on pictures with the model that ships with tvlmc
@@ -92,6 +98,10 @@ pub struct Choices {
     /// most 2048]
     #[arg(long, value_name = "N")]
     pub context: Option<usize>,
+    /// Take what tvlmc tune has measured on this machine, or what it wrote into
+    /// FILE; off is the model of the machine [off; run: what was measured]
+    #[arg(long, value_name = "FILE|off", num_args = 0..=1, require_equals = true, default_missing_value = "cached")]
+    pub tuned: Option<Tuned>,
     /// Take NaN and infinity in weights instead of refusing
     #[arg(long)]
     pub allow_non_finite: bool,
@@ -121,6 +131,9 @@ pub struct Compile {
     /// Write the graphs after each pass into DIR
     #[arg(long, value_name = "DIR")]
     pub dump_ir: Option<PathBuf>,
+    /// Print which tiles and strips were chosen, and why
+    #[arg(long)]
+    pub explain: bool,
     /// Refuse a model that takes more memory, weights too; as in 2G
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     pub max_ram: Option<u64>,
@@ -189,6 +202,23 @@ pub struct Inspect {
     /// One JSON object instead of text
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Tune {
+    /// Checkpoint folder, or a .safetensors file in one
+    pub model: PathBuf,
+    /// Machine to measure for, which is this one
+    #[arg(long, value_name = "TRIPLE", default_value = TARGET)]
+    pub target: String,
+    /// Instruction set, as inspect lists them [the best this processor has]
+    #[arg(long, value_name = "NAME")]
+    pub level: Option<String>,
+    #[command(flatten)]
+    pub choices: Choices,
+    /// Write the winners into FILE too, for compile --tuned=FILE
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

@@ -2,6 +2,7 @@
 //!
 //! `models/KEY` are outputs as `compile` writes them, `build/KEY` is where cargo builds them, and `seen/KEY`
 //! remembers the output of a checkpoint whose files have not changed, so that a second run reads no weights.
+//! `tuned/KEY.json` is what `tune` has measured.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -11,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::compile;
 use super::model::{Chosen, Compiled, Model};
+use super::tuned;
 use super::ui::Ui;
 use crate::assemble::{Assembled, Options, hex};
 use crate::error::Error;
@@ -35,7 +37,7 @@ impl Cache {
             .ok_or_else(|| {
                 Error::Environment("there is no place for a cache: set TVLMC_CACHE to a folder, or HOME".into())
             })?;
-        for part in ["models", "build", "seen"] {
+        for part in ["models", "build", "seen", "tuned"] {
             let part = folder.join(part);
             fs::create_dir_all(&part)
                 .map_err(Error::io("create the cache folder (TVLMC_CACHE chooses another)", &part))?;
@@ -66,13 +68,14 @@ impl Cache {
             }
             Model::Checkpoint(path) => path,
         };
-        let seen = fingerprint(&checkpoint, &chosen.options).map(|key| self.0.join("seen").join(key));
+        let tuning = tuned::asked_or_cached(self, chosen.tuned.as_ref(), &checkpoint, &chosen.options, ui)?;
+        let options = Options { name: Some(NAME), tuning, ..chosen.options.clone() };
+        let seen = fingerprint(&checkpoint, &options).map(|key| self.0.join("seen").join(key));
         if let Some(key) = seen.as_ref().and_then(|seen| fs::read_to_string(seen).ok())
             && let Some(known) = self.known(&key)
         {
             return Ok((known, None));
         }
-        let options = Options { name: Some(NAME), ..chosen.options.clone() };
         let assembled = compile::read(&checkpoint, &options, ui)?;
         let key = hex(&assembled.digest[..16]);
         let known = match self.known(&key) {
@@ -113,6 +116,20 @@ impl Cache {
     /// The key of a folder that is the cache's own, which nobody edits.
     pub fn holds<'a>(&self, compiled: &'a Compiled) -> Option<&'a str> {
         compiled.folder.strip_prefix(self.0.join("models")).ok()?.to_str()
+    }
+
+    /// Where schedules that were measured are kept.
+    pub fn tuned(&self) -> PathBuf {
+        self.0.join("tuned")
+    }
+
+    /// A folder for programs that are built once, which goes when this goes.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn scratch(&self) -> Result<tempfile::TempDir, Error> {
+        let build = self.0.join("build");
+        tempfile::Builder::new().prefix("tune-").tempdir_in(&build).map_err(Error::io("create a folder in", &build))
     }
 
     fn model(&self, key: &str) -> PathBuf {

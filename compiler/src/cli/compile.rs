@@ -3,16 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use super::args::Compile;
-use super::diff;
+use super::explain::explain;
 use super::model::{Model, check_target};
 use super::ui::{Ui, size};
+use super::{diff, print, tuned};
 use crate::assemble::{Assembled, Options, assemble, crate_name};
 use crate::error::{Error, grouped};
 use crate::output::{self, Staging};
 
 pub fn compile(args: &Compile, ui: &Ui) -> Result<u8, Error> {
     check_target(&args.target)?;
-    let choices = args.choices.resolve()?.options;
+    let chosen = args.choices.resolve()?;
     if let Model::Compiled(_) = Model::open(&args.model)? {
         let problem = "was compiled already: name the checkpoint it was made from";
         return Err(Error::input(args.model.display().to_string(), "", problem));
@@ -26,12 +27,17 @@ pub fn compile(args: &Compile, ui: &Ui) -> Result<u8, Error> {
         output::check(&out, args.force)?;
         refuse_inside(&out, &args.model)?;
     }
-    let options = Options { name: args.name.as_deref(), dump: args.dump_ir.as_deref(), ..choices };
+    let tuning = tuned::asked(chosen.tuned.as_ref(), &args.model, &chosen.options)?;
+    let (name, dump) = (args.name.as_deref(), args.dump_ir.as_deref());
+    let options = Options { name, dump, tuning, ..chosen.options };
     if let Some(dump) = &args.dump_ir {
         refuse_inside(dump, &args.model)?;
     }
     let assembled = read(&args.model, &options, ui)?;
     check_memory(&assembled, args.max_ram)?;
+    if args.explain {
+        print(&explain(&assembled.prepared))?;
+    }
     if let Some(out) = &args.check {
         return diff::check(&assembled, out, ui);
     }

@@ -7,12 +7,15 @@ mod cache;
 mod compile;
 mod demo;
 mod diff;
+mod explain;
 mod inspect;
 mod model;
 mod picture;
 mod recipe;
 mod run;
 mod runner;
+mod tune;
+mod tuned;
 mod ui;
 mod verify;
 
@@ -65,6 +68,7 @@ fn command(command: &Command, ui: &Ui) -> Result<u8, Error> {
         Command::Compile(args) => compile::compile(args, ui),
         Command::Run(args) => run::run(args, ui),
         Command::Inspect(args) => inspect::inspect(args, ui),
+        Command::Tune(args) => tune::tune(args, ui),
         Command::Verify(args) => verify::verify(args, ui),
         Command::Demo(args) => demo::demo(args, ui),
         Command::Completions(args) => {

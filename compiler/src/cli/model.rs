@@ -9,9 +9,11 @@ use serde::{Deserialize, Deserializer};
 
 use super::args::Choices;
 use super::recipe;
+use super::tuned::Tuned;
 use crate::assemble::{Options, TARGET};
 use crate::error::{Error, Quoted};
 use crate::output::MANIFEST;
+use crate::tune::Tuning;
 
 /// What the user named.
 pub enum Model {
@@ -44,6 +46,8 @@ pub struct Manifest {
     pub quantization: String,
     /// How they were chosen.
     pub recipe: Recipe,
+    /// The schedules that were measured, if any.
+    pub tuning: Option<Tuning>,
     /// How transparent pictures become RGB.
     #[serde(default, deserialize_with = "alpha")]
     pub alpha: Alpha,
@@ -109,6 +113,9 @@ impl Model {
             return Err(Error::input(shown, "", format!("{found}, this version reads tvlmc-package version 1")));
         }
         recipe::check(&read.recipe, &shown)?;
+        if let Some(fault) = read.tuning.as_ref().and_then(Tuning::fault) {
+            return Err(Error::input(shown, "tuning", fault));
+        }
         Ok(Model::Compiled(Box::new(Compiled { folder: path.to_owned(), manifest: read })))
     }
 }
@@ -127,6 +134,8 @@ pub struct Chosen {
     pub options: Options<'static>,
     /// The options that were given and shape what is compiled.
     given: Vec<&'static str>,
+    /// Where schedules come from, if that was said.
+    pub tuned: Option<Tuned>,
 }
 
 impl Choices {
@@ -135,16 +144,18 @@ impl Choices {
     /// # Errors
     /// A recipe that does not exist, cannot be read, or asks for what this version does not have.
     pub fn resolve(&self) -> Result<Chosen, Error> {
-        let Choices { storage, context, allow_non_finite } = self;
+        let Choices { storage, context, tuned, allow_non_finite } = self;
         let recipe = Some(recipe::chosen(storage)?);
         let given = [
             ("--recipe", storage.recipe.is_some()),
             ("--quant", storage.quant.is_some()),
             ("--context", context.is_some()),
+            ("--tuned", tuned.is_some()),
         ];
         let given = given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect();
         let (context, allow_non_finite) = (*context, *allow_non_finite);
-        Ok(Chosen { options: Options { context, allow_non_finite, recipe, ..Options::default() }, given })
+        let options = Options { context, allow_non_finite, recipe, ..Options::default() };
+        Ok(Chosen { options, given, tuned: tuned.clone() })
     }
 }
 

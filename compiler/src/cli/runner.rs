@@ -73,8 +73,8 @@ impl Runner {
     }
 }
 
-/// Builds a crate and returns its binary, and whether all of it was there already.
-fn cargo(folder: &Path, target: &Path, ui: &Ui) -> Result<(PathBuf, bool), Error> {
+/// Builds a crate, without a network, and returns its binary, and whether all of it was there already.
+pub fn cargo(folder: &Path, target: &Path, ui: &Ui) -> Result<(PathBuf, bool), Error> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     // A file, as one thread can read one pipe only.
     let mut messages = tempfile::tempfile().map_err(Error::io("create a file in", &std::env::temp_dir()))?;

@@ -113,6 +113,11 @@ impl Work<'_> {
         self.bar.set_position(done);
     }
 
+    /// Says how many of some pieces are done, where their number is not a bar's.
+    pub fn step(&self, done: usize, of: usize) {
+        self.bar.set_message(format!("{} {done} of {of}", self.what));
+    }
+
     /// Says that it is done, with `detail` (may be empty) and the time.
     pub fn done(self, detail: &str) {
         self.bar.finish_and_clear();

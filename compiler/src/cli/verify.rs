@@ -88,7 +88,8 @@ pub fn verify(args: &Verify, ui: &Ui) -> Result<u8, Error> {
 fn same_model(compiled: &Compiled, checkpoint: &Path, options: &Options<'_>, ui: &Ui) -> Result<Assembled, Error> {
     let manifest = &compiled.manifest;
     let (name, context) = (Some(&manifest.name[..]), Some(manifest.max_context));
-    let options = Options { name, context, recipe: Some(manifest.recipe.clone()), ..options.clone() };
+    let (recipe, tuning) = (Some(manifest.recipe.clone()), manifest.tuning.clone());
+    let options = Options { name, context, recipe, tuning, ..options.clone() };
     let assembled = compile::read(checkpoint, &options, ui)?;
     let found = hex(&assembled.digest);
     if found != manifest.pairing_sha256 {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use ir::{WeightId, Weights};
 use kernels::library::matrix::Format;
 use kernels::library::{Schedule, lines, pitch};
-use kernels::{Kernel, LANES, ParamKind, Target, extents, verify};
+use kernels::{Kernel, LANES, ParamKind, extents, verify};
 
 use super::{Formats, LowerError, Place, Slot, Step, Tap, Units};
 use crate::pack::{PackId, Packs};
@@ -90,9 +90,15 @@ pub(super) struct Draft<'d> {
 }
 
 impl<'a> Context<'a> {
-    pub fn new(targets: &[Box<dyn Target>], weights: &'a mut Weights, formats: Formats) -> Context<'a> {
-        let schedules = targets.iter().map(|t| Schedule::new(t.as_ref())).collect();
-        Context { schedules, formats, weights, slots: Vec::new(), packs: Packs::default(), scratch_floats: 0 }
+    pub fn new(schedules: &[Schedule], weights: &'a mut Weights, formats: Formats) -> Context<'a> {
+        Context {
+            schedules: schedules.to_vec(),
+            formats,
+            weights,
+            slots: Vec::new(),
+            packs: Packs::default(),
+            scratch_floats: 0,
+        }
     }
 
     pub fn slot(&mut self, name: impl Into<String>, floats: usize, persistent: bool) -> SlotId {
@@ -124,16 +130,18 @@ impl<'a> Context<'a> {
     ) -> Result<Step, LowerError> {
         let mut kernels = Vec::new();
         let mut pointers = Vec::new();
+        let mut most = 0;
         for s in &self.schedules.clone() {
             let kernel = build(s);
             let floats = scratch(s).next_multiple_of(LANES);
-            self.scratch_floats = self.scratch_floats.max(floats);
+            most = floats.max(most);
             verify(&kernel).map_err(LowerError::Kernel)?;
             pointers = self.arguments(&draft, &kernel, floats)?;
             kernels.push(kernel);
         }
+        self.scratch_floats = self.scratch_floats.max(most);
         let Draft { name, shapes, units, result, macs, .. } = draft;
-        Ok(Step { name, shapes, kernels, units, pointers, result, macs })
+        Ok(Step { name, shapes, kernels, units, pointers, result, macs, scratch_bytes: 4 * most })
     }
 
     /// The pointer arguments in parameter order, each checked against the largest sizes.

@@ -13,6 +13,7 @@ mod vision;
 use std::rc::Rc;
 
 use ir::{Graph, WeightId, Weights};
+use kernels::library::Schedule;
 use kernels::library::matrix::Format;
 use kernels::{Kernel, Target};
 use models::recipe::{Block, Cache, LARGEST_BLOCK, Linears};
@@ -113,6 +114,8 @@ pub struct Step {
     pub result: Tap,
     /// Multiply-adds, of one row where the result's rows are dynamic.
     pub macs: u64,
+    /// Bytes of scratch of one thread, the largest of all levels.
+    pub scratch_bytes: usize,
 }
 
 /// What is divided among threads.
@@ -237,7 +240,7 @@ fn format_of(linears: Linears) -> Format {
     }
 }
 
-/// Lowers the fused graphs of a model for the levels of a target, best first.
+/// Lowers the fused graphs of a model for the levels of a target, best first, with the schedules of their model.
 pub fn lower(
     description: &Description,
     vision: &Graph,
@@ -247,7 +250,23 @@ pub fn lower(
     targets: &[Box<dyn Target>],
     options: &Options,
 ) -> Result<Program, LowerError> {
-    let mut cx = Context::new(targets, weights, options.formats);
+    let schedules: Vec<Schedule> = targets.iter().map(|t| Schedule::new(t.as_ref())).collect();
+    lower_with(description, (vision, decoder), table, weights, &schedules, options)
+}
+
+/// Lowers the graphs of the vision tower and the decoder with a schedule for each level.
+///
+/// # Errors
+/// As [`lower`].
+pub fn lower_with(
+    description: &Description,
+    (vision, decoder): (&Graph, &Graph),
+    table: WeightId,
+    weights: &mut Weights,
+    schedules: &[Schedule],
+    options: &Options,
+) -> Result<Program, LowerError> {
+    let mut cx = Context::new(schedules, weights, options.formats);
     let chunk = (description.vision.tokens() + 64).next_multiple_of(16).min(options.context);
     let (image, image_rows, vision) = vision::lower(&mut cx, description, vision)?;
     let text = decoder::lower(&mut cx, description, decoder, table, options.context, chunk)?;

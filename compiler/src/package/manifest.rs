@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{Identity, Package, TOOL_VERSION, WEIGHTS_NAME};
 use crate::lower::Phase;
 use crate::pipeline::Prepared;
+use crate::tune::Tuning;
 
 /// The manifest. Fields are written in this order.
 #[derive(Serialize)]
@@ -21,6 +22,9 @@ struct Manifest<'a> {
     quantization: String,
     /// As it was given; what compiles the same again.
     recipe: &'a Recipe,
+    /// The schedules that were measured, if any; what compiles the same again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tuning: Option<&'a Tuning>,
     checkpoint_sha256: String,
     pairing_sha256: String,
     weights: &'static str,
@@ -72,6 +76,7 @@ pub(super) fn manifest(prepared: &Prepared, id: &Identity<'_>, package: &Package
         target: id.target,
         quantization: prepared.program.formats.to_string(),
         recipe: &prepared.recipe,
+        tuning: prepared.tuning.as_ref(),
         checkpoint_sha256: hex(&id.checkpoint),
         pairing_sha256: hex(&id.digest),
         weights: WEIGHTS_NAME,

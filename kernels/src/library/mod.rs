@@ -6,6 +6,7 @@
 //! units of work their thread takes.
 
 pub mod attention;
+pub mod choice;
 pub mod columns;
 pub mod conv;
 pub mod depthwise;
@@ -23,6 +24,7 @@ pub mod softmax;
 pub mod squeeze_excite;
 pub mod two_layer;
 
+pub use choice::Choice;
 pub use schedule::Schedule;
 
 use crate::LANES;

@@ -30,9 +30,9 @@ pub struct Schedule {
 }
 
 /// First-level data cache the model assumes, bytes: the smallest of the CPUs of a level.
-const L1: usize = 32 << 10;
+pub(super) const L1: usize = 32 << 10;
 /// Second-level cache the model assumes, bytes.
-const L2: usize = 1 << 20;
+pub(super) const L2: usize = 1 << 20;
 
 impl Schedule {
     /// The schedule for a target.
