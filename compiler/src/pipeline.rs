@@ -104,11 +104,11 @@ pub fn prepare(checkpoint: &Checkpoint, options: &Options<'_>) -> Result<Prepare
 
 /// The schedule of each level: what was measured, or what the model of the machine gives.
 fn schedules(targets: &[Box<dyn Target>], tuning: Option<&Tuning>) -> Vec<Schedule> {
-    let one = |target: &Box<dyn Target>| match tuning {
-        Some(tuning) => tuning.schedule(target.as_ref()),
-        None => Schedule::new(target.as_ref()),
+    let one = |target: &dyn Target| match tuning {
+        Some(tuning) => tuning.schedule(target),
+        None => Schedule::new(target),
     };
-    targets.iter().map(one).collect()
+    targets.iter().map(|target| one(target.as_ref())).collect()
 }
 
 fn pass_error(config: &str, e: &passes::PassError) -> Error {

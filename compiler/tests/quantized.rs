@@ -6,8 +6,10 @@ mod quantized_support;
 
 use std::path::{Path, PathBuf};
 
+use kernels::library::{Choice, Schedule};
 use models::Recipe;
-use quantized_support::{Built, Question, Run, build, levels, nano, with_registers};
+use quantized_support::{Built, Question, Run, build, levels, nano, with_schedule};
+use tvlmc::lower::{Phase, Program};
 use tvlmc::pipeline::{Options, prepare};
 
 const THREADS: [usize; 4] = [1, 2, 3, 7];
@@ -39,22 +41,39 @@ fn interpreted(built: &Built, like: &Run) {
     }
 }
 
-/// So has the program that is lowered for fewer registers, which has other tiles over the same packed weights.
+/// So has the model lowered with every schedule that `tvlmc tune` tries, at every level, over the same packed weights.
 fn other_tiles(built: &Built, recipe: &str, like: &Run) {
     let recipe = Recipe::named(recipe).unwrap_or_else(|e| panic!("{e}"));
-    for (registers, level) in [(8, 0), (12, 0), (10, 2)] {
-        let options = Options { recipe: Some(&recipe), ..Options::default() };
-        let prepared = prepare(&built.assembled.checkpoint, &options).unwrap_or_else(|e| panic!("{e}"));
-        let other = with_registers(prepared, registers);
-        let ours = &built.assembled.prepared.program;
-        assert_eq!(other.program.packs.total(), ours.packs.total(), "weights are packed alike");
-        let names = |program: &tvlmc::lower::Program| -> Vec<String> {
-            let steps = program.vision.steps.iter().chain(&program.prefill.steps);
-            steps.flat_map(|step| step.kernels[level].with_callees()).map(|kernel| kernel.name.clone()).collect()
-        };
-        assert_ne!(names(&other.program), names(ours), "{registers} registers give the same tiles");
-        like.assert_same(&built.interpreted(&other, level, like), &format!("tiles of {registers} registers"));
+    let ours = &built.assembled.prepared;
+    let mut compared = 0;
+    for (level, target) in ours.targets.iter().enumerate() {
+        let base = Schedule::new(target.as_ref());
+        for choice in Choice::ALL {
+            for schedule in choice.candidates(&base, target.as_ref()) {
+                let options = Options { recipe: Some(&recipe), ..Options::default() };
+                let prepared = prepare(&built.assembled.checkpoint, &options).unwrap_or_else(|e| panic!("{e}"));
+                let other = with_schedule(prepared, level, schedule);
+                assert_eq!(other.program.packs.total(), ours.program.packs.total(), "weights are packed alike");
+                if same_kernels(&other.program, &ours.program, level) {
+                    continue;
+                }
+                let what = format!("{} with {} of {}", target.level(), choice.name(), choice.value(&schedule));
+                like.assert_same(&built.interpreted(&other, 0, like), &what);
+                compared += 1;
+            }
+        }
     }
+    println!("{compared} other schedules");
+    assert!(compared >= 20, "only {compared} schedules with other kernels");
+}
+
+/// Whether the one level of `a` has the kernels of a level of `b`.
+fn same_kernels(a: &Program, b: &Program, level: usize) -> bool {
+    fn phases(p: &Program) -> [&Phase; 3] {
+        [&p.vision, &p.prefill, &p.decode]
+    }
+    let steps = |(a, b): (&Phase, &Phase)| a.steps.iter().zip(&b.steps).all(|(a, b)| a.kernels[0] == b.kernels[level]);
+    phases(a).into_iter().zip(phases(b)).all(steps)
 }
 
 fn check(layout: &str, recipe: &str) {

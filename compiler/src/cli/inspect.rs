@@ -7,10 +7,10 @@ use models::{Layout, Policy, VisionForm};
 use serde_json::{Value, json};
 
 use super::args::Inspect;
-use super::compile;
 use super::model::{Compiled, Model};
 use super::ui::{Ui, count, size};
-use crate::assemble::{Assembled, TARGET, hex};
+use super::{compile, tuned};
+use crate::assemble::{Assembled, Options, TARGET, hex};
 use crate::error::Error;
 use crate::lower::Phase;
 use crate::quant::{QUANTIZATION_NAME, Report};
@@ -22,7 +22,10 @@ pub fn inspect(args: &Inspect, ui: &Ui) -> Result<u8, Error> {
             chosen.refuse_for_compiled()?;
             folder(&compiled)?
         }
-        Model::Checkpoint(path) => checkpoint(&compile::read_without_notes(&path, &chosen.options, ui)?),
+        Model::Checkpoint(path) => {
+            let tuning = tuned::asked(chosen.tuned.as_ref(), &path, &chosen.options)?;
+            checkpoint(&compile::read_without_notes(&path, &Options { tuning, ..chosen.options }, ui)?)
+        }
     };
     super::print(&if args.json { format!("{json}\n") } else { text })?;
     Ok(0)

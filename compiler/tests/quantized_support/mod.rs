@@ -6,12 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Once;
 
-use emit::Item;
-use kernels::{Elem, Op, Target, Ty};
+use kernels::library::Schedule;
 use models::Recipe;
-use proc_macro2::TokenStream;
 use tvlmc::assemble::{Assembled, Options, assemble};
-use tvlmc::lower::{self, Phase};
+use tvlmc::lower::Phase;
 use tvlmc::memory;
 use tvlmc::output::Staging;
 use tvlmc::package::WEIGHTS_NAME;
@@ -175,74 +173,12 @@ pub fn levels() -> Vec<&'static str> {
     ["x86-64-v4-vnni", "x86-64-v3-vnni", "x86-64-v3"].into_iter().filter(|level| there[level]).collect()
 }
 
-/// The same model, lowered as if its targets had this many registers: with other tiles.
-pub fn with_registers(prepared: Prepared, registers: usize) -> Prepared {
-    let Prepared { description, notes, licenses, vision, decoder, mut weights, targets, program, recipe, .. } =
-        prepared;
-    let targets: Vec<Box<dyn Target>> =
-        targets.into_iter().map(|target| Box::new(Crowded { target, registers }) as Box<dyn Target>).collect();
-    let table = models::embedding(&description, &mut weights);
-    let told = lower::Options { context: program.context, formats: program.formats };
-    let program = lower::lower(&description, &vision, &decoder, table, &mut weights, &targets, &told);
-    let program = program.unwrap_or_else(|e| panic!("{registers} registers: {e}"));
+/// The same model lowered with another schedule at a level, and that level as the only one.
+pub fn with_schedule(mut prepared: Prepared, level: usize, schedule: Schedule) -> Prepared {
+    let program = prepared.lowered(&[schedule]).unwrap_or_else(|e| panic!("{schedule:?}: {e}"));
     let memory = memory::plan(&program);
-    Prepared { description, notes, licenses, vision, decoder, weights, targets, program, memory, recipe }
-}
-
-/// A target with another number of registers.
-struct Crowded {
-    target: Box<dyn Target>,
-    registers: usize,
-}
-
-impl Target for Crowded {
-    fn level(&self) -> &'static str {
-        self.target.level()
-    }
-
-    fn lanes(&self) -> usize {
-        self.target.lanes()
-    }
-
-    fn registers(&self) -> usize {
-        self.registers
-    }
-
-    fn features(&self) -> &'static str {
-        self.target.features()
-    }
-
-    fn supports(&self, op: &Op) -> bool {
-        self.target.supports(op)
-    }
-
-    fn vector_type(&self, ty: Ty) -> TokenStream {
-        self.target.vector_type(ty)
-    }
-
-    fn load(&self, elem: Elem, at: &TokenStream) -> TokenStream {
-        self.target.load(elem, at)
-    }
-
-    fn broadcast(&self, elem: Elem, at: &TokenStream) -> TokenStream {
-        self.target.broadcast(elem, at)
-    }
-
-    fn op(&self, op: &Op, ty: Ty, regs: &[TokenStream], at: &TokenStream) -> TokenStream {
-        self.target.op(op, ty, regs, at)
-    }
-
-    fn store(&self, elem: Elem, at: &TokenStream, value: &TokenStream) -> TokenStream {
-        self.target.store(elem, at, value)
-    }
-
-    fn store_one(&self, elem: Elem, at: &TokenStream, value: &TokenStream) -> TokenStream {
-        self.target.store_one(elem, at, value)
-    }
-
-    fn prelude(&self) -> Vec<Item> {
-        self.target.prelude()
-    }
+    let targets = vec![prepared.targets.swap_remove(level)];
+    Prepared { program, memory, targets, ..prepared }
 }
 
 /// The folder of a nano checkpoint.

@@ -279,7 +279,7 @@ fn nibble_tile(rows: usize, width: usize, init: Init) -> Rc<Kernel> {
                 let from = |at: Int| lda.clone() * i + at;
                 let sum = k.broadcast(&of_row("sum", i), p.sums, from(b.clone() * groups + g.clone()));
                 let a = |n: usize| (of_row(&format!("a_{n}"), i), from(quad.clone() + n));
-                (sum, (0..4usize).map(|n| a(n)).map(|(name, at)| k.broadcast(&name, p.a, at)).collect())
+                (sum, (0..4usize).map(&a).map(|(name, at)| k.broadcast(&name, p.a, at)).collect())
             };
             let first = (rows == 1).then(|| row(k, 0));
             for j in 0..width {
