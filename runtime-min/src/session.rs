@@ -280,6 +280,12 @@ impl<'m, P: Program> Session<'m, P> {
         self.sampler.restart();
     }
 
+    /// As [`reset`](Self::reset), and everything is read anew, for measurements.
+    pub fn forget(&mut self) {
+        self.reset();
+        self.overwrite(0);
+    }
+
     /// Changes [`Options::max_new_tokens`] for the answers to come.
     pub fn set_max_new_tokens(&mut self, n: usize) {
         self.options.max_new_tokens = n;

@@ -39,7 +39,9 @@ fn one_question_as_text_and_as_json() {
     assert_eq!((code, err.as_str(), out.lines().count()), (0, "", 1));
     let report = json(&out);
     let keys: Vec<_> = report.as_object().expect("an object").keys().map(String::as_str).collect();
-    assert_eq!(keys, ["peak_bytes", "prompt_token_ids", "text", "timings_ms", "token_ids"]);
+    let expected_keys =
+        ["accepted_tokens", "drafted_tokens", "peak_bytes", "prompt_token_ids", "text", "timings_ms", "token_ids"];
+    assert_eq!(keys, expected_keys);
     let prompt: Vec<i64> = ids(&report["prompt_token_ids"]).into_iter().map(i64::from).collect();
     let prompt = prompt_values(&prompt, &[image_values(7), image_values(7)]);
     assert_eq!(ids(&report["token_ids"]), expected(&prompt, 9, true));

@@ -116,6 +116,9 @@ fn rows_are_counted_as_they_are_computed() {
         let computed = chat.ask(&[], text).expect("fits").timings().prefill_rows;
         assert_eq!(rows.load(Relaxed) - before, computed, "{text}");
     }
+    chat.forget();
+    let answer = chat.ask(&[], "hello").expect("fits");
+    assert_eq!(answer.timings().prefill_rows, answer.prompt_token_ids().len());
 }
 
 /// Where rows have other bits alone than among others, what was decoded is computed anew.

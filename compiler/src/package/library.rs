@@ -166,7 +166,7 @@ fn face(prepared: &Prepared, id: &Identity<'_>) -> File {
             pub use runtime_min::{CancelToken, Error, Image, OpenOptions, Options, Pixels, Residence};
         )),
         lines(quote!(
-            pub use runtime_min::{Rgb8, SamplerOptions, StepView, StopReason, Timings, Verify};
+            pub use runtime_min::{Rgb8, SamplerOptions, StepView, StopReason, Timings, Turn, Verify};
         )),
         alias(
             "The model: weights, tokenizer and the code for this processor. Threads share it by reference.",

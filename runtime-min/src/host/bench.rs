@@ -37,7 +37,7 @@ pub fn run<P: Program>(
     let (mut prefill, mut rows) = (Vec::with_capacity(runs), 0);
     chat.set_max_new_tokens(0);
     for _ in 0..runs {
-        chat.reset();
+        chat.forget();
         prefill.push(chat.ask(&refs, prompt)?.timings().prefill);
         rows = chat.position();
     }

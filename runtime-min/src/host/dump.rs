@@ -34,6 +34,8 @@ impl Dump {
             action: "create the folder",
             reason: error.to_string(),
         })?;
+        // All of it is shown, the system message too.
+        chat.forget();
         chat.set_max_new_tokens(TOKENS);
         chat.set_ignore_eos(true);
         let this = Self { folder: folder.to_path_buf(), index: Arc::default() };
