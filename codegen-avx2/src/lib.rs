@@ -228,6 +228,14 @@ impl Target for Level {
         }
     }
 
+    fn prefetches(&self) -> bool {
+        true
+    }
+
+    fn prefetch(&self, at: &TokenStream) -> TokenStream {
+        quote!(_mm_prefetch::<_MM_HINT_T0>(#at.cast());)
+    }
+
     fn prelude(&self) -> Vec<Item> {
         let imports = Item::Line {
             docs: vec![],

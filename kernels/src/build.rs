@@ -261,6 +261,11 @@ impl Builder {
         self.push(Stmt::CopyOne((to, to_at.into()), (from, from_at.into())));
     }
 
+    /// Asks for the cache line of an element that is needed later; it may lie behind the operand.
+    pub fn prefetch(&mut self, ptr: Ptr, at: impl Into<Int>) {
+        self.push(Stmt::Prefetch(ptr, at.into()));
+    }
+
     /// A named integer; a constant is not named.
     pub fn int(&mut self, name: &str, value: impl Into<Int>) -> Int {
         let value = value.into();

@@ -133,7 +133,8 @@ impl Walk<'_> {
     fn block(&mut self, body: &[Stmt]) -> Result<(), ExtentError> {
         for stmt in body {
             match stmt {
-                Stmt::Note(_) | Stmt::Blank => {}
+                // A prefetch touches nothing, and so may reach anywhere.
+                Stmt::Note(_) | Stmt::Blank | Stmt::Prefetch(..) => {}
                 Stmt::Let(_, op) | Stmt::LetMut(_, op) | Stmt::Set(_, op) => self.op(op)?,
                 Stmt::Store(ptr, at, _) => self.touch(*ptr, at, self.kernel.lanes as i64)?,
                 Stmt::StoreOne(ptr, at, _) => self.touch(*ptr, at, 1)?,

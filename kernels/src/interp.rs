@@ -164,7 +164,7 @@ impl Machine<'_> {
     fn stmt(&mut self, stmt: &Stmt) -> Result<(), Fault> {
         let lanes = self.kernel.lanes;
         match stmt {
-            Stmt::Note(_) | Stmt::Blank => {}
+            Stmt::Note(_) | Stmt::Blank | Stmt::Prefetch(..) => {}
             Stmt::Let(dst, op) | Stmt::LetMut(dst, op) | Stmt::Set(dst, op) => {
                 let mut out = std::mem::take(&mut self.scratch);
                 let result = self.op(op, &mut out);

@@ -233,6 +233,8 @@ pub enum Stmt {
     StoreOne(Ptr, Int, Reg),
     /// One element copied, bits unchanged: destination, source.
     CopyOne((Ptr, Int), (Ptr, Int)),
+    /// Asks for the cache line of an element, which may lie behind the operand: a hint without a result.
+    Prefetch(Ptr, Int),
     /// A named integer.
     LetInt(Var, Int),
     /// `for var in from..to`.
@@ -298,6 +300,7 @@ pub(crate) fn each_call(body: &[Stmt], f: &mut impl FnMut(&Rc<Kernel>)) {
             }
             Stmt::Note(_)
             | Stmt::Blank
+            | Stmt::Prefetch(..)
             | Stmt::Let(..)
             | Stmt::LetMut(..)
             | Stmt::Set(..)

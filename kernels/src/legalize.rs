@@ -48,6 +48,7 @@ impl Legalizer<'_> {
         let lanes = self.target.lanes();
         match stmt {
             Stmt::Note(_) | Stmt::Blank | Stmt::CopyOne(..) | Stmt::LetInt(..) => out.push(stmt.clone()),
+            Stmt::Prefetch(..) => out.extend(self.target.prefetches().then(|| stmt.clone())),
             Stmt::Let(reg, op) => self.bind(*reg, op, out),
             Stmt::LetMut(reg, op) => {
                 let ops = self.each_part(op, out);

@@ -190,6 +190,10 @@ impl Printer<'_> {
                 let (to, from) = (self.address(*to, to_at), self.address(*from, from_at));
                 S::Line(quote!(*#to = *#from;))
             }
+            Stmt::Prefetch(ptr, at) => {
+                let ((name, _, _), at) = (self.pointer(*ptr), self.int(at));
+                S::Line(self.target.prefetch(&quote!(#name.wrapping_add(#at))))
+            }
             Stmt::LetInt(var, value) => {
                 let (name, value) = (ident(&self.kernel.vars[var.0 as usize]), self.int(value));
                 S::Line(quote!(let #name = #value;))

@@ -44,6 +44,16 @@ pub trait Target {
     /// The statement that writes the first lane of `value` at the address `at`.
     fn store_one(&self, elem: Elem, at: &TokenStream, value: &TokenStream) -> TokenStream;
 
+    /// Whether the target has [`prefetch`](Target::prefetch); without, the hint is left out.
+    fn prefetches(&self) -> bool {
+        false
+    }
+
+    /// The statement that asks for the cache line at the address `at`, which nobody may own.
+    fn prefetch(&self, _at: &TokenStream) -> TokenStream {
+        TokenStream::new()
+    }
+
     /// Imports and helper functions (reductions) the printed kernels use.
     fn prelude(&self) -> Vec<Item>;
 }

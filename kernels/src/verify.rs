@@ -260,6 +260,10 @@ impl Scope<'_> {
                     (from, to) => Err(format!("{from:?} is copied to {to:?}")),
                 }
             }
+            Stmt::Prefetch(ptr, at) => {
+                self.int(at)?;
+                self.pointer(*ptr, false).map(|_| ())
+            }
             Stmt::LetInt(var, value) => {
                 self.int(value)?;
                 let name = self.var(*var)?.to_string();

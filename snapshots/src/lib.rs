@@ -50,6 +50,7 @@ fn least() -> Schedule {
         integer_tiles: [(2, 1), (2, 1)],
         nibble_lines: 1,
         byte_lines: 1,
+        ahead: 4096,
         depth_block: 16,
         depthwise: 2,
         depthwise_weights_in_registers: false,

@@ -16,6 +16,10 @@ fn family(kernel: &str) -> &'static str {
     const FAMILIES: &[(&str, &str)] = &[
         // One row's products are those of a layer, but for their tile.
         ("gemm", "gemm"),
+        ("gemv_u7s8", "gemm"),
+        ("gemv_bias_u7s8", "gemm"),
+        ("gemv_residual_u7s8", "gemm"),
+        ("gemv_bias_residual_u7s8", "gemm"),
         ("gemv_u4s8", "gemm"),
         ("gemv_bias_u4s8", "gemm"),
         ("gemv_residual_u4s8", "gemm"),

@@ -14,6 +14,8 @@ pub enum Choice {
     NibbleLines,
     /// [`Schedule::byte_lines`].
     ByteLines,
+    /// [`Schedule::ahead`].
+    Ahead,
     /// [`Schedule::tile`].
     Tile,
     /// [`Schedule::vector_lines`].
@@ -28,10 +30,11 @@ pub enum Choice {
 
 impl Choice {
     /// All of them.
-    pub const ALL: [Choice; 8] = [
+    pub const ALL: [Choice; 9] = [
         Choice::IntegerTiles,
         Choice::NibbleLines,
         Choice::ByteLines,
+        Choice::Ahead,
         Choice::Tile,
         Choice::VectorLines,
         Choice::DepthBlock,
@@ -45,6 +48,7 @@ impl Choice {
             Choice::IntegerTiles => "tile of quantized rows",
             Choice::NibbleLines => "lines of 4-bit weights at once, one row",
             Choice::ByteLines => "lines of 8-bit weights at once, one row",
+            Choice::Ahead => "bytes asked for ahead of quantized weights, one row",
             Choice::Tile => "tile of float rows",
             Choice::VectorLines => "lines of float weights at once, one row",
             Choice::DepthBlock => "depth of a block of floats",
@@ -61,6 +65,7 @@ impl Choice {
             Choice::IntegerTiles => format!("{}, else {}", lines(s.integer_tiles[0]), lines(s.integer_tiles[1])),
             Choice::NibbleLines => s.nibble_lines.to_string(),
             Choice::ByteLines => s.byte_lines.to_string(),
+            Choice::Ahead => s.ahead.to_string(),
             Choice::Tile => lines(s.tile),
             Choice::VectorLines => s.vector_lines.to_string(),
             Choice::DepthBlock => s.depth_block.to_string(),
@@ -85,6 +90,9 @@ impl Choice {
             }
             Choice::NibbleLines | Choice::ByteLines => {
                 "one line after the other is one stream of memory, which is read fastest".to_string()
+            }
+            Choice::Ahead => {
+                "prefetchers of the hardware stop at pages of 4 KB; this has the next one under way".to_string()
             }
             Choice::Tile => {
                 let (rows, lines) = s.tile;
@@ -142,6 +150,7 @@ impl Choice {
             .collect(),
             Choice::NibbleLines => [1, 2, 4].iter().map(|&n| with(&|s| s.nibble_lines = n)).collect(),
             Choice::ByteLines => [1, 2, 4].iter().map(|&n| with(&|s| s.byte_lines = n)).collect(),
+            Choice::Ahead => [0, 4 << 10, 8 << 10, 16 << 10].iter().map(|&n| with(&|s| s.ahead = n)).collect(),
             Choice::Tile => [(8, 3), (6, 4), (12, 2), (4, 6), (8, 2), (6, 1), (5, 1), (3, 2), (2, 2), (4, 1)]
                 .into_iter()
                 .filter(fits)
@@ -175,6 +184,7 @@ impl Choice {
             Choice::IntegerTiles => s.integer_tiles = from.integer_tiles,
             Choice::NibbleLines => s.nibble_lines = from.nibble_lines,
             Choice::ByteLines => s.byte_lines = from.byte_lines,
+            Choice::Ahead => s.ahead = from.ahead,
             Choice::Tile => s.tile = from.tile,
             Choice::VectorLines => s.vector_lines = from.vector_lines,
             Choice::DepthBlock => s.depth_block = from.depth_block,
@@ -197,6 +207,7 @@ impl Schedule {
             (Choice::IntegerTiles, self.integer_tiles.into_iter().all(tile), "up to 16 rows and 8 lines"),
             (Choice::NibbleLines, lines(self.nibble_lines), "1 to 16"),
             (Choice::ByteLines, lines(self.byte_lines), "1 to 16"),
+            (Choice::Ahead, self.ahead <= 1 << 20, "at most 1 MB"),
             (Choice::Tile, tile(self.tile), "up to 16 rows and 8 lines"),
             (Choice::VectorLines, lines(self.vector_lines), "1 to 16"),
             (

@@ -74,12 +74,17 @@ impl Params {
 /// A register tile of `rows` x `width` lines over all blocks of the depth.
 ///
 /// Parameters: those of [`Params`], then blocks, line, lda, ldc, ldr, those of what there is only one
-/// of left out.
-fn tile(rows: usize, width: usize, q: &QuantRows, init: Init) -> Rc<Kernel> {
+/// of left out. Weights `ahead` bytes on are asked for, if that is not 0.
+fn tile((rows, width): (usize, usize), q: &QuantRows, init: Init, ahead: usize) -> Rc<Kernel> {
     let tail = q.physical() % q.block;
     let tail_name = if tail > 0 { format!("_t{tail}") } else { String::new() };
     let mut k = Builder::new(
-        format!("gemm{}_u7s8_{rows}x{width}_b{}{tail_name}", init.name(), q.block),
+        format!(
+            "{}{}_u7s8_{rows}x{width}_b{}{tail_name}",
+            if ahead > 0 { "gemv" } else { "gemm" },
+            init.name(),
+            q.block
+        ),
         &[
             &format!("One {rows}x{} register tile of a product of quantized rows.", width * LANES),
             "",
@@ -114,8 +119,9 @@ fn tile(rows: usize, width: usize, q: &QuantRows, init: Init) -> Rc<Kernel> {
             .map(|c| (0..rows * width).map(|n| k.bind_mut(&format!("more_{c}_{n}"), Op::SplatBits(0))).collect())
             .collect();
         let quads = |k: &mut Builder, at: Int, chain: usize| {
-            let w: Vec<Reg> =
-                (0..width).map(|j| k.load(&format!("w_{j}"), p.w, line.clone() * j + at.clone() * LANES)).collect();
+            let line_at = |j: usize| line.clone() * j + at.clone() * LANES;
+            (0..width).for_each(|j| ask(k, ahead, p.w, &line_at(j)));
+            let w: Vec<Reg> = (0..width).map(|j| k.load(&format!("w_{j}"), p.w, line_at(j))).collect();
             for (i, row) in acc.iter().enumerate() {
                 let a = k.broadcast(&format!("a_{i}"), p.a, at.clone() + lda.clone() * i);
                 for (j, &acc) in row.iter().enumerate() {
@@ -181,7 +187,7 @@ pub fn rows(
     let line = q.rows.physical() / 4 * LANES;
     in_powers(k, "j", width, Int::from(0usize), count, |k, width, j| {
         in_powers(k, "i", height, Int::from(0usize), n, |k, height, i| {
-            let kernel = tile(height, width, &q.rows, init);
+            let kernel = tile((height, width), &q.rows, init, 0);
             call(k, (&kernel, true), q, (w, init), (i, j.clone()), line, (&c, ldc), (height, width));
         });
     });
@@ -232,9 +238,16 @@ pub(super) fn signed_nibble(k: &mut Builder, name: &str, word: Reg, i: u32) -> R
     k.bind(name, Op::ShiftRightSigned(high, 28))
 }
 
+/// Emits the hint for the line of weights that is `ahead` bytes behind `at`, unless it is 0.
+fn ask(k: &mut Builder, ahead: usize, w: Ptr, at: &Int) {
+    if ahead > 0 {
+        k.prefetch(w, at.clone() + ahead / 4);
+    }
+}
+
 /// A few rows and `width` lines of 4-bit weights: a group's sum is multiplied by its factor. Parameters as of
 /// [`tile`].
-fn nibble_tile(rows: usize, width: usize, init: Init) -> Rc<Kernel> {
+fn nibble_tile((rows, width): (usize, usize), init: Init, ahead: usize) -> Rc<Kernel> {
     let height = if rows > 1 { format!("{rows}x") } else { String::new() };
     let mut k = Builder::new(
         format!("gemv{}_u4s8_{height}{width}", init.name()),
@@ -266,7 +279,9 @@ fn nibble_tile(rows: usize, width: usize, init: Init) -> Rc<Kernel> {
         let mut factors = Vec::new();
         let mut totals: Vec<Vec<Reg>> = vec![Vec::new(); rows];
         for j in 0..width {
-            let all = k.load(&format!("g_{j}"), p.w, line.clone() * j + words.clone());
+            let at = line.clone() * j + words.clone();
+            ask(k, ahead, p.w, &at);
+            let all = k.load(&format!("g_{j}"), p.w, at);
             factors.push(k.bind_mut(&format!("factors_{j}"), Op::Copy(all)));
             for (i, totals) in totals.iter_mut().enumerate() {
                 totals.push(k.bind_mut(&format!("{}_{j}", of_row("total", i)), Op::SplatBits(0)));
@@ -284,7 +299,9 @@ fn nibble_tile(rows: usize, width: usize, init: Init) -> Rc<Kernel> {
             let first = (rows == 1).then(|| row(k, 0));
             for j in 0..width {
                 let [low, high] = [0, LANES].map(|half| {
-                    let n = k.load("n", p.w, line.clone() * j + at.clone() + half);
+                    let at = line.clone() * j + at.clone() + half;
+                    ask(k, ahead, p.w, &at);
+                    let n = k.load("n", p.w, at);
                     nibbles(k, n, mask)
                 });
                 let quads = [low[0], low[1], high[0], high[1]];
@@ -326,13 +343,13 @@ pub fn vectors(
     if !q.rows.groups {
         let line = q.rows.physical() / 4 * LANES;
         return in_powers(k, "j", s.byte_lines, first, &last, |k, width, j| {
-            let kernel = tile(n, width, &q.rows, init);
+            let kernel = tile((n, width), &q.rows, init, s.ahead);
             call(k, (&kernel, true), q, (w, init), (none.clone(), j), line, (c, ldc), (n, width));
         });
     }
     let line = q.rows.blocks() * BLOCK_WORDS;
     in_powers(k, "j", s.nibble_lines, first, &last, |k, width, j| {
-        let kernel = nibble_tile(n, width, init);
+        let kernel = nibble_tile((n, width), init, s.ahead);
         call(k, (&kernel, false), q, (w, init), (none.clone(), j), line, (c, ldc), (n, width));
     });
 }

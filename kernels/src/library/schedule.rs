@@ -19,6 +19,8 @@ pub struct Schedule {
     pub byte_lines: usize,
     /// Lines of the register tile of a product of one row and 4-bit weights.
     pub nibble_lines: usize,
+    /// Bytes from weights that a product of one row reads to those it asks for; 0 asks for none.
+    pub ahead: usize,
     /// Depth of a block of a matrix product: a panel of the tile's lines stays in L1.
     pub depth_block: usize,
     /// Outputs of a depthwise convolution's register tile along a row.
@@ -33,6 +35,9 @@ pub struct Schedule {
 pub(super) const L1: usize = 32 << 10;
 /// Second-level cache the model assumes, bytes.
 pub(super) const L2: usize = 1 << 20;
+
+/// Bytes of a page of memory.
+const PAGE: usize = 4 << 10;
 
 impl Schedule {
     /// The schedule for a target.
@@ -61,6 +66,8 @@ impl Schedule {
             integer_tiles,
             byte_lines: 1,
             nibble_lines: 1,
+            // The hardware's prefetchers stop at pages of 4 KB: asking two pages ahead has their next one under way.
+            ahead: 2 * PAGE,
             depth_block: (L1 * 3 / 4 / (tile.1 * LANES * 4)).next_multiple_of(16),
             depthwise,
             depthwise_weights_in_registers: depthwise * parts + 7 * parts + parts < registers,

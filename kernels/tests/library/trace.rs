@@ -129,7 +129,7 @@ impl Walk<'_> {
 
     fn stmt(&mut self, stmt: &Stmt) -> Result<(), String> {
         match stmt {
-            Stmt::Note(_) | Stmt::Blank => {}
+            Stmt::Note(_) | Stmt::Blank | Stmt::Prefetch(..) => {}
             Stmt::Let(_, op) | Stmt::LetMut(_, op) | Stmt::Set(_, op) => self.op(op)?,
             Stmt::Store(ptr, at, _) => self.touch(*ptr, at, self.kernel.lanes, true)?,
             Stmt::StoreOne(ptr, at, _) => self.touch(*ptr, at, 1, true)?,
