@@ -86,6 +86,11 @@ impl Builder {
         self.pointer(name, Elem::U32, Access::Read)
     }
 
+    /// A pointer parameter to signed bytes that are only read.
+    pub fn read_i8(&mut self, name: &str) -> Ptr {
+        self.pointer(name, Elem::I8, Access::Read)
+    }
+
     /// A pointer parameter to signed bytes that are written.
     pub fn write_i8(&mut self, name: &str) -> Ptr {
         self.pointer(name, Elem::I8, Access::Write)
@@ -310,6 +315,12 @@ impl Builder {
         }
         let (yes, no) = (self.scope(then), self.scope(otherwise));
         self.push(Stmt::IfLess(a, b, yes, no));
+    }
+
+    /// `if x >= y { then }` of two floats in memory.
+    pub fn if_at_least(&mut self, x: (Ptr, Int), y: (Ptr, Int), then: impl FnOnce(&mut Builder)) {
+        let then = self.scope(then);
+        self.push(Stmt::IfAtLeast(x, y, then));
     }
 
     /// The statements `body` makes. Names it gives may be given again after it.

@@ -155,6 +155,11 @@ impl Walk<'_> {
                         self.block(otherwise)?;
                     }
                 }
+                Stmt::IfAtLeast((x, x_at), (y, y_at), then) => {
+                    self.touch(*x, x_at, 1)?;
+                    self.touch(*y, y_at, 1)?;
+                    self.block(then)?;
+                }
                 Stmt::Call(callee, args) => self.call(callee, args)?,
             }
         }

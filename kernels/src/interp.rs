@@ -199,6 +199,13 @@ impl Machine<'_> {
                 let less = self.int(a)? < self.int(b)?;
                 self.block(if less { then } else { otherwise })?;
             }
+            Stmt::IfAtLeast((x, x_at), (y, y_at), then) => {
+                let ((x, _), (y, _)) = (self.place(*x, x_at, 1)?, self.place(*y, y_at, 1)?);
+                let value = |p: Place| f32::from_bits(self.memory.buffers[p.buffer][p.at / 4]);
+                if value(x) >= value(y) {
+                    self.block(then)?;
+                }
+            }
             Stmt::Call(callee, args) => {
                 let (mut pointers, mut sizes) = (Vec::new(), Vec::new());
                 for arg in args {

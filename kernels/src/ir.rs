@@ -241,6 +241,9 @@ pub enum Stmt {
     Loop(Var, Int, Int, Vec<Stmt>),
     /// `if a < b { then } else { otherwise }`.
     IfLess(Int, Int, Vec<Stmt>, Vec<Stmt>),
+    /// `if x >= y { then }` of two floats in memory; not where one is no number. Decisions depend on values
+    /// nowhere else, addresses never do.
+    IfAtLeast((Ptr, Int), (Ptr, Int), Vec<Stmt>),
     /// Another kernel, with arguments in the order of its parameters.
     Call(Rc<Kernel>, Vec<Arg>),
 }
@@ -293,7 +296,7 @@ pub(crate) fn each_call(body: &[Stmt], f: &mut impl FnMut(&Rc<Kernel>)) {
     for stmt in body {
         match stmt {
             Stmt::Call(callee, _) => f(callee),
-            Stmt::Loop(_, _, _, body) => each_call(body, f),
+            Stmt::Loop(_, _, _, body) | Stmt::IfAtLeast(_, _, body) => each_call(body, f),
             Stmt::IfLess(_, _, then, otherwise) => {
                 each_call(then, f);
                 each_call(otherwise, f);

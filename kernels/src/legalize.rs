@@ -79,6 +79,10 @@ impl Legalizer<'_> {
                 let (then, otherwise) = (self.block(then), self.block(otherwise));
                 out.push(Stmt::IfLess(a.clone(), b.clone(), then, otherwise));
             }
+            Stmt::IfAtLeast(x, y, then) => {
+                let then = self.block(then);
+                out.push(Stmt::IfAtLeast(x.clone(), y.clone(), then));
+            }
             Stmt::Call(callee, args) => out.push(Stmt::Call(legalize(callee, self.target), args.clone())),
         }
     }

@@ -207,6 +207,10 @@ impl Printer<'_> {
                 let (a, b) = (self.int(a), self.int(b));
                 S::Branch { head: quote!(#a < #b), body: self.block(then), otherwise: self.block(otherwise) }
             }
+            Stmt::IfAtLeast((x, x_at), (y, y_at), then) => {
+                let (x, y) = (self.address(*x, x_at), self.address(*y, y_at));
+                S::Branch { head: quote!(*#x >= *#y), body: self.block(then), otherwise: vec![] }
+            }
             Stmt::Call(callee, args) => {
                 let name = ident(&callee.name);
                 let args = args.iter().zip(&callee.params).map(|(arg, param)| match (arg, param.kind) {
@@ -231,6 +235,9 @@ impl Printer<'_> {
 pub fn float_tokens(x: f32) -> TokenStream {
     if x == f32::NEG_INFINITY {
         return quote!(f32::NEG_INFINITY);
+    }
+    if x == f32::INFINITY {
+        return quote!(f32::INFINITY);
     }
     if x == f32::MIN {
         return quote!(f32::MIN);

@@ -287,6 +287,14 @@ impl Scope<'_> {
                 self.block(then)?;
                 self.block(otherwise)
             }
+            Stmt::IfAtLeast((x, x_at), (y, y_at), then) => {
+                self.int(x_at)?;
+                self.int(y_at)?;
+                match (self.pointer(*x, false)?, self.pointer(*y, false)?) {
+                    (Elem::F32, Elem::F32) => self.block(then),
+                    (x, y) => Err(format!("{x:?} is compared with {y:?}, floats are wanted")),
+                }
+            }
             Stmt::Call(callee, args) => self.call(callee, args),
         }
     }

@@ -98,6 +98,7 @@ fn malformed_statements_are_refused() {
         (Stmt::LetInt(Var(3), unset() + 1usize), "unset is used before it is defined"),
         (Stmt::Loop(Var(3), zero(), unset(), vec![]), "unset is used before it is defined"),
         (Stmt::IfLess(unset(), zero(), vec![], vec![]), "unset is used before it is defined"),
+        (Stmt::IfAtLeast((X, zero()), (OUT, unset()), vec![]), "unset is used before it is defined"),
         (Stmt::CopyOne((OUT, unset()), (X, zero())), "unset is used before it is defined"),
         // What a loop or a branch defines ends with it: registers 2 and 3, variable 2.
         (Stmt::Store(OUT, zero(), Reg(3)), "y is used before it is defined"),
@@ -149,6 +150,8 @@ fn malformed_statements_are_refused() {
         (Stmt::Store(OUT, zero(), MASK), "a mask is stored"),
         (Stmt::Let(FREE, Op::Load(IDS, zero())), "free is F32 and is given I32"),
         (Stmt::Let(FREE, Op::Broadcast(Ptr(3), zero())), "pointer 3 does not exist"),
+        (Stmt::IfAtLeast((Ptr(3), zero()), (X, zero()), vec![]), "pointer 3 does not exist"),
+        (Stmt::IfAtLeast((X, zero()), (IDS, zero()), vec![]), "F32 is compared with U32, floats are wanted"),
     ];
     for (stmt, expected) in cases {
         check(&with(vec![stmt.clone()]), expected);
@@ -156,7 +159,8 @@ fn malformed_statements_are_refused() {
         if !expected.starts_with("unset") {
             check(&with(vec![Stmt::Loop(Var(3), zero(), 3usize.into(), vec![stmt.clone()])]), expected);
         }
-        check(&with(vec![Stmt::IfLess(zero(), 1usize.into(), vec![], vec![stmt])]), expected);
+        check(&with(vec![Stmt::IfLess(zero(), 1usize.into(), vec![], vec![stmt.clone()])]), expected);
+        check(&with(vec![Stmt::IfAtLeast((X, zero()), (OUT, zero()), vec![stmt])]), expected);
     }
 }
 
@@ -216,6 +220,7 @@ fn registers_and_variables_exist() {
         Stmt::Loop(Var(3), var(), 3usize.into(), vec![]),
         Stmt::Loop(Var(3), zero(), var(), vec![]),
         Stmt::IfLess(var(), zero(), vec![], vec![]),
+        Stmt::IfAtLeast((X, var()), (X, zero()), vec![]),
         Stmt::Store(OUT, var(), TWO),
         Stmt::CopyOne((OUT, zero()), (X, var())),
         Stmt::Let(FREE, Op::Load(X, var())),

@@ -168,7 +168,7 @@ fn tile((rows, width): (usize, usize), q: &QuantRows, init: Init, ahead: usize) 
 }
 
 /// `f += float(acc) * scale`, rounded twice.
-fn scaled(k: &mut Builder, f: Reg, acc: Reg, scale: Reg) {
+pub(super) fn scaled(k: &mut Builder, f: Reg, acc: Reg, scale: Reg) {
     let v = k.unary("v", UnaryOp::ToFloat, acc);
     let v = k.mul("v", v, scale);
     k.set(f, Op::Binary(BinaryOp::Add, f, v));
@@ -226,7 +226,7 @@ fn call(
 }
 
 /// The low and the high nibbles of a line, a byte each.
-fn nibbles(k: &mut Builder, line: Reg, mask: Reg) -> [Reg; 2] {
+pub(super) fn nibbles(k: &mut Builder, line: Reg, mask: Reg) -> [Reg; 2] {
     let low = k.binary("low", BinaryOp::And, line, mask);
     let high = k.bind("high", Op::ShiftRight(line, 4));
     [low, k.binary("high", BinaryOp::And, high, mask)]

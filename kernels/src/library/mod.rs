@@ -21,6 +21,7 @@ pub mod quantize;
 pub mod rope;
 pub mod schedule;
 pub mod softmax;
+pub mod split;
 pub mod squeeze_excite;
 pub mod two_layer;
 

@@ -223,6 +223,7 @@ fn fuses(body: &[Stmt]) -> bool {
         }
         Stmt::Loop(_, _, _, body) => fuses(body),
         Stmt::IfLess(_, _, then, otherwise) => fuses(then) || fuses(otherwise),
+        Stmt::IfAtLeast(_, _, then) => fuses(then),
         _ => false,
     })
 }

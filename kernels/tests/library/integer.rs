@@ -72,7 +72,7 @@ fn corners(format: Format, n: usize, inputs: usize, outputs: usize) -> Vec<Data>
 }
 
 /// Rows after a norm, as the norm's own kernel makes them.
-fn normed(norm: Option<Norm>, x: &[f32], channels: usize) -> Vec<Vec<f32>> {
+pub fn normed(norm: Option<Norm>, x: &[f32], channels: usize) -> Vec<Vec<f32>> {
     let start = data::rows(x, channels);
     let n = x.len() / channels;
     let y = match norm {

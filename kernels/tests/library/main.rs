@@ -17,4 +17,5 @@ mod packed;
 mod quantize;
 mod regions;
 mod rows;
+mod split;
 mod trace;

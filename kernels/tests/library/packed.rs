@@ -102,6 +102,7 @@ impl Row {
 }
 
 /// A quantized matrix.
+#[derive(Clone)]
 pub struct Quant {
     pub format: Format,
     pub inputs: usize,

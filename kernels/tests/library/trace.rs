@@ -148,6 +148,12 @@ impl Walk<'_> {
                 let less = self.int(a)? < self.int(b)?;
                 self.block(if less { then } else { otherwise })?;
             }
+            // Without arithmetic nothing is known of values: it happens, which touches the most.
+            Stmt::IfAtLeast((x, x_at), (y, y_at), then) => {
+                self.touch(*x, x_at, 1, false)?;
+                self.touch(*y, y_at, 1, false)?;
+                self.block(then)?;
+            }
             Stmt::Call(callee, args) => {
                 let (mut bases, mut sizes) = (Vec::new(), Vec::new());
                 for arg in args {
