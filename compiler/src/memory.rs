@@ -15,8 +15,8 @@ pub struct Memory {
     pub offsets: Vec<usize>,
     /// Bytes that live across phases.
     pub persistent: usize,
-    /// Bytes of vision, prefill, decode and verify, over `persistent`.
-    pub phases: [usize; 4],
+    /// Bytes of vision, prefill, decode, verify and what completes logits, over `persistent`.
+    pub phases: [usize; 5],
     /// Bytes of the arena.
     pub total: usize,
 }

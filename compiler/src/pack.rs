@@ -56,6 +56,15 @@ pub enum Kind {
         /// How it is stored.
         format: Format,
     },
+    /// The second half of a matrix whose first is [`Format::Nibbles`]: `[outputs, depth]` to `[row][block][16]`.
+    Low {
+        /// The weight.
+        weight: WeightId,
+        /// Output channels.
+        outputs: usize,
+        /// Input channels.
+        depth: usize,
+    },
     /// `[outputs, 3, 3, 3]` to `[line][row][column][channel][16]`.
     Stem {
         /// The weight.
@@ -114,6 +123,11 @@ impl Packs {
         lines * words
     }
 
+    /// Words from the beginning of the second half of a matrix to the lengths of its rows.
+    pub fn reach_at(&self, id: PackId) -> usize {
+        self.scales_at(id) + self.packs[id.0].unit().0 * LANES
+    }
+
     /// Name of a pack.
     pub fn name(&self, id: PackId) -> &str {
         &self.packs[id.0].name
@@ -144,6 +158,12 @@ impl Packs {
         let scales = if format == Format::F32 { 0 } else { lines(outputs) * LANES };
         let words = lines(outputs) * format.line_words(physical_depth(depth, gap)) + scales;
         self.add(name, Kind::Matrix { weight, outputs, depth, gap, format }, words)
+    }
+
+    /// What the nibbles of a matrix `[outputs, depth]` leave out: rows, their scales, their lengths.
+    pub fn low(&mut self, name: &str, weight: WeightId, (outputs, depth): (usize, usize)) -> PackId {
+        let words = lines(outputs) * (quant::low_words(depth) + 2 * LANES);
+        self.add(name, Kind::Low { weight, outputs, depth }, words)
     }
 
     /// The stem's first convolution.
@@ -196,7 +216,7 @@ impl Packs {
         let pieces: Vec<(&Pack, Range<usize>)> =
             self.packs.iter().flat_map(|p| p.pieces().map(move |r| (p, r))).collect();
         let (mut done, mut entries) = (0, Vec::new());
-        let (mut scales, mut sums) = (Vec::new(), Sums::default());
+        let (mut scales, mut reach, mut sums) = (Vec::new(), Vec::new(), Sums::default());
         for batch in pieces.chunks(BATCH) {
             let made: Vec<Result<Piece, SourceError>> =
                 batch.par_iter().map(|(pack, units)| pack.piece(weights, source, units.clone())).collect();
@@ -206,9 +226,11 @@ impl Packs {
                     scales.extend(line.scales.map(f32::to_bits));
                     sums += line.sums;
                 }
+                reach.append(&mut made.reach);
                 if units.end == pack.unit().0 {
                     made.words.append(&mut scales);
-                    entries.extend(pack.entry(std::mem::take(&mut sums)));
+                    made.words.append(&mut reach);
+                    entries.extend(self.entry(pack, std::mem::take(&mut sums)));
                 }
                 write(&made.words)?;
                 done += made.words.len();
@@ -217,12 +239,32 @@ impl Packs {
         }
         Ok(entries)
     }
+
+    /// How a tensor is stored; that of one in two halves belongs to the second.
+    fn entry(&self, pack: &Pack, sums: Sums) -> Option<Entry> {
+        let (format, weights) = pack.stored()?;
+        let of = |kind: &Kind| match kind {
+            Kind::Matrix { weight, format: Format::Nibbles, .. } | Kind::Low { weight, .. } => Some(*weight),
+            _ => None,
+        };
+        let is_low = |p: &Pack| matches!(p.kind, Kind::Low { .. });
+        let other = |p: &&Pack| is_low(p) != is_low(pack) && of(&p.kind).is_some() && of(&p.kind) == of(&pack.kind);
+        match (self.packs.iter().find(other), is_low(pack)) {
+            (Some(_), false) => None,
+            (Some(first), true) => {
+                Some(Entry::new(&first.name, format, weights, 4 * (first.floats + pack.floats), sums))
+            }
+            (None, _) => Some(Entry::new(&pack.name, format, weights, 4 * pack.floats, sums)),
+        }
+    }
 }
 
 /// A part of a pack: whole lines, and what belongs to each quantized one.
 struct Piece {
     words: Vec<u32>,
     scaled: Vec<Scaled>,
+    /// Of a second half: the lengths of its rows.
+    reach: Vec<u32>,
 }
 
 /// Floats of a piece: small enough that the pieces of a batch stay far below the memory bound.
@@ -258,6 +300,7 @@ impl Pack {
                 };
                 Some((format, outputs * depth))
             }
+            Kind::Low { outputs, depth, .. } => Some((quant::Format::Int8Split, outputs * depth)),
             Kind::Stem { outputs, .. } => Some((quant::Format::F32, outputs * 27)),
             Kind::Depthwise { channels, multiplier, taps, .. } => {
                 Some((quant::Format::F32, channels * multiplier * taps))
@@ -266,17 +309,13 @@ impl Pack {
         }
     }
 
-    fn entry(&self, sums: Sums) -> Option<Entry> {
-        let (format, weights) = self.stored()?;
-        Some(Entry::new(&self.name, format, weights, 4 * self.floats, sums))
-    }
-
     /// Lines of a unit-divisible layout, and words of each.
     fn unit(&self) -> (usize, usize) {
         match &self.kind {
             Kind::Matrix { outputs, depth, gap, format, .. } => {
                 (lines(*outputs), format.line_words(physical_depth(*depth, *gap)))
             }
+            Kind::Low { outputs, depth, .. } => (lines(*outputs), quant::low_words(*depth)),
             Kind::Stem { outputs, .. } => (lines(*outputs), 27 * LANES),
             Kind::Depthwise { .. } | Kind::Vector { .. } | Kind::Table(_) => (1, self.floats),
         }
@@ -304,6 +343,10 @@ impl Pack {
                     Format::Bytes { .. } => self.quantized(quant::int8, values, depth, gap, words),
                     Format::Nibbles => self.quantized(quant::int4, values, depth, gap, words),
                 }
+            }
+            Kind::Low { weight, outputs, depth } => {
+                let values = weights.eval_rows(*weight, rows(*outputs), source)?;
+                self.second_half(&values, *depth, words)
             }
             Kind::Stem { weight, outputs } => {
                 let values = weights.eval_rows(*weight, rows(*outputs), source)?;
@@ -351,8 +394,23 @@ impl Pack {
             .zip(values.chunks(physical * LANES))
             .map(|(words, rows)| quantize(rows, physical, None, words))
             .collect();
-        let scaled = made.map_err(|e| SourceError::Read { name: self.name.clone(), reason: e.to_string() })?;
-        Ok(Piece { words, scaled })
+        let scaled = made.map_err(|e| self.not_finite(e))?;
+        Ok(Piece { words, scaled, reach: Vec::new() })
+    }
+
+    /// What the nibbles of rows of `depth` values leave out, as `words` words of whole lines.
+    fn second_half(&self, values: &[f32], depth: usize, words: usize) -> Result<Piece, SourceError> {
+        let mut words = vec![0; words];
+        let lines = words.chunks_exact_mut(self.unit().1).zip(values.chunks(depth * LANES));
+        let made: Result<Vec<quant::Low>, quant::NotFinite> =
+            lines.map(|(words, rows)| quant::low(rows, depth, words)).collect();
+        let made = made.map_err(|e| self.not_finite(e))?;
+        let reach = made.iter().flat_map(|low| low.reach.map(f32::to_bits)).collect();
+        Ok(Piece { words, scaled: made.into_iter().map(|low| low.scaled).collect(), reach })
+    }
+
+    fn not_finite(&self, e: quant::NotFinite) -> SourceError {
+        SourceError::Read { name: self.name.clone(), reason: e.to_string() }
     }
 }
 
@@ -362,7 +420,7 @@ type Quantize = fn(&[f32], usize, Option<&[f32]>, &mut [u32]) -> Result<Scaled, 
 fn floats(words: usize, fill: impl FnOnce(&mut [f32])) -> Piece {
     let mut out = vec![0.0; words];
     fill(&mut out);
-    Piece { words: out.into_iter().map(f32::to_bits).collect(), scaled: Vec::new() }
+    Piece { words: out.into_iter().map(f32::to_bits).collect(), scaled: Vec::new(), reach: Vec::new() }
 }
 
 /// Rows of `depth` values with zeros between their planes.

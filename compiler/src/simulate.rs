@@ -6,7 +6,6 @@ use models::Description;
 
 use crate::lower::{Phase, Place, Program, SlotId, Step};
 use crate::memory::Memory;
-use crate::pack::PackId;
 
 /// A program with its memory.
 pub struct Simulation<'a> {
@@ -93,12 +92,8 @@ impl<'a> Simulation<'a> {
     /// Writes a token's row.
     pub fn embed(&mut self, id: u32, row: usize, pitch: usize) -> Result<(), Fault> {
         let kernel = legalize(&self.program.embed[self.level], self.target);
-        let table = At { buffer: WEIGHTS, at: self.program.packs.offset(self.program.embed_table) };
         let to = At { buffer: ARENA, at: self.slot(self.program.io.rows) + 4 * row * pitch };
-        let mut places = vec![table];
-        if kernel.pointers().count() == 3 {
-            places.push(self.scales(self.program.embed_table));
-        }
+        let mut places: Vec<At> = self.program.embed_pointers.iter().map(|p| self.place(*p)).collect();
         places.push(to);
         interpret(&kernel, &mut self.buffers, &places, &[i64::from(id)])
     }
@@ -136,15 +131,12 @@ impl<'a> Simulation<'a> {
         Ok(())
     }
 
-    fn scales(&self, pack: PackId) -> At {
-        let packs = &self.program.packs;
-        At { buffer: WEIGHTS, at: packs.offset(pack) + 4 * packs.scales_at(pack) }
-    }
-
     fn place(&self, place: Place) -> At {
+        let packs = &self.program.packs;
         match place {
-            Place::Weight(pack) => At { buffer: WEIGHTS, at: self.program.packs.offset(pack) },
-            Place::Scales(pack) => self.scales(pack),
+            Place::Weight(pack) => At { buffer: WEIGHTS, at: packs.offset(pack) },
+            Place::Scales(pack) => At { buffer: WEIGHTS, at: packs.offset(pack) + 4 * packs.scales_at(pack) },
+            Place::Reach(pack) => At { buffer: WEIGHTS, at: packs.offset(pack) + 4 * packs.reach_at(pack) },
             Place::Slot(slot, at) => At { buffer: ARENA, at: self.slot(slot) + 4 * at },
             Place::Scratch => At { buffer: SCRATCH, at: 0 },
         }

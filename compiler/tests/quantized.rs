@@ -21,7 +21,7 @@ fn native(built: &Built, question: &Question) -> Run {
     let first = runs.next().expect("every processor we compile for has a level");
     let program = &built.assembled.prepared.program;
     let decoded = (question.tokens - 1) * program.decode.steps.len();
-    let steps = program.vision.steps.len() + program.prefill.steps.len() + decoded;
+    let steps = program.vision.steps.len() + program.prefill.steps.len() + decoded + program.logits.steps.len();
     assert_eq!((first.tokens.len(), first.steps.lines().count()), (question.tokens, steps));
     let mut compared = 1;
     for run in runs {

@@ -23,6 +23,8 @@ use tvlmc::simulate::Simulation;
 const F32: Linears = Linears { weights: Weights::F32, activation_block: Block::Row };
 const INT4: Linears = Linears { weights: Weights::Int4, activation_block: Block::Channels(128) };
 
+const SPLIT: Linears = Linears { weights: Weights::Int8Split, ..INT4 };
+
 fn int8(activation_block: Block) -> Linears {
     Linears { weights: Weights::Int8, activation_block }
 }
@@ -76,14 +78,19 @@ fn logits(checkpoint: &Checkpoint, recipe: &Recipe, level: usize) -> [Vec<f32>; 
         };
         evaluator.watch(&input, &mut watch).expect("the evaluator runs");
     }
-    [sim.get(program.io.logits, 0, vocab), expected]
+    sim.run(&program.logits, (n, 1), 3, |_, _| {}).unwrap_or_else(|e| panic!("{e}"));
+    let logits = sim.get(program.io.logits, 0, vocab);
+    let token = sim.get(program.io.token, 0, 1)[0].to_bits() as usize;
+    let first = (0..vocab).find(|&id| logits.iter().all(|l| *l <= logits[id])).expect("numbers");
+    assert_eq!(token, first, "{}: the token has the largest of all logits", recipe.name);
+    [logits, expected]
 }
 
 #[test]
 fn every_mixture_of_text_formats_computes_the_logits() {
     let checkpoint = Checkpoint::open(&nano("hf"), &OpenOptions::default()).expect("a checkpoint");
     for decoder in [F32, int8(Block::Channels(128)), int8(Block::Channels(16)), int8(Block::Row), INT4] {
-        for head in [F32, int8(Block::Channels(128)), int8(Block::Row), INT4] {
+        for head in [F32, int8(Block::Channels(128)), int8(Block::Row), INT4, SPLIT] {
             let recipe = Recipe { decoder, head, ..named("f32") };
             // The first level is the best; one of floats has two, one with integers three.
             let levels = if recipe.is_float() { 2 } else { 3 };
@@ -136,6 +143,8 @@ fn what_cannot_be_lowered_is_named() {
     let only = "is not supported here, this version has";
     let f32 = || named("f32");
     check(Recipe { vision: INT4, ..f32() }, &format!("my.ron: vision.weights: Int4 {only} F32 and Int8"));
+    check(Recipe { vision: SPLIT, ..f32() }, &format!("my.ron: vision.weights: Int8Split {only} F32 and Int8"));
+    check(Recipe { decoder: SPLIT, ..f32() }, &format!("my.ron: decoder.weights: Int8Split {only} F32, Int8 and Int4"));
     check(Recipe { projector: INT4, ..f32() }, &format!("my.ron: projector.weights: Int4 {only} F32 and Int8"));
     for (cache, name) in [(Cache::F16, "F16"), (Cache::Int8, "Int8")] {
         check(Recipe { cache, ..f32() }, &format!("my.ron: cache: {name} {only} F32"));
@@ -208,7 +217,7 @@ fn compiled_folders_say_what_quantization_cost() {
         // What stands beside the linears stays as it is.
         let expected = match name.split('.').next() {
             Some("decoder") => "int4",
-            Some("head") | Some("embedding") => "int8",
+            Some("head") | Some("embedding") => "int8split",
             _ if format(tensor) == "f32" => "f32",
             _ => "int8",
         };
@@ -216,11 +225,12 @@ fn compiled_folders_say_what_quantization_cost() {
         let snr = tensor["snr_db"].as_f64();
         match expected {
             "f32" => assert_eq!(snr, None, "{name}"),
+            "int8split" => assert!(snr.is_some_and(|db| db > 38.0), "{name}: {snr:?} dB"),
             "int8" => assert!(snr.is_some_and(|db| db > 30.0), "{name}: {snr:?} dB"),
             _ => assert!(snr.is_some_and(|db| db > 15.0), "{name}: {snr:?} dB"),
         }
     }
-    for format_name in ["f32", "int8", "int4"] {
+    for format_name in ["f32", "int8", "int4", "int8split"] {
         assert!(tensors.iter().any(|t| format(t) == format_name), "no {format_name}");
     }
     let sum = |key: &str| tensors.iter().map(|t| t[key].as_u64().expect("a number")).sum::<u64>();

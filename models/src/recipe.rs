@@ -49,6 +49,9 @@ pub enum Weights {
     Int8,
     /// 4 bits, a small multiplier per 16 inputs and one scale per output channel.
     Int4,
+    /// These 4 bits and, in a second half, 4 more for what they leave out, with a scale of their own. Of a head, whose
+    /// largest logit needs the second half of few rows.
+    Int8Split,
 }
 
 /// Activations of one row that share a scale.
@@ -134,7 +137,7 @@ impl Recipe {
             let block = linears.activation_block;
             let fits = match linears.weights {
                 Weights::F32 => (block == Block::Row, "Row, as float weights take float activations"),
-                Weights::Int4 => {
+                Weights::Int4 | Weights::Int8Split => {
                     (block == Block::Channels(INT4_BLOCK), "Channels(128), the only block of 4-bit weights")
                 }
                 Weights::Int8 => match block {
@@ -176,6 +179,7 @@ impl Display for Weights {
             Weights::F32 => "F32",
             Weights::Int8 => "Int8",
             Weights::Int4 => "Int4",
+            Weights::Int8Split => "Int8Split",
         })
     }
 }

@@ -18,8 +18,9 @@ fn built_in_recipes_are_what_their_names_say() {
     assert_eq!(regions("f32"), [linears(Weights::F32, Block::Row); 4]);
     let int8 = |block| linears(Weights::Int8, Block::Channels(block));
     let int4 = linears(Weights::Int4, Block::Channels(128));
-    assert_eq!(regions("int8"), [int8(384), int8(384), int8(128), int8(128)]);
-    assert_eq!(regions("int4"), [int8(384), int8(384), int4, int8(128)]);
+    let split = linears(Weights::Int8Split, Block::Channels(128));
+    assert_eq!(regions("int8"), [int8(384), int8(384), int8(128), split]);
+    assert_eq!(regions("int4"), [int8(384), int8(384), int4, split]);
     let float = |name| Recipe::named(name).unwrap().is_float();
     assert_eq!(["f32", "int8", "int4"].map(float), [true, false, false]);
 }
@@ -61,7 +62,11 @@ fn wrong_words_get_the_nearest_right_one() {
     check("decoder:", "decodr:", &["my.ron:6:", "unknown key `decodr`: did you mean `decoder`? ", keys]);
     check("weights: F32", "wieghts: F32", &["my.ron:5:", "unknown key `wieghts`: did you mean `weights`? "]);
     check("cache:", "zzzz:", &["unknown key `zzzz`: the keys"]);
-    check("Int4", "int4", &["my.ron:6:", "unknown Weights `int4`: did you mean `Int4`? one of F32, Int8, Int4"]);
+    check(
+        "Int4",
+        "int4",
+        &["my.ron:6:", "unknown Weights `int4`: did you mean `Int4`? one of F32, Int8, Int4, Int8Split"],
+    );
     check("cache: F16", "cache: BF16", &["unknown Cache `BF16`: did you mean `F16`? one of F32, F16, Int8"]);
     check("Channels(128)", "Chanels(128)", &["unknown Block `Chanels`: did you mean `Channels`? "]);
     check("    cache: F16,\n", "", &["my.ron:8:", "Recipe: key `cache` is missing"]);

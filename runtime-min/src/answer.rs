@@ -131,7 +131,10 @@ impl<'s, 'm, P: Program> Answer<'s, 'm, P> {
     }
 
     /// Logits from which the next token will be taken, or the latest was if the answer has ended.
-    pub fn logits(&self) -> &[f32] {
+    ///
+    /// # Errors
+    /// Those of [`Session::logits`].
+    pub fn logits(&mut self) -> Result<&[f32], Error> {
         self.session.logits()
     }
 

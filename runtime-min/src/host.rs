@@ -219,7 +219,8 @@ fn answer<P: Program>(
     let refs: Vec<&Image> = images.iter().map(|image| &image.image).collect();
     let mut answer = chat.ask(&refs, prompt)?;
     if let Some(dump) = dump {
-        dump.prompt(answer.prompt_token_ids(), answer.logits())?;
+        let ids = answer.prompt_token_ids().to_vec();
+        dump.prompt(&ids, answer.logits()?)?;
     }
     let mut text = String::new();
     for piece in &mut answer {
@@ -228,7 +229,8 @@ fn answer<P: Program>(
         text.push_str(&piece);
     }
     if let Some(dump) = dump {
-        dump.finish(answer.token_ids(), answer.logits())?;
+        let ids = answer.token_ids().to_vec();
+        dump.finish(&ids, answer.logits()?)?;
     }
     let timings = answer.timings();
     let mut report = json::Object::new();

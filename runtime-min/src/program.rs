@@ -213,6 +213,14 @@ pub trait Program: Send + Sync + 'static {
         let _ = (cx, start, rows);
     }
 
+    /// Whether these three make tokens alone, and leave the slot `logits` unfinished.
+    const LATE_LOGITS: bool = false;
+
+    /// Finishes the slot `logits` after a call of one of them, once: `rows` rows of it, as many as have a token.
+    fn logits(&self, cx: &Cx<'_>, rows: usize) {
+        let _ = (cx, rows);
+    }
+
     /// Writes the embedding of `id < vocab` to row `row < chunk` of the slot `rows`; called by one member per row.
     fn embed(&self, cx: &Cx<'_>, id: u32, row: usize);
 }

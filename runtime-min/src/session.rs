@@ -20,6 +20,7 @@ use crate::speculate::{self, Speculation};
 use crate::team::{self, Team};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::sync::atomic::AtomicBool;
 
 /// Choices of a session.
 #[derive(Clone, Debug)]
@@ -102,6 +103,8 @@ pub struct Session<'m, P: Program> {
     /// What was computed beyond `position`.
     speculation: Speculation,
     pub(crate) cancel: CancelToken,
+    /// Phase, start and rows of logits of the latest call, while these are unfinished.
+    unfinished: Option<(Phase, usize, usize)>,
     observer: Option<Box<Observer<'static>>>,
 }
 
@@ -142,6 +145,7 @@ impl<'m, P: Program> Session<'m, P> {
             pending: None,
             speculation: Speculation::default(),
             cancel: CancelToken::new()?,
+            unfinished: None,
             observer: None,
         })
     }
@@ -331,9 +335,31 @@ impl<'m, P: Program> Session<'m, P> {
         self.observer = None;
     }
 
-    /// The last position's logits, as the latest call left them (a sampler may have changed them since).
-    pub fn logits(&self) -> &[f32] {
-        self.arena.floats(self.logits_at(), Self::INFO.vocab).unwrap_or_default()
+    /// The last position's logits, as the latest call left them (a sampler may have changed them since). Models that
+    /// make no more of them than the token needs make the others now.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`].
+    pub fn logits(&mut self) -> Result<&[f32], Error> {
+        self.finish_logits()?;
+        Ok(self.arena.floats(self.logits_at(), Self::INFO.vocab).unwrap_or_default())
+    }
+
+    /// Makes the logits that the latest call left out.
+    fn finish_logits(&mut self) -> Result<(), Error> {
+        // Nothing that a user stops: it is part of a call that has ended, and takes no longer than a token.
+        static NEVER: AtomicBool = AtomicBool::new(false);
+        let Some((phase, start, rows)) = self.unfinished.take() else { return Ok(()) };
+        let observer = self.observer.as_deref_mut();
+        let call = Call::new(self.weights, &self.arena, Self::INFO, (phase, start), &NEVER, observer);
+        let program = &self.model.program;
+        self.team.run(&|member| float::standard(|| program.logits(&Cx::new(member, &call), rows)))
+    }
+
+    /// After a call that made `rows` tokens: their logits are unfinished, or what a sampler needs.
+    fn made(&mut self, phase: Phase, start: usize, rows: usize) -> Result<(), Error> {
+        self.unfinished = P::LATE_LOGITS.then_some((phase, start, rows));
+        if self.sampler.is_greedy() { Ok(()) } else { self.finish_logits() }
     }
 
     /// Where they begin.
@@ -359,6 +385,7 @@ impl<'m, P: Program> Session<'m, P> {
                 cx.barrier();
                 program.prefill(cx, start, chunk.len());
             })?;
+            self.made(Phase::Prefill, start, 1)?;
             if self.prefilled == start {
                 self.prefilled += chunk.len();
             }
@@ -400,6 +427,7 @@ impl<'m, P: Program> Session<'m, P> {
         })
         // Rows that were not made are nobody's.
         .inspect_err(|_| self.speculation.settle())?;
+        self.made(phase, start, 1 + n)?;
         self.position += 1;
         self.cached.push(Held::Token(id));
         Ok(Some(n))
@@ -423,6 +451,9 @@ impl<'m, P: Program> Session<'m, P> {
 
     /// Runs `work` on all threads.
     fn call(&mut self, phase: Phase, start: usize, work: impl Fn(&P, &Cx<'_>) + Sync) -> Result<(), Error> {
+        if phase != Phase::Vision {
+            self.unfinished = None;
+        }
         let observer = self.observer.as_deref_mut();
         let call = Call::new(self.weights, &self.arena, Self::INFO, (phase, start), self.cancel.cancelled(), observer);
         let program = &self.model.program;

@@ -64,7 +64,7 @@ fn talk(model: &Model<Fussy>, threads: usize) -> Vec<u32> {
             piece.expect("runs");
         }
         bits.extend(answer.token_ids());
-        bits.extend(answer.logits().iter().map(|logit| logit.to_bits()));
+        bits.extend(answer.logits().expect("made").iter().map(|logit| logit.to_bits()));
     }
     bits
 }

@@ -165,7 +165,7 @@ impl Display for Tally {
 /// Points of accuracy that a recipe may lose; none for floats, which have to give the same answers.
 fn allowed_loss(recipe: &Recipe) -> Option<f64> {
     let has = |weights| recipe.regions().iter().any(|(_, linears)| linears.weights == weights);
-    match (has(Weights::Int4), has(Weights::Int8)) {
+    match (has(Weights::Int4), has(Weights::Int8) || has(Weights::Int8Split)) {
         (true, _) => Some(2.0),
         (false, true) => Some(0.5),
         (false, false) => None,

@@ -171,6 +171,7 @@ impl<'a> Context<'a> {
             let words = match place {
                 Place::Weight(pack) => self.packs.floats(*pack),
                 Place::Scales(pack) => self.packs.floats(*pack) - self.packs.scales_at(*pack),
+                Place::Reach(pack) => self.packs.floats(*pack) - self.packs.reach_at(*pack),
                 Place::Slot(slot, at) => self.slots[slot.0].floats - at,
                 Place::Scratch => scratch,
             };

@@ -10,6 +10,7 @@ use kernels::library::gemm::Init;
 use kernels::library::linear::{self, Linear, Norm, Rows, UNIT};
 use kernels::library::matrix::Format;
 use kernels::library::quantize::QuantRows;
+use kernels::library::split::{self, Split};
 use kernels::library::two_layer::{self, TwoLayer};
 use kernels::library::{Schedule, head, pitch, rope};
 use kernels::{Kernel, LANES};
@@ -27,8 +28,10 @@ pub(super) struct Lowered {
     pub decode: Phase,
     pub verify: Phase,
     pub verify_rows: usize,
+    pub all_logits: Phase,
     pub embed: Vec<Rc<Kernel>>,
     pub embed_table: PackId,
+    pub embed_pointers: Vec<Place>,
     pub rows: SlotId,
     pub logits: SlotId,
     pub token: SlotId,
@@ -40,7 +43,7 @@ const FEW: usize = 4;
 
 /// A way through the decoder, which is a phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+pub(super) enum Way {
     /// Prefill: up to a chunk of rows, the head for the last one.
     Many,
     /// Decode: one row.
@@ -50,13 +53,17 @@ enum Way {
 }
 
 /// The phases under construction.
-struct Decoder<'c, 'a> {
-    cx: &'c mut Context<'a>,
+pub(super) struct Decoder<'c, 'a> {
+    pub cx: &'c mut Context<'a>,
     /// Those there are.
-    ways: &'static [Way],
+    pub ways: &'static [Way],
     phases: [Phase; 3],
+    /// What completes the logits.
+    pub all_logits: Phase,
     /// The residual stream of each way.
-    x: [Value; 3],
+    pub x: [Value; 3],
+    /// In each way the largest logits of lines and their indices, where not all logits are made.
+    pub winners: [Option<[SlotId; 2]>; 3],
     context: usize,
     chunk: usize,
     tables: Option<(PackId, PackId)>,
@@ -84,7 +91,9 @@ pub(super) fn lower(
         cx,
         ways,
         phases: Default::default(),
+        all_logits: Phase::default(),
         x: [x, Value { rows: 1, ..x }, x],
+        winners: [None; 3],
         context,
         chunk,
         tables: None,
@@ -102,11 +111,33 @@ pub(super) fn lower(
             }
         }
     }
-    let [prefill, decode, verify] = d.phases;
+    let ([prefill, decode, verify], all_logits) = (d.phases, d.all_logits);
     let format = cx.formats.head;
     let embed_table = cx.packs.matrix("embedding", table, (vocab, hidden), None, format);
-    let embed = cx.schedules.iter().map(|_| head::embed(format, hidden, vocab)).collect();
-    Ok(Lowered { prefill, decode, verify, verify_rows, embed, embed_table, rows, logits, token })
+    let mut embed_pointers = vec![Place::Weight(embed_table)];
+    if format != Format::F32 {
+        embed_pointers.push(Place::Scales(embed_table));
+    }
+    let split = cx.formats.split.then_some(Split { inputs: hidden, vocab, rows: verify_rows });
+    if split.is_some() {
+        let low = cx.packs.low("embedding.low", table, (vocab, hidden));
+        embed_pointers.extend([Place::Weight(low), Place::Scales(low)]);
+    }
+    let kernel = || split.map_or_else(|| head::embed(format, hidden, vocab), |h| split::embed(&h));
+    let embed = cx.schedules.iter().map(|_| kernel()).collect();
+    Ok(Lowered {
+        prefill,
+        decode,
+        verify,
+        verify_rows,
+        all_logits,
+        embed,
+        embed_table,
+        embed_pointers,
+        rows,
+        logits,
+        token,
+    })
 }
 
 /// A linear layer of a region.
@@ -129,7 +160,7 @@ fn rms(node: &Node) -> Result<(Norm, Option<WeightId>), LowerError> {
 
 impl Way {
     /// The number of rows in shapes.
-    fn rows(self) -> &'static str {
+    pub(super) fn rows(self) -> &'static str {
         match self {
             Way::One => "1",
             Way::Many | Way::Few => "rows",
@@ -138,7 +169,7 @@ impl Way {
 }
 
 impl Decoder<'_, '_> {
-    fn step(
+    pub(super) fn step(
         &mut self,
         way: Way,
         draft: Draft<'_>,
@@ -153,7 +184,7 @@ impl Decoder<'_, '_> {
     }
 
     /// Most rows of a call.
-    fn most(&self, way: Way) -> usize {
+    pub(super) fn most(&self, way: Way) -> usize {
         match way {
             Way::Many => self.chunk,
             Way::One => 1,
@@ -487,6 +518,10 @@ impl Decoder<'_, '_> {
             return Err(LowerError::unsupported(&node.name, "a head with a bias"));
         }
         let gain = gain.map(|g| Place::Weight(self.cx.packs.vector(&format!("{}.gain", norm.name), g, hidden)));
+        if let (true, Op::Linear { weight, .. }) = (self.cx.formats.split, &linear_node.op) {
+            let low = self.cx.packs.low(&format!("{}.low", linear_node.name), *weight, (vocab, hidden));
+            return self.split_head(&node.name, (kind, gain), (&w, low), logits);
+        }
         let l = Linear {
             norm: Some(kind),
             inputs: hidden,
@@ -524,16 +559,21 @@ impl Decoder<'_, '_> {
 
     fn argmax(&mut self, node: &Node, vocab: usize, logits: SlotId, token: SlotId) -> Result<(), LowerError> {
         for &way in self.ways {
+            let mut bind = vec![("logits", Place::Slot(logits, 0)), ("token", Place::Slot(token, 0))];
+            if let Some([value, id]) = self.winners[way as usize] {
+                bind.extend([("value", Place::Slot(value, 0)), ("id", Place::Slot(id, 0))]);
+            }
+            let by_lines = self.winners[way as usize].is_some();
             let draft = Draft {
                 name: node.name.clone(),
                 shapes: format!("of {vocab} logits"),
                 units: if way == Way::Few { Units::Rows(1) } else { Units::Fixed(1) },
-                bind: vec![("logits", Place::Slot(logits, 0)), ("token", Place::Slot(token, 0))],
+                bind,
                 result: Tap { slot: token, at: 0, rows: usize::from(way != Way::Few), channels: 1, pitch: 1 },
                 macs: 0,
                 most: vec![],
             };
-            self.step(way, draft, |_| head::argmax(vocab), 0)?;
+            self.step(way, draft, |_| if by_lines { split::pick(vocab) } else { head::argmax(vocab) }, 0)?;
         }
         Ok(())
     }

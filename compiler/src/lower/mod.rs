@@ -8,6 +8,7 @@ mod context;
 mod decoder;
 mod error;
 mod pattern;
+mod split;
 mod vision;
 
 use std::rc::Rc;
@@ -16,7 +17,7 @@ use ir::{Graph, WeightId, Weights};
 use kernels::library::Schedule;
 use kernels::library::matrix::Format;
 use kernels::{Kernel, Target};
-use models::recipe::{Block, Cache, LARGEST_BLOCK, Linears};
+use models::recipe::{self as recipes, Block, Cache, LARGEST_BLOCK, Linears};
 use models::{Description, Recipe, RecipeError};
 
 pub use context::SlotId;
@@ -37,10 +38,14 @@ pub struct Program {
     pub verify: Phase,
     /// Most rows of `verify`; 1 where it is empty.
     pub verify_rows: usize,
-    /// Row of a token, for each level: parameters table, y, id.
+    /// What is left to do for all logits of the latest call's `rows`; empty where calls make them.
+    pub logits: Phase,
+    /// Row of a token, for each level; parameters are pointers, then y and id.
     pub embed: Vec<Rc<Kernel>>,
     /// The embedding's panels.
     pub embed_table: PackId,
+    /// The pointer arguments of `embed` but y.
+    pub embed_pointers: Vec<Place>,
     /// All slots; offsets are the memory plan's.
     pub slots: Vec<Slot>,
     /// Weights in file order.
@@ -81,9 +86,9 @@ pub struct Phase {
 
 impl Program {
     /// The phases by name, in the order of the emitted code's.
-    pub fn phases(&self) -> [(&'static str, &Phase); 4] {
-        let Program { vision, prefill, decode, verify, .. } = self;
-        [("vision", vision), ("prefill", prefill), ("decode", decode), ("verify", verify)]
+    pub fn phases(&self) -> [(&'static str, &Phase); 5] {
+        let Program { vision, prefill, decode, verify, logits, .. } = self;
+        [("vision", vision), ("prefill", prefill), ("decode", decode), ("verify", verify), ("logits", logits)]
     }
 }
 
@@ -141,6 +146,8 @@ pub enum Place {
     Weight(PackId),
     /// The scales of a quantized matrix.
     Scales(PackId),
+    /// The lengths of the rows of a matrix's second half.
+    Reach(PackId),
     /// A slot, from a number of floats on.
     Slot(SlotId, usize),
     /// The thread's scratch.
@@ -182,16 +189,19 @@ pub struct Formats {
     pub decoder: Format,
     /// Head and embedding.
     pub head: Format,
+    /// Whether these have a second half, the first being [`Format::Nibbles`].
+    pub split: bool,
 }
 
 impl std::fmt::Display for Formats {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Formats { vision, projector, decoder, head } = self;
+        let Formats { vision, projector, decoder, head, split } = self;
         let [v, p, d, h] = [vision, projector, decoder, head].map(|x| match x {
             Format::F32 => "f32",
             Format::Bytes { .. } => "int8",
             Format::Nibbles => "int4",
         });
+        let h = if *split { "int8split" } else { h };
         if [p, d, h] == [v; 3] {
             return f.write_str(v);
         }
@@ -215,28 +225,31 @@ impl Formats {
             Err(RecipeError::Unsupported { file: file.to_string(), key, found, supported })
         };
         for (region, linears) in [("vision", recipe.vision), ("projector", recipe.projector)] {
-            if linears.weights == models::recipe::Weights::Int4 {
+            if matches!(linears.weights, recipes::Weights::Int4 | recipes::Weights::Int8Split) {
                 return refused(format!("{region}.weights"), linears.weights.to_string(), "F32 and Int8");
             }
+        }
+        if recipe.decoder.weights == recipes::Weights::Int8Split {
+            return refused("decoder.weights".to_string(), "Int8Split".to_string(), "F32, Int8 and Int4");
         }
         if recipe.cache != Cache::F32 {
             return refused("cache".to_string(), recipe.cache.to_string(), "F32");
         }
         let [vision, projector, decoder, head] = recipe.regions().map(|(_, linears)| format_of(linears));
-        Ok(Formats { vision, projector, decoder, head })
+        Ok(Formats { vision, projector, decoder, head, split: recipe.head.weights == recipes::Weights::Int8Split })
     }
 
     /// All as floats.
     pub const F32: Formats =
-        Formats { vision: Format::F32, projector: Format::F32, decoder: Format::F32, head: Format::F32 };
+        Formats { vision: Format::F32, projector: Format::F32, decoder: Format::F32, head: Format::F32, split: false };
 }
 
 fn format_of(linears: Linears) -> Format {
     match (linears.weights, linears.activation_block) {
-        (models::recipe::Weights::F32, _) => Format::F32,
-        (models::recipe::Weights::Int8, Block::Row) => Format::Bytes { block: LARGEST_BLOCK },
-        (models::recipe::Weights::Int8, Block::Channels(block)) => Format::Bytes { block },
-        (models::recipe::Weights::Int4, _) => Format::Nibbles,
+        (recipes::Weights::F32, _) => Format::F32,
+        (recipes::Weights::Int8, Block::Row) => Format::Bytes { block: LARGEST_BLOCK },
+        (recipes::Weights::Int8, Block::Channels(block)) => Format::Bytes { block },
+        (recipes::Weights::Int4 | recipes::Weights::Int8Split, _) => Format::Nibbles,
     }
 }
 
@@ -276,8 +289,10 @@ pub fn lower_with(
         decode: text.decode,
         verify: text.verify,
         verify_rows: text.verify_rows,
+        logits: text.all_logits,
         embed: text.embed,
         embed_table: text.embed_table,
+        embed_pointers: text.embed_pointers,
         io: Io { image, image_rows, rows: text.rows, logits: text.logits, token: text.token },
         scratch_bytes: cx.scratch_floats * 4,
         slots: cx.slots,

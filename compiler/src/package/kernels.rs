@@ -42,6 +42,7 @@ fn family(kernel: &str) -> &'static str {
         ("scale_gelu", "squeeze_excite"),
         ("argmax", "head"),
         ("embed", "head"),
+        ("split", "split"),
         ("layer_norm_f32", "norm"),
         ("rms_norm_f32", "norm"),
         ("rms_norm_gain_f32", "norm"),
@@ -59,6 +60,7 @@ fn family_docs(family: &str) -> &'static str {
         "squeeze_excite" => "Squeeze and excite.",
         "quantize" => "Rows of bytes with a scale per block.",
         "head" => "Embedding rows and the most likely token.",
+        "split" => "A head in two halves: all rows by the first one, the few that can win by both.",
         "norm" => "Normalizations of rows.",
         _ => "Linear layers on rows, with what precedes and follows them.",
     }

@@ -120,7 +120,7 @@ fn ops<'a>(prepared: &'a Prepared, phase: &'a Phase) -> Vec<Op<'a>> {
             .map(|p| match p {
                 crate::lower::Place::Weight(pack) => 4 * prepared.program.packs.floats(*pack),
                 // Counted with the matrix.
-                crate::lower::Place::Scales(_) => 0,
+                crate::lower::Place::Scales(_) | crate::lower::Place::Reach(_) => 0,
                 crate::lower::Place::Slot(..) | crate::lower::Place::Scratch => 0,
             })
             .sum()

@@ -70,6 +70,7 @@ fn phase_file(prepared: &Prepared, name: &str, phase: &Phase, names: &Names) -> 
     let docs = match name {
         "vision" => "From the slot `IMAGE` to the rows of the picture.",
         "prefill" => "Many positions: `rows` rows from position `start` on.",
+        "logits" => "All logits of the `rows` rows whose tokens the latest call made.",
         "verify" => "A few positions, `rows` rows from position `start` on, with logits for each.",
         _ => "One position, `start`.",
     };
@@ -113,6 +114,7 @@ fn phase_file(prepared: &Prepared, name: &str, phase: &Phase, names: &Names) -> 
     }
     let params = match name {
         "vision" => vec![quote!(k: &Kernels), quote!(cx: &Cx<'_>)],
+        "logits" => vec![quote!(k: &Kernels), quote!(cx: &Cx<'_>), quote!(rows: usize)],
         "prefill" | "verify" => {
             vec![quote!(k: &Kernels), quote!(cx: &Cx<'_>), quote!(start: usize), quote!(rows: usize)]
         }
@@ -162,25 +164,7 @@ fn step_statements(prepared: &Prepared, step: &Step, index: usize, names: &Names
         .iter()
         .map(|param| match param.kind {
             ParamKind::Ptr(_, elem, _) => {
-                let place = match places.next() {
-                    Some(Place::Weight(pack)) => {
-                        let name = names.pack(*pack);
-                        quote!(cx.weight(weights::#name))
-                    }
-                    Some(Place::Scales(pack)) => {
-                        let (name, at) = (names.pack(*pack), number(4 * prepared.program.packs.scales_at(*pack)));
-                        quote!(cx.weight(weights::#name + #at))
-                    }
-                    Some(Place::Slot(slot, at)) => {
-                        let (name, at) = (names.slot(*slot), number(at * 4));
-                        if at.to_string() == "0" {
-                            quote!(cx.slot(slots::#name))
-                        } else {
-                            quote!(cx.slot(slots::#name + #at))
-                        }
-                    }
-                    Some(Place::Scratch) | None => quote!(cx.scratch()),
-                };
+                let place = address(prepared, places.next().copied().unwrap_or(Place::Scratch), names);
                 if elem == kernels::Elem::F32 { place } else { quote!(#place.cast()) }
             }
             ParamKind::Size(_) => match param.name.as_str() {
@@ -200,6 +184,22 @@ fn step_statements(prepared: &Prepared, step: &Step, index: usize, names: &Names
         body: vec![Stmt::Line(quote!(return;))],
         otherwise: vec![],
     });
+}
+
+/// Where a pointer argument points.
+fn address(prepared: &Prepared, place: Place, names: &Names) -> TokenStream {
+    let packs = &prepared.program.packs;
+    let (name, at, weight) = match place {
+        Place::Weight(pack) => (names.pack(pack), 0, true),
+        Place::Scales(pack) => (names.pack(pack), packs.scales_at(pack), true),
+        Place::Reach(pack) => (names.pack(pack), packs.reach_at(pack), true),
+        Place::Slot(slot, at) => (names.slot(slot), at, false),
+        Place::Scratch => return quote!(cx.scratch()),
+    };
+    let base = if weight { quote!(weights::#name) } else { quote!(slots::#name) };
+    let bytes = number(4 * at);
+    let offset = if at == 0 { base } else { quote!(#base + #bytes) };
+    if weight { quote!(cx.weight(#offset)) } else { quote!(cx.slot(#offset)) }
 }
 
 fn number_tokens(n: usize) -> TokenStream {
@@ -307,11 +307,14 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
         };
     let cx = quote!(cx: &Cx<'_>);
     let embed = ident(&program.embed[0].name);
-    let mut embed_args = vec![quote!(table)];
-    if program.embed[0].pointers().count() == 3 {
-        let (name, at) = (names.pack(program.embed_table), number(4 * program.packs.scales_at(program.embed_table)));
-        embed_args = vec![quote!(table.cast()), quote!(cx.weight(weights::#name + #at))];
-    }
+    let pointers = program.embed_pointers.iter().zip(program.embed[0].pointers());
+    let embed_args: Vec<TokenStream> = pointers
+        .enumerate()
+        .map(|(i, (place, (_, elem, _)))| {
+            let place = if i == 0 { quote!(table) } else { address(prepared, *place, names) };
+            if elem == kernels::Elem::F32 { place } else { quote!(#place.cast()) }
+        })
+        .collect();
     let (table, rows_slot) = (names.pack(program.embed_table), names.slot(program.io.rows));
     let row_bytes = number(4 * kernels::library::pitch(hidden));
     let table_rows = Item::Table {
@@ -395,9 +398,19 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
             vec![Stmt::Line(quote!(verify::run(&self.kernels, cx, start, rows);))],
         ));
     }
-    let mut items: Vec<Item> = ["decode", "prefill", "slots", "verify", "vision", "weights"]
+    let late = !program.logits.steps.is_empty();
+    if late {
+        let constant = quote!(
+            const LATE_LOGITS: bool = true;
+        );
+        methods.insert(2, line(constant));
+        let params = vec![quote!(&self), quote!(cx: &Cx<'_>), quote!(rows: usize)];
+        let run = Stmt::Line(quote!(logits::run(&self.kernels, cx, rows);));
+        methods.push(function("", quote!(fn logits), params, None, vec![run]));
+    }
+    let mut items: Vec<Item> = ["decode", "logits", "prefill", "slots", "verify", "vision", "weights"]
         .iter()
-        .filter(|m| verifies || **m != "verify")
+        .filter(|m| (verifies || **m != "verify") && (late || **m != "logits"))
         .map(|m| {
             let m = ident(m);
             line(quote!(mod #m;))

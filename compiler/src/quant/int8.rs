@@ -45,8 +45,14 @@ pub(super) fn int8_at(
     assert!(words.len().is_multiple_of(LANES) && importance.is_none_or(|i| i.len() == depth));
     let line = Line::new(rows, depth, words.len() / LANES * QUAD)?;
     Ok(match importance {
-        None => level.run(Search::<false> { line: &line, importance: &[], words }),
-        Some(importance) => level.run(Search::<true> { line: &line, importance, words }),
+        None => {
+            let search = Search::<false> { line: &line, importance: &[], least: -MOST, most: MOST };
+            level.run(Bytes { search, words })
+        }
+        Some(importance) => {
+            let search = Search::<true> { line: &line, importance, least: -MOST, most: MOST };
+            level.run(Bytes { search, words })
+        }
     })
 }
 
@@ -76,19 +82,29 @@ const NEAR: [f32; 6] = [0.97, 0.98, 0.99, 1.01, 1.02, 1.03];
 /// Refits of the scale to the integers, and of these to the scale. Later ones change nothing.
 const REFITS: usize = 3;
 
-struct Search<'a, const WEIGHED: bool> {
-    line: &'a Line,
-    importance: &'a [f32],
-    words: &'a mut [u32],
+/// The search for the scales of integers in `least..=most`.
+pub(super) struct Search<'a, const WEIGHED: bool> {
+    pub line: &'a Line,
+    pub importance: &'a [f32],
+    pub least: f32,
+    pub most: f32,
 }
 
-impl<const WEIGHED: bool> Body for Search<'_, WEIGHED> {
-    type Output = Scaled;
+/// What one scale gives.
+struct Fit {
+    /// Sum of squared errors.
+    error: Lanes,
+    /// Sums of `w q` and of `q q`, whose quotient is the best scale for these integers.
+    products: Lanes,
+    squares: Lanes,
+}
 
+impl<const WEIGHED: bool> Search<'_, WEIGHED> {
+    /// The scales with the least error, such that no weight is too large for a float.
     #[inline(always)]
-    fn run(self) -> Scaled {
+    pub fn run(&self) -> Lanes {
         let mut best = Best::new();
-        let mut scale = times(&self.line.max, 1.0 / MOST);
+        let mut scale = times(&self.line.max, 1.0 / self.most);
         for _ in 0..SHARES {
             best.offer(&scale, &self.fit(&scale).error);
             scale = times(&scale, 1.0 / RATIO);
@@ -108,20 +124,13 @@ impl<const WEIGHED: bool> Body for Search<'_, WEIGHED> {
             }
             best.offer(&scale, &self.fit(&scale).error);
         }
-        self.write(&best.scale)
+        let mut bounded = best.scale;
+        for (l, scale) in bounded.iter_mut().enumerate() {
+            *scale = self.line.bounded(l, *scale, self.most.max(-self.least));
+        }
+        bounded
     }
-}
 
-/// What one scale gives.
-struct Fit {
-    /// Sum of squared errors.
-    error: Lanes,
-    /// Sums of `w q` and of `q q`, whose quotient is the best scale for these integers.
-    products: Lanes,
-    squares: Lanes,
-}
-
-impl<const WEIGHED: bool> Search<'_, WEIGHED> {
     #[inline(always)]
     fn fit(&self, scale: &Lanes) -> Fit {
         let inverse = inverse(scale);
@@ -129,7 +138,7 @@ impl<const WEIGHED: bool> Search<'_, WEIGHED> {
         for (k, values) in self.line.values.iter().enumerate() {
             let weight = if WEIGHED { self.importance.get(k).copied().unwrap_or(0.0) } else { 1.0 };
             for l in 0..LANES {
-                let q = integer(values[l], inverse[l]);
+                let q = self.integer(values[l], inverse[l]);
                 let error = values[l] - q * scale[l];
                 let weighed = if WEIGHED { q * weight } else { q };
                 fit.error[l] += if WEIGHED { error * error * weight } else { error * error };
@@ -140,34 +149,41 @@ impl<const WEIGHED: bool> Search<'_, WEIGHED> {
         fit
     }
 
+    /// The integer of a value, for one over the scale.
     #[inline(always)]
-    fn write(self, scale: &Lanes) -> Scaled {
-        let line = self.line;
-        let mut bounded = *scale;
-        for (l, scale) in bounded.iter_mut().enumerate() {
-            *scale = line.bounded(l, *scale, MOST);
-        }
-        let inverse = inverse(&bounded);
+    pub fn integer(&self, value: f32, inverse: f32) -> f32 {
+        nearest(clamp(value * inverse, self.least, self.most))
+    }
+}
+
+struct Bytes<'a, const WEIGHED: bool> {
+    search: Search<'a, WEIGHED>,
+    words: &'a mut [u32],
+}
+
+impl<const WEIGHED: bool> Body for Bytes<'_, WEIGHED> {
+    type Output = Scaled;
+
+    #[inline(always)]
+    fn run(self) -> Scaled {
+        let (search, line) = (&self.search, self.search.line);
+        let scale = search.run();
+        let inverse = inverse(&scale);
         let (mut weights, mut errors) = ([0.0f64; LANES], [0.0f64; LANES]);
         for (quad, words) in line.values.chunks_exact(QUAD).zip(self.words.chunks_exact_mut(LANES)) {
             words.fill(0);
             for (b, values) in quad.iter().enumerate() {
                 for l in 0..LANES {
-                    let q = integer(values[l], inverse[l]);
-                    let error = f64::from(values[l]) - f64::from(q * bounded[l]);
+                    let q = search.integer(values[l], inverse[l]);
+                    let error = f64::from(values[l]) - f64::from(q * scale[l]);
                     weights[l] += f64::from(values[l]) * f64::from(values[l]);
                     errors[l] += error * error;
                     words[l] |= ((q as i32 + 64) as u32) << (8 * b);
                 }
             }
         }
-        scaled(line, &bounded, &weights, &errors)
+        scaled(line, &scale, &weights, &errors)
     }
-}
-
-#[inline(always)]
-fn integer(value: f32, inverse: f32) -> f32 {
-    nearest(clamp(value * inverse, -MOST, MOST))
 }
 
 /// One over each scale; zero for a channel of zeros, whose integers then are zeros.

@@ -9,12 +9,14 @@ mod int4;
 mod int8;
 mod line;
 mod report;
+mod split;
 
 pub use int4::{dequantize_int4, int4, int4_words};
 pub use int8::{dequantize_int8, int8, int8_words};
 use kernels::LANES;
 pub use line::NotFinite;
 pub use report::{Entry, Format, Part, QUANTIZATION_NAME, Report, Sums, limit_db};
+pub use split::{Low, dequantize_low, low, low_words};
 
 /// What a quantized line has beside its words.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -61,6 +61,8 @@ pub enum Format {
     Int8,
     /// 4 bits, a multiplier per 16 and one scale per channel.
     Int4,
+    /// These, and 4 bits for what they leave out.
+    Int8Split,
 }
 
 impl Format {
@@ -70,6 +72,7 @@ impl Format {
             Format::F32 => "f32",
             Format::Int8 => "int8",
             Format::Int4 => "int4",
+            Format::Int8Split => "int8split",
         }
     }
 }
@@ -183,7 +186,7 @@ fn bits(weights: u64, bytes: u64) -> f64 {
 pub fn limit_db(recipe: &Recipe, name: &str) -> f64 {
     let limit = |linears: Linears| match linears.weights {
         Weights::F32 => FLOAT_DB,
-        Weights::Int8 => INT8_DB,
+        Weights::Int8 | Weights::Int8Split => INT8_DB,
         Weights::Int4 => INT4_DB,
     };
     match name.split('.').next() {

@@ -164,7 +164,7 @@ impl Plan {
         }
         let weights = |(_, place): &(usize, &Place)| match place {
             Place::Weight(pack) => program.packs.floats(*pack) * 4,
-            Place::Scales(_) | Place::Slot(..) | Place::Scratch => 0,
+            Place::Scales(_) | Place::Reach(_) | Place::Slot(..) | Place::Scratch => 0,
         };
         let stream = step.pointers.iter().enumerate().max_by_key(weights).filter(|p| from_memory && weights(p) > 0);
         let stream = stream.map(|(i, _)| (i, STREAM_BYTES.div_ceil(bytes[i].max(1)).max(1)));

@@ -115,6 +115,8 @@ impl Built {
             sim.embed(*token, 0, pitch).expect("a row");
             run(&mut sim, ("decode", &program.decode), (n + i, 1), &mut lines);
         }
+        // The probe asks for all logits in the end.
+        run(&mut sim, ("decode", &program.logits), (n + like.tokens.len() - 2, 1), &mut lines);
         lines
     }
 }

@@ -5,7 +5,7 @@
 //! `run LEVEL THREADS`, one line for each step, and the ids of the prompt and of the answer; the prepared picture goes to
 //! `pixels.u8`. `refuse LEVEL:THREADS` as the last arguments refuses each allocation in turn instead.
 
-use model::{Error, Model, OpenOptions, Options, Rgb8};
+use model::{Answer, Error, Model, OpenOptions, Options, Rgb8};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fmt::Write;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -96,6 +96,7 @@ fn steps(question: &Question<'_>, run: &str) {
         piece.unwrap_or_else(|e| panic!("{e}"));
     }
     let tokens = answer.token_ids().to_vec();
+    assert_eq!(largest(&mut answer), tokens.last().copied(), "{level}, {threads} threads: the last token");
     drop(answer);
     chat.unobserve();
     chat.reset();
@@ -110,6 +111,29 @@ fn steps(question: &Question<'_>, run: &str) {
     let asked = ASKED.load(SeqCst) - before;
     assert_eq!(asked, 0, "{level}, {threads} threads: allocations of {} tokens", question.tokens);
     assert_eq!(answer.token_ids(), tokens, "{level}, {threads} threads: the same question again");
+    drop(answer);
+
+    // Whoever looks at all logits before each token gets the same ones, and each is the largest.
+    chat.reset();
+    let mut answer = chat.ask(&[&image], question.prompt).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(largest(&mut answer), tokens.first().copied(), "{level}, {threads} threads: the first token");
+    while answer.next_piece().is_some() {
+        let last = answer.token_ids().last().copied();
+        assert_eq!(largest(&mut answer), last, "{level}, {threads} threads: a token");
+    }
+    assert_eq!(answer.token_ids(), tokens, "{level}, {threads} threads: the same question, all logits");
+}
+
+/// The index of the largest logit, the first among equals.
+fn largest(answer: &mut Answer<'_, '_>) -> Option<u32> {
+    let logits = answer.logits().unwrap_or_else(|e| panic!("{e}"));
+    let (mut best, mut at) = (f32::NEG_INFINITY, None);
+    for (id, &logit) in (0..).zip(logits) {
+        if logit > best {
+            (best, at) = (logit, Some(id));
+        }
+    }
+    at
 }
 
 fn words(all: impl Iterator<Item = String>) -> String {

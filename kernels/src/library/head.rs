@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::LANES;
 use crate::build::Builder;
 use crate::int::Int;
-use crate::ir::{BinaryOp, CompareOp, Kernel, Op, ReduceOp, Reg, UnaryOp};
+use crate::ir::{BinaryOp, CompareOp, Kernel, Op, Ptr, ReduceOp, Reg, UnaryOp};
 use crate::library::integer::{BLOCK_WORDS, signed_nibble};
 use crate::library::matrix::{Format, Matrix};
 use crate::library::quantize::{BLOCK, GROUP};
@@ -97,29 +97,40 @@ pub fn argmax(vocab: usize) -> Rc<Kernel> {
     );
     let (logits, token) = (k.read("logits"), k.write_u32("token"));
     let (first, last) = (k.size("first"), k.size("last"));
-    k.each("row", first, last, |k, row| {
-        let lowest = k.splat("lowest", f32::NEG_INFINITY);
-        let best = k.bind_mut("best", Op::Copy(lowest));
-        let best_at = k.bind_mut("best_at", Op::SplatBits(0));
-        let lane = k.bind("lane", Op::Iota(0));
-        let count = k.bind("count", Op::SplatInt(Int::from(vocab)));
-        let from = k.int("from", row.clone() * ld);
-        k.each("j", 0usize, lines(vocab), |k, j| {
-            let base = k.bind("base", Op::SplatInt(j.clone() * LANES));
-            let index = k.binary("index", BinaryOp::AddInt, lane, base);
-            let v = k.load("v", logits, from + j * LANES);
-            let valid = k.compare("valid", CompareOp::LessInt, index, count);
-            let v = k.select("v", valid, v, lowest);
-            let better = k.compare("better", CompareOp::Less, best, v);
-            k.set(best, Op::Select(better, v, best));
-            k.set(best_at, Op::Select(better, index, best_at));
-        });
-        let top = k.reduce("top", ReduceOp::Max, best);
-        let none = k.bind("none", Op::SplatBits(i32::MAX));
-        let is_top = k.compare("is_top", CompareOp::Equal, best, top);
-        let candidate = k.select("candidate", is_top, best_at, none);
-        let winner = k.reduce("winner", ReduceOp::MinInt, candidate);
-        k.store_one(token, row, winner);
-    });
+    k.each("row", first, last, |k, row| largest(k, vocab, (logits, ld), None, (token, row)));
     k.finish()
+}
+
+/// Emits `token = id` of the largest of `n` values of a row, the first among equals. Rows of values and of ids are `ld`
+/// apart; ids rise, and are places where none are given.
+pub(super) fn largest(
+    k: &mut Builder,
+    n: usize,
+    (values, ld): (Ptr, usize),
+    ids: Option<Ptr>,
+    (token, row): (Ptr, Int),
+) {
+    let from = k.int("from", row.clone() * ld);
+    let lowest = k.splat("lowest", f32::NEG_INFINITY);
+    let best = k.bind_mut("best", Op::Copy(lowest));
+    let best_at = k.bind_mut("best_at", Op::SplatBits(0));
+    let lane = k.bind("lane", Op::Iota(0));
+    let count = k.bind("count", Op::SplatInt(Int::from(n)));
+    k.each("j", 0usize, lines(n), |k, j| {
+        let base = k.bind("base", Op::SplatInt(j.clone() * LANES));
+        let index = k.binary("index", BinaryOp::AddInt, lane, base);
+        let v = k.load("v", values, from.clone() + j.clone() * LANES);
+        let valid = k.compare("valid", CompareOp::LessInt, index, count);
+        let v = k.select("v", valid, v, lowest);
+        let better = k.compare("better", CompareOp::Less, best, v);
+        k.set(best, Op::Select(better, v, best));
+        let id = ids.map_or(index, |ids| k.load("id", ids, from + j * LANES));
+        k.set(best_at, Op::Select(better, id, best_at));
+    });
+    let top = k.reduce("top", ReduceOp::Max, best);
+    let none = k.bind("none", Op::SplatBits(i32::MAX));
+    let is_top = k.compare("is_top", CompareOp::Equal, best, top);
+    let candidate = k.select("candidate", is_top, best_at, none);
+    let winner = k.reduce("winner", ReduceOp::MinInt, candidate);
+    k.store_one(token, row, winner);
 }

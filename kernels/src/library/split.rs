@@ -39,15 +39,17 @@ pub struct Split {
     pub inputs: usize,
     /// Rows.
     pub vocab: usize,
+    /// Rows of activations that are prepared at a time, at the most.
+    pub rows: usize,
 }
 
 impl Split {
-    fn rows(&self) -> QuantRows {
+    fn quant(&self) -> QuantRows {
         QuantRows::new(self.inputs, 0, true)
     }
 
     fn blocks(&self) -> usize {
-        self.rows().blocks()
+        self.quant().blocks()
     }
 
     /// Words of a row of the second half: a line for each block. Byte `b` of lane `l` has input `4 l + b` in its
@@ -56,19 +58,30 @@ impl Split {
         self.blocks() * LANES
     }
 
-    /// Words from a prepared row to what its sums with the second half start from.
-    fn starts_at(&self) -> usize {
-        self.rows().pitch()
+    /// Words of what follows the quantized rows for each of them: what its sums with the second half start from, its
+    /// length.
+    fn extra(&self) -> usize {
+        (self.blocks() + 1) * LANES
     }
 
-    /// Words from a prepared row to its length.
-    fn length_at(&self) -> usize {
-        self.starts_at() + self.blocks() * LANES
+    /// Where the sums of a prepared row start from.
+    fn starts_at(&self, row: Int) -> Int {
+        row * self.extra() + self.rows * self.quant().pitch()
     }
 
-    /// Words of a prepared row.
+    /// Where a prepared row's length is.
+    fn length_at(&self, row: Int) -> Int {
+        self.starts_at(row) + self.blocks() * LANES
+    }
+
+    /// Words of the prepared rows.
     pub fn row_words(&self) -> usize {
-        self.length_at() + LANES
+        self.rows * (self.quant().pitch() + self.extra())
+    }
+
+    /// Words from the lines of one row to those of the next, where there is one for each line of the vocabulary.
+    pub fn line_pitch(&self) -> usize {
+        pitch(lines(self.vocab))
     }
 
     /// Floats of scratch of [`row`].
@@ -81,21 +94,22 @@ impl Split {
     }
 
     fn left(&self, q: Ptr) -> Left {
-        Left::Quantized(Quantized { ptr: q, at: Int::from(0usize), rows: self.rows() })
+        Left::Quantized(Quantized { ptr: q, at: Int::from(0usize), rows: self.quant() })
     }
 }
 
-/// Normalizes and quantizes one row for the head. Parameters: x, [gain], q, scratch, [row], first, last (one unit).
+/// Normalizes and quantizes rows `first..last` for the head, those from `row` on if `any_row`. Parameters: x, [gain], q,
+/// scratch, [row], first, last.
 ///
-/// `q` takes [`Split::row_words`]: the quantized row, for each block and lane minus the zero points' share, and the
-/// row's length.
+/// `q` takes [`Split::row_words`]: the quantized rows, then for each, by block and lane, minus the zero points' share, and
+/// its length.
 pub fn row(h: &Split, norm: Norm, any_row: bool) -> Rc<Kernel> {
     let row_name = if any_row { "_row" } else { "" };
-    let ldx = pitch(h.inputs);
+    let (h, ldx) = (*h, pitch(h.inputs));
     let mut k = Builder::new(
         format!("{}split{row_name}_{}", norm.name(), h.inputs),
         &[
-            "One row as the two halves of a head take it: quantized, with zero shares and its length.",
+            "Rows as the two halves of a head take them: quantized, with zero shares and their lengths.",
             "",
             &format!("`x` has rows {ldx} floats apart, `q` is {} words.", h.row_words()),
         ],
@@ -105,21 +119,16 @@ pub fn row(h: &Split, norm: Norm, any_row: bool) -> Rc<Kernel> {
     let (q, scratch) = (k.write("q"), k.write("scratch"));
     let row = if any_row { k.size("row") } else { Int::from(0usize) };
     let (first, last) = (k.size("first"), k.size("last"));
-    let h = *h;
-    k.if_less(
-        first,
-        last,
-        |k| {
-            let one = Int::from(1usize);
-            let normed = normalize(k, norm, h.inputs, (x, row * ldx), gain, scratch, one.clone());
-            let rows = Quantized { ptr: q, at: Int::from(0usize), rows: h.rows() };
-            rows.fill_all(k, Source::Plain, normed, one);
-            let at = |n: usize| Arg::from((q, Int::from(n)));
-            let args = vec![at(0), at(0), at(h.rows().scales_at()), at(h.starts_at()), at(h.length_at())];
-            k.call(&starts(h.blocks()), args);
-        },
-        |_| {},
-    );
+    k.each("i", first, last, |k, i| {
+        let one = Int::from(1usize);
+        let normed = normalize(k, norm, h.inputs, (x, (i.clone() + row) * ldx), gain, scratch, one.clone());
+        let rows = Quantized { ptr: q, at: i.clone() * h.quant().pitch(), rows: h.quant() };
+        rows.fill_all(k, Source::Plain, normed, one);
+        let words = || Arg::from((q, rows.at.clone()));
+        let scales = Arg::from((q, rows.at.clone() + h.quant().scales_at()));
+        let args = vec![words(), words(), scales, (q, h.starts_at(i.clone())).into(), (q, h.length_at(i)).into()];
+        k.call(&starts(h.blocks()), args);
+    });
     k.finish()
 }
 
@@ -142,6 +151,7 @@ fn starts(blocks: usize) -> Rc<Kernel> {
         let scale = k.broadcast("scale", scales, b);
         k.set(most, Op::Binary(BinaryOp::Max, most, scale));
     });
+    let most = k.reduce("most", ReduceOp::Max, most);
     // Squares of the scales alone could be no normal numbers.
     let total = k.bind_mut("total", Op::Splat(0.0));
     k.each("b", 0usize, blocks, |k, b| {
@@ -167,6 +177,7 @@ fn starts(blocks: usize) -> Rc<Kernel> {
         let squares = k.mul("squares", squares, share);
         k.set(total, Op::Binary(BinaryOp::Add, total, squares));
     });
+    let total = k.reduce("total", ReduceOp::Max, total);
     let root = k.unary("root", UnaryOp::Sqrt, total);
     let slack = k.splat("slack", SLACK);
     let root = k.mul("root", root, slack);
@@ -223,16 +234,16 @@ impl Low {
         Low { h: *h, q: k.read("q"), low: k.read_u32("low"), low_scale: k.read("low_scale") }
     }
 
-    /// `y = logit` of row `id`, whose first half is in `high`.
-    fn logit(&self, k: &mut Builder, id: Int, high: Ptr, y: (Ptr, Int)) {
-        let at = |n: usize| Arg::from((self.q, Int::from(n)));
+    /// `y = logit` of a row of activations and row `id` of the head, whose first half is `high`.
+    fn logit(&self, k: &mut Builder, row: &Int, id: Int, high: (Ptr, Int), y: (Ptr, Int)) {
+        let words = row.clone() * self.h.quant().pitch();
         let args = vec![
-            at(0),
-            at(self.h.rows().scales_at()),
-            at(self.h.starts_at()),
+            (self.q, words.clone()).into(),
+            (self.q, words + self.h.quant().scales_at()).into(),
+            (self.q, self.h.starts_at(row.clone())).into(),
             (self.low, id.clone() * self.h.low_words()).into(),
-            (self.low_scale, id.clone()).into(),
-            (high, id).into(),
+            (self.low_scale, id).into(),
+            high.into(),
             y.into(),
         ];
         k.call(&low_row(self.h.blocks()), args);
@@ -242,23 +253,17 @@ impl Low {
 /// Registers that bounds are made of.
 struct Bounds {
     vocab: usize,
-    lane: Reg,
-    count: Reg,
     lowest: Reg,
     infinite: Reg,
-    length: Reg,
     tiny: Reg,
 }
 
 impl Bounds {
-    fn new(k: &mut Builder, h: &Split, q: Ptr) -> Bounds {
+    fn new(k: &mut Builder, h: &Split) -> Bounds {
         Bounds {
             vocab: h.vocab,
-            lane: k.bind("lane", Op::Iota(0)),
-            count: k.bind("count", Op::SplatInt(Int::from(h.vocab))),
             lowest: k.splat("lowest", f32::NEG_INFINITY),
             infinite: k.splat("infinite", f32::INFINITY),
-            length: k.broadcast("length", q, h.length_at()),
             tiny: k.splat("tiny", TINY),
         }
     }
@@ -268,16 +273,14 @@ impl Bounds {
         if self.vocab.is_multiple_of(LANES) {
             return v;
         }
-        let base = k.bind("base", Op::SplatInt(j * LANES));
-        let index = k.binary("index", BinaryOp::AddInt, self.lane, base);
-        let valid = k.compare("valid", CompareOp::LessInt, index, self.count);
+        let valid = below(k, j, self.vocab);
         k.select("v", valid, v, self.lowest)
     }
 
-    /// What the logits of line `j` are at most; infinite for what is no number.
-    fn most(&self, k: &mut Builder, j: Int, high: Reg, reach: Ptr) -> Reg {
+    /// What the logits of line `j` are at most, for a row of activations of this length; infinite for what is no number.
+    fn most(&self, k: &mut Builder, j: Int, high: Reg, (reach, length): (Ptr, Reg)) -> Reg {
         let reach = k.load("reach", reach, j.clone() * LANES);
-        let low = k.mul("low", reach, self.length);
+        let low = k.mul("low", reach, length);
         let low = k.add("low", low, self.tiny);
         let most = k.add("most", high, low);
         let finite = k.compare("finite", CompareOp::Less, most, self.infinite);
@@ -293,24 +296,35 @@ impl Bounds {
     }
 }
 
+/// The indices of line `j`.
+fn index(k: &mut Builder, j: Int) -> Reg {
+    let lane = k.bind("lane", Op::Iota(0));
+    let base = k.bind("base", Op::SplatInt(j * LANES));
+    k.binary("index", BinaryOp::AddInt, lane, base)
+}
+
+/// Which indices of line `j` are below `n`.
+fn below(k: &mut Builder, j: Int, n: usize) -> Reg {
+    let index = index(k, j);
+    let count = k.bind("count", Op::SplatInt(Int::from(n)));
+    k.compare("valid", CompareOp::LessInt, index, count)
+}
+
 /// Lines whose bounds are made after their products.
 const CHUNK: usize = 16;
 
-/// The first half of all logits, and for each line the largest of them and the largest bound. Parameters: q, w,
-/// w_scale, reach, high, best, top, first, last (lines).
-pub fn screen(s: &Schedule, h: &Split) -> Rc<Kernel> {
+/// The first half of all logits of `n` rows, and for each line the largest of them and the largest bound. Parameters: q,
+/// w, w_scale, reach, high, best, top, first, last (lines).
+pub fn screen(s: &Schedule, h: &Split, n: usize) -> Rc<Kernel> {
+    let few = if n > 1 { format!("_{n}") } else { String::new() };
+    let ld = pitch(h.vocab);
     let mut k = Builder::new(
-        format!("split_screen_{}", h.name()),
+        format!("split_screen{few}_{}", h.name()),
         &[
             "The first half of the logits of lines `first..last`, the largest of each line, and what its logits",
             "are at most.",
             "",
-            &format!(
-                "`w` is `[{}, {}, 17, 16]` words, `reach` and `high` are `[{}]`.",
-                lines(h.vocab),
-                h.blocks(),
-                h.vocab
-            ),
+            &format!("`w` is `[{}, {}, 17, 16]` words, `high` has rows {ld} floats apart.", lines(h.vocab), h.blocks()),
         ],
     );
     let q = k.read("q");
@@ -318,120 +332,237 @@ pub fn screen(s: &Schedule, h: &Split) -> Rc<Kernel> {
     let reach = k.read("reach");
     let (high, best, top) = (k.write("high"), k.write("best"), k.write("top"));
     let (first, last) = (k.size("first"), k.size("last"));
-    let bounds = Bounds::new(&mut k, h, q);
+    let bounds = Bounds::new(&mut k, h);
     let left = h.left(q);
+    let lengths: Vec<Reg> = (0..n).map(|i| k.broadcast("length", q, h.length_at(Int::from(i)))).collect();
     k.each("chunk", 0usize, (last.clone() - first.clone()).div_ceil(CHUNK as i64), |k, chunk| {
         let from = k.int("from", first + chunk * CHUNK);
         let to = k.int("to", (from.clone() + CHUNK).min(last));
-        let rest = Rest {
-            line: Int::from(0usize),
-            bias: None,
-            residual: None,
-            c: (high, Int::from(0usize)),
-            ldc: pitch(h.vocab),
-        };
-        w.vector(k, s, &left, Init::Zero, (from.clone(), to.clone()), rest);
+        let zero = Int::from(0usize);
+        let rest = Rest { line: zero.clone(), bias: None, residual: None, c: (high, zero), ldc: ld };
+        w.vectors(k, s, (&left, n), Init::Zero, (from.clone(), to.clone()), rest);
         k.each("line", from, to, |k, j| {
-            let v = k.load("v", high, j.clone() * LANES);
-            let most = bounds.most(k, j.clone(), v, reach);
-            let most = k.reduce("most", ReduceOp::Max, most);
-            k.store_one(top, j.clone(), most);
-            let v = bounds.numbers(k, j.clone(), v);
-            let v = k.reduce("v", ReduceOp::Max, v);
-            k.store_one(best, j, v);
+            for (i, length) in lengths.into_iter().enumerate() {
+                let v = k.load("v", high, j.clone() * LANES + i * ld);
+                let most = bounds.most(k, j.clone(), v, (reach, length));
+                let most = k.reduce("most", ReduceOp::Max, most);
+                k.store_one(top, j.clone() + i * h.line_pitch(), most);
+                let v = bounds.numbers(k, j.clone(), v);
+                let v = k.reduce("v", ReduceOp::Max, v);
+                k.store_one(best, j.clone() + i * h.line_pitch(), v);
+            }
         });
     });
     k.finish()
 }
 
-/// Floats of scratch of [`rescore`].
-pub const RESCORE_SCRATCH: usize = 4 * LANES;
+/// Lines whose second halves are asked for before the first of them is waited for.
+const ASKED: usize = 32;
 
-/// The logits of lines `first..last` that may be the largest, minus infinity for all others. Parameters: q, low,
-/// low_scale, reach, high, best, top, y, scratch, first, last.
+/// Floats of scratch of [`rescore`].
+pub const RESCORE_SCRATCH: usize = (3 + ASKED) * LANES;
+
+/// Of each of the lines `first..last` the largest logit and its index, the first among equals; minus infinity and any
+/// index where none can be the largest of all. For one row, or if `few` for `rows` of them. Parameters: q, low, low_scale,
+/// reach, high, best, top, value, id, scratch, [rows], first, last.
 ///
 /// Every thread finds the bound for itself: the largest logit of the line with the largest first half.
-pub fn rescore(h: &Split) -> Rc<Kernel> {
-    let n_lines = lines(h.vocab);
+pub fn rescore(h: &Split, few: bool) -> Rc<Kernel> {
+    let (n_lines, blocks) = (lines(h.vocab), h.blocks());
     let mut k = Builder::new(
-        format!("split_rescore_{}", h.name()),
+        format!("split_rescore{}_{}", if few { "_rows" } else { "" }, h.name()),
         &[
-            "The logits of lines `first..last` that may be the largest of all; minus infinity for the others.",
+            "The largest logit of each of the lines `first..last` and its index, minus infinity where none can be the",
+            "largest of all.",
             "",
-            &format!("`low` is `[{}, {}, 16]` words, `best` and `top` are `[{n_lines}]`.", n_lines * LANES, h.blocks()),
+            &format!("`low` is `[{}, {blocks}, 16]` words, a row of `best` and `top` `[{n_lines}]`.", n_lines * LANES),
         ],
     );
     let low = Low::declare(&mut k, h);
     let (reach, high) = (k.read("reach"), k.read("high"));
     let (best, top) = (k.read("best"), k.read("top"));
-    let (y, scratch) = (k.write("y"), k.write("scratch"));
+    let (value, id, scratch) = (k.write("value"), k.write_u32("id"), k.write("scratch"));
+    let rows = if few { k.size("rows") } else { Int::from(1usize) };
     let (first, last) = (k.size("first"), k.size("last"));
-    let bounds = Bounds::new(&mut k, h, low.q);
-    let [largest_at, limit_at, most_at, exact_at] = [0, 1, 2, 3].map(|n| Int::from(n * LANES));
-
-    k.note("The largest first half of all lines.");
-    let largest = k.bind_mut("largest", Op::Copy(bounds.lowest));
-    let count = k.bind("n_lines", Op::SplatInt(Int::from(n_lines)));
-    k.each("i", 0usize, lines(n_lines), |k, i| {
-        let base = k.bind("base", Op::SplatInt(i.clone() * LANES));
-        let index = k.binary("index", BinaryOp::AddInt, bounds.lane, base);
-        let v = k.load("v", best, i * LANES);
-        let valid = k.compare("valid", CompareOp::LessInt, index, count);
-        let v = k.select("v", valid, v, bounds.lowest);
-        k.set(largest, Op::Binary(BinaryOp::Max, largest, v));
-    });
-    let largest = k.reduce("largest", ReduceOp::Max, largest);
-    k.store_one(scratch, largest_at.clone(), largest);
-
-    k.blank();
-    k.note("The largest logit where it is: none below that can win.");
-    let limit = k.bind_mut("limit", Op::Copy(bounds.lowest));
-    k.each("j", 0usize, n_lines, |k, j| {
-        k.if_at_least((best, j.clone()), (scratch, largest_at), |k| {
-            k.each("i", 0usize, LANES, |k, i| {
-                low.logit(k, j.clone() * LANES + i.clone(), high, (scratch, exact_at.clone() + i));
-            });
-            let v = k.load("v", scratch, exact_at.clone());
-            let v = bounds.numbers(k, j, v);
-            let v = k.reduce("v", ReduceOp::Max, v);
-            k.set(limit, Op::Binary(BinaryOp::Max, limit, v));
-        });
-    });
-    k.store_one(scratch, limit_at.clone(), limit);
-
-    k.blank();
-    k.each("j", first, last, |k, j| {
-        k.store(y, j.clone() * LANES, bounds.lowest);
-        k.if_at_least((top, j.clone()), (scratch, limit_at.clone()), |k| {
-            let v = k.load("v", high, j.clone() * LANES);
-            let most = bounds.most(k, j.clone(), v, reach);
-            k.store(scratch, most_at.clone(), most);
-            k.each("i", 0usize, LANES, |k, i| {
-                k.if_at_least((scratch, most_at + i.clone()), (scratch, limit_at), |k| {
-                    let id = k.int("id", j * LANES + i);
-                    low.logit(k, id.clone(), high, (y, id));
-                });
-            });
-        });
+    let bounds = Bounds::new(&mut k, h);
+    k.each("row", 0usize, rows, |k, row| {
+        let r = Rescore { h: *h, low, reach, high, best, top, scratch, row, bounds };
+        let limit = r.limit(k);
+        r.candidates(k, (value, id), (first, last), limit);
     });
     k.finish()
 }
 
-/// Adds the second half to the first of all logits of lines `first..last`. Parameters: q, low, low_scale, logits,
-/// first, last.
+/// The operands of [`rescore`] for one row of activations.
+struct Rescore {
+    h: Split,
+    low: Low,
+    reach: Ptr,
+    high: Ptr,
+    best: Ptr,
+    top: Ptr,
+    scratch: Ptr,
+    row: Int,
+    bounds: Bounds,
+}
+
+impl Rescore {
+    /// A line of scratch.
+    fn line(n: usize) -> Int {
+        Int::from(n * LANES)
+    }
+
+    /// Where the first half of row `id` of the head is.
+    fn high_at(&self, id: Int) -> Int {
+        self.row.clone() * pitch(self.h.vocab) + id
+    }
+
+    /// Where what is known of line `j` is.
+    fn line_at(&self, j: &Int) -> Int {
+        self.row.clone() * self.h.line_pitch() + j.clone()
+    }
+
+    /// Emits the logit of row `id` of the head.
+    fn logit(&self, k: &mut Builder, id: Int, to: Int) {
+        self.low.logit(k, &self.row, id.clone(), (self.high, self.high_at(id)), (self.scratch, to));
+    }
+
+    /// Emits the logit below which none can win; it lies in scratch.
+    fn limit(&self, k: &mut Builder) -> Int {
+        let n_lines = lines(self.h.vocab);
+        let (largest_at, limit_at, exact_at) = (Self::line(0), Self::line(1), Self::line(2));
+        k.note("The largest first half of all lines.");
+        let largest = k.bind_mut("largest", Op::Copy(self.bounds.lowest));
+        k.each("i", 0usize, lines(n_lines), |k, i| {
+            let v = k.load("v", self.best, self.line_at(&(i.clone() * LANES)));
+            let valid = below(k, i, n_lines);
+            let v = k.select("v", valid, v, self.bounds.lowest);
+            k.set(largest, Op::Binary(BinaryOp::Max, largest, v));
+        });
+        let largest = k.reduce("largest", ReduceOp::Max, largest);
+        k.store_one(self.scratch, largest_at.clone(), largest);
+
+        k.blank();
+        k.note("The largest logit where it is: none below that can win.");
+        let limit = k.bind_mut("limit", Op::Copy(self.bounds.lowest));
+        k.each("j", 0usize, n_lines, |k, j| {
+            k.if_at_least((self.best, self.line_at(&j)), (self.scratch, largest_at), |k| {
+                k.each("i", 0usize, LANES, |k, i| {
+                    self.logit(k, j.clone() * LANES + i.clone(), exact_at.clone() + i);
+                });
+                let v = k.load("v", self.scratch, exact_at.clone());
+                let v = self.bounds.numbers(k, j, v);
+                let v = k.reduce("v", ReduceOp::Max, v);
+                k.set(limit, Op::Binary(BinaryOp::Max, limit, v));
+            });
+        });
+        k.store_one(self.scratch, limit_at.clone(), limit);
+        limit_at
+    }
+
+    /// Emits the largest logits of lines `first..last` among those that reach the limit.
+    fn candidates(&self, k: &mut Builder, (value, id): (Ptr, Ptr), (first, last): (Int, Int), limit: Int) {
+        let (exact_at, most_at, scratch) = (Self::line(2), Self::line(3), self.scratch);
+        k.blank();
+        let length = k.broadcast("length", self.low.q, self.h.length_at(self.row.clone()));
+        let asked = k.bind_mut("asked", Op::SplatBits(0));
+        k.each("chunk", 0usize, (last.clone() - first.clone()).div_ceil(ASKED as i64), |k, chunk| {
+            let from = k.int("from", first + chunk * ASKED);
+            let to = k.int("to", (from.clone() + ASKED).min(last));
+            let most_of = |j: &Int| most_at.clone() + (j.clone() - from.clone()) * LANES;
+            k.note("What is far away is asked for all at once.");
+            k.each("j", from.clone(), to.clone(), |k, j| {
+                k.if_at_least((self.top, self.line_at(&j)), (scratch, limit.clone()), |k| {
+                    let v = k.load("v", self.high, self.high_at(j.clone() * LANES));
+                    let most = self.bounds.most(k, j.clone(), v, (self.reach, length));
+                    let at = k.int("at", most_of(&j));
+                    k.store(scratch, at.clone(), most);
+                    k.each("i", 0usize, LANES, |k, i| {
+                        k.if_at_least((scratch, at + i.clone()), (scratch, limit.clone()), |k| {
+                            let words = k.int("words", (j * LANES + i) * self.h.low_words());
+                            k.each("b", 0usize, self.h.blocks(), |k, b| {
+                                let n = k.load("n", self.low.low, words + b * LANES);
+                                k.set(asked, Op::Binary(BinaryOp::Or, asked, n));
+                            });
+                        });
+                    });
+                });
+            });
+            k.each("j", from.clone(), to, |k, j| {
+                k.store_one(value, self.line_at(&j), self.bounds.lowest);
+                let none = k.bind("none", Op::SplatBits(0));
+                k.store_one(id, self.line_at(&j), none);
+                k.if_at_least((self.top, self.line_at(&j)), (scratch, limit.clone()), |k| {
+                    k.store(scratch, exact_at.clone(), self.bounds.lowest);
+                    let at = k.int("at", most_of(&j));
+                    k.each("i", 0usize, LANES, |k, i| {
+                        k.if_at_least((scratch, at + i.clone()), (scratch, limit), |k| {
+                            self.logit(k, j.clone() * LANES + i.clone(), exact_at.clone() + i);
+                        });
+                    });
+                    let v = k.load("v", scratch, exact_at.clone());
+                    let v = self.bounds.numbers(k, j.clone(), v);
+                    let most = k.reduce("most", ReduceOp::Max, v);
+                    k.store_one(value, self.line_at(&j), most);
+                    let ids = index(k, j.clone());
+                    let is_most = k.compare("is_most", CompareOp::Equal, v, most);
+                    let none = k.bind("none", Op::SplatBits(i32::MAX));
+                    let ids = k.select("ids", is_most, ids, none);
+                    let ids = k.reduce("ids", ReduceOp::MinInt, ids);
+                    k.store_one(id, self.line_at(&j), ids);
+                });
+            });
+        });
+        // Kept, so that asking is not left out.
+        let asked = k.reduce("asked", ReduceOp::AddInt, asked);
+        let asked = k.unary("asked", UnaryOp::BitsToFloat, asked);
+        k.store_one(scratch, Self::line(0), asked);
+    }
+}
+
+/// The index of the largest of the lines' logits of rows `first..last`, the first one among equals. Parameters: value, id,
+/// token, first, last.
+pub fn pick(vocab: usize) -> Rc<Kernel> {
+    let (n_lines, ld) = (lines(vocab), pitch(lines(vocab)));
+    let mut k = Builder::new(
+        format!("split_pick_{n_lines}"),
+        &[
+            "The index of the largest logit of all lines, the first among equals; rows `first..last`.",
+            "",
+            &format!("`value` and `id` have rows {ld} words apart, `token` is an index for each."),
+        ],
+    );
+    let (value, id, token) = (k.read("value"), k.read_u32("id"), k.write_u32("token"));
+    let (first, last) = (k.size("first"), k.size("last"));
+    k.each("row", first, last, |k, row| head::largest(k, n_lines, (value, ld), Some(id), (token, row)));
+    k.finish()
+}
+
+/// Adds the second half to the first of all logits of lines `first..last`, for `rows` rows. Parameters: q, low, low_scale,
+/// logits, rows, first, last.
 pub fn complete(h: &Split) -> Rc<Kernel> {
+    let ld = pitch(h.vocab);
     let mut k = Builder::new(
         format!("split_complete_{}", h.name()),
         &[
             "Adds the second half to the first of the logits of lines `first..last`.",
             "",
-            &format!("`low` is `[{}, {}, 16]` words.", lines(h.vocab) * LANES, h.blocks()),
+            &format!(
+                "`low` is `[{}, {}, 16]` words, `logits` has rows {ld} floats apart.",
+                lines(h.vocab) * LANES,
+                h.blocks()
+            ),
         ],
     );
     let low = Low::declare(&mut k, h);
     let logits = k.write("logits");
-    let (first, last) = (k.size("first"), k.size("last"));
-    k.each("id", first * LANES, (last * LANES).min(h.vocab), |k, id| low.logit(k, id.clone(), logits, (logits, id)));
+    let (rows, first, last) = (k.size("rows"), k.size("first"), k.size("last"));
+    k.each("id", first * LANES, (last * LANES).min(h.vocab), |k, id| {
+        k.each("row", 0usize, rows, |k, row| {
+            let at = (logits, row.clone() * ld + id.clone());
+            low.logit(k, &row, id, at.clone(), at);
+        });
+    });
     k.finish()
 }
 

@@ -22,6 +22,8 @@ pub enum Want {
     Bits(u32),
     /// Any finite float: what it is worth is judged as a whole.
     Any,
+    /// Anything.
+    Word,
 }
 
 /// A pointer argument.
@@ -301,6 +303,7 @@ fn compare(want: Want, before: u32, after: u32, tolerance: f64) -> Result<(), St
         Want::Same => after == before,
         Want::Bits(bits) => after == bits,
         Want::Any => f32::from_bits(after).is_finite(),
+        Want::Word => after != before,
         Want::Near(want) => {
             let error = (f64::from(f32::from_bits(after)) - want).abs();
             error <= tolerance * (1.0 + want.abs())

@@ -5,7 +5,7 @@ use kernels::library::gemm::Init;
 use kernels::library::head::argmax;
 use kernels::library::linear::Norm;
 use kernels::library::matrix::Format;
-use kernels::library::split::{REACH, RESCORE_SCRATCH, Split, complete, embed, rescore, row, screen};
+use kernels::library::split::{REACH, RESCORE_SCRATCH, Split, complete, embed, pick, rescore, row, screen};
 use kernels::library::{lines, pitch};
 
 use crate::case::{Buffer, Case, Want, check_exact, scratch, unfused};
@@ -15,13 +15,14 @@ use crate::packed::{Quant, Row, cut, quantized};
 
 const BLOCK: usize = 128;
 
-/// A head and one row in front of it.
+/// A head and the rows in front of it.
 struct Head {
     h: Split,
     high: Quant,
     /// `[rows, inputs]` of whole lines, -8..=7; zero behind the vocabulary.
     low: Vec<i32>,
     low_scale: Vec<f32>,
+    /// `[h.rows, inputs]`
     x: Vec<f32>,
 }
 
@@ -36,18 +37,22 @@ impl Head {
 
     /// Both halves by chance, the second one at most a step of the first.
     fn noise(inputs: usize, vocab: usize, seed: u64) -> Head {
+        Head::of_rows(1, inputs, vocab, seed)
+    }
+
+    fn of_rows(n: usize, inputs: usize, vocab: usize, seed: u64) -> Head {
         let high = Quant::noise(Format::Nibbles, inputs, vocab, seed);
         let low = noise(seed + 2, inputs * lines(vocab) * LANES);
         let low = move |o: usize, i: usize| (low[o * inputs + i] * 8.0).floor() as i32;
-        Head::new(Split { inputs, vocab }, high, low, 0.01 / 4.0, noise(seed + 3, inputs))
+        Head::new(Split { inputs, vocab, rows: n }, high, low, 0.01 / 4.0, noise(seed + 3, n * inputs))
     }
 
     fn rows(&self) -> usize {
         self.low_scale.len()
     }
 
-    fn row(&self) -> Row {
-        quantized(&self.x, cut(Format::Nibbles, self.h.inputs))
+    fn row(&self, n: usize) -> Row {
+        quantized(&self.x[n * self.h.inputs..][..self.h.inputs], cut(Format::Nibbles, self.h.inputs))
     }
 
     fn p(&self, o: usize, i: usize) -> i32 {
@@ -78,13 +83,13 @@ impl Head {
         (0..self.rows()).map(|o| (square(o).sqrt() * f64::from(self.low_scale[o]) * f64::from(REACH)) as f32).collect()
     }
 
-    fn firsts(&self) -> Vec<f32> {
-        self.high.product(&[self.row()], Init::Zero, &[], &[])
+    fn firsts(&self, n: usize) -> Vec<f32> {
+        self.high.product(&[self.row(n)], Init::Zero, &[], &[])
     }
 
     /// All logits, whole lines: what is behind the vocabulary is zero.
-    fn logits(&self) -> Vec<f32> {
-        let (row, firsts) = (self.row(), self.firsts());
+    fn logits(&self, n: usize) -> Vec<f32> {
+        let (row, firsts) = (self.row(n), self.firsts(n));
         let second = |o: usize| {
             let mut lanes = [0.0f32; LANES];
             for (b, scale) in row.scales.iter().enumerate() {
@@ -102,8 +107,8 @@ impl Head {
         (0..self.rows()).map(|o| firsts[o] + second(o)).collect()
     }
 
-    fn length(&self) -> f32 {
-        let row = self.row();
+    fn length(&self, n: usize) -> f32 {
+        let row = self.row(n);
         let most = row.scales.iter().fold(f32::MIN_POSITIVE, |most, s| most.max(*s));
         let mut total = 0.0f32;
         for (bytes, scale) in row.bytes.chunks(BLOCK).zip(&row.scales) {
@@ -115,8 +120,8 @@ impl Head {
     }
 
     /// What each logit is at most.
-    fn most(&self) -> Vec<f32> {
-        let (firsts, reach, length) = (self.firsts(), self.reach(), self.length());
+    fn most(&self, n: usize) -> Vec<f32> {
+        let (firsts, reach, length) = (self.firsts(n), self.reach(), self.length(n));
         let inside = |o: usize, v: f32| if o < self.h.vocab { v } else { f32::NEG_INFINITY };
         let most = |o: usize| firsts[o] + (reach[o] * length + 1e-30);
         (0..self.rows()).map(|o| inside(o, if most(o) < f32::INFINITY { most(o) } else { f32::INFINITY })).collect()
@@ -129,29 +134,35 @@ impl Head {
         (0..self.rows() / LANES).map(line).collect()
     }
 
-    /// The prepared row, after whatever norm.
+    /// The prepared rows, after whatever norm.
     fn prepared(&self) -> Vec<u32> {
-        let row = self.row();
-        let mut out = row.words();
-        for bytes in row.bytes.chunks(BLOCK) {
-            for l in 0..LANES {
-                let sum: i32 = (0..4).map(|i| i32::from(bytes[4 * l + i]) + i32::from(bytes[64 + 4 * l + i])).sum();
-                out.push((-8 * sum) as u32);
+        let mut out: Vec<u32> = (0..self.h.rows).flat_map(|n| self.row(n).words()).collect();
+        for n in 0..self.h.rows {
+            for bytes in self.row(n).bytes.chunks(BLOCK) {
+                for l in 0..LANES {
+                    let sum: i32 = (0..4).map(|i| i32::from(bytes[4 * l + i]) + i32::from(bytes[64 + 4 * l + i])).sum();
+                    out.push((-8 * sum) as u32);
+                }
             }
+            out.push(self.length(n).to_bits());
+            out.resize(out.len() + LANES - 1, HOLE);
         }
-        out.push(self.length().to_bits());
-        out.resize(self.h.row_words(), HOLE);
+        assert_eq!(out.len(), self.h.row_words());
         out
     }
 
+    /// `of(row)` for all rows, as far apart as the kernels have them; what lies between them counts for nothing.
+    fn laid_out(&self, of: &dyn Fn(usize) -> Vec<f32>) -> Vec<u32> {
+        let mut bits = Vec::new();
+        for values in (0..self.h.rows).map(of) {
+            let end = bits.len() + pitch(values.len());
+            bits.extend(values.iter().map(|v| v.to_bits()));
+            bits.resize(end, f32::INFINITY.to_bits());
+        }
+        bits
+    }
+
     fn buffers(&self) -> Vec<(&'static str, Buffer)> {
-        let padded = |values: &[f32]| -> Vec<u32> {
-            let mut bits: Vec<u32> = values.iter().map(|v| v.to_bits()).collect();
-            // What lies behind the last line counts for nothing.
-            bits.resize(lines(values.len()) * LANES, f32::INFINITY.to_bits());
-            bits
-        };
-        let firsts = self.firsts();
         vec![
             ("q", Buffer::Read(self.prepared())),
             ("w", Buffer::Read(self.high.words(0x7f))),
@@ -159,9 +170,9 @@ impl Head {
             ("low", Buffer::Read(self.low_words(0xf))),
             ("low_scale", Buffer::Read(data::vector(&self.low_scale))),
             ("reach", Buffer::Read(data::vector(&self.reach()))),
-            ("high", Buffer::Read(padded(&firsts))),
-            ("best", Buffer::Read(padded(&self.by_line(&firsts)))),
-            ("top", Buffer::Read(padded(&self.by_line(&self.most())))),
+            ("high", Buffer::Read(self.laid_out(&|n| self.firsts(n)))),
+            ("best", Buffer::Read(self.laid_out(&|n| self.by_line(&self.firsts(n))))),
+            ("top", Buffer::Read(self.laid_out(&|n| self.by_line(&self.most(n))))),
             ("scratch", scratch(RESCORE_SCRATCH)),
         ]
     }
@@ -177,20 +188,31 @@ impl Head {
     }
 }
 
+/// Rows as they must be written, nothing between them.
+fn rows_of(n: usize, of: &dyn Fn(usize) -> Vec<Want>) -> Vec<Want> {
+    let mut out = Vec::new();
+    for values in (0..n).map(of) {
+        let end = out.len() + pitch(values.len());
+        out.extend(values);
+        out.resize(end, Want::Same);
+    }
+    out
+}
+
 fn bits(values: &[f32]) -> Vec<Want> {
     values.iter().map(|v| Want::Bits(v.to_bits())).collect()
 }
 
 fn check_screen(head: &Head) {
-    let firsts = head.firsts();
+    let n = head.h.rows;
     let written = vec![
-        ("high", Buffer::Write(bits(&firsts))),
-        ("best", Buffer::Write(bits(&head.by_line(&firsts)))),
-        ("top", Buffer::Write(bits(&head.by_line(&head.most())))),
+        ("high", Buffer::Write(rows_of(n, &|n| bits(&head.firsts(n))))),
+        ("best", Buffer::Write(rows_of(n, &|n| bits(&head.by_line(&head.firsts(n)))))),
+        ("top", Buffer::Write(rows_of(n, &|n| bits(&head.by_line(&head.most(n)))))),
     ];
     check_exact(&Case {
         name: head.name("first half"),
-        kernel: &|s| screen(s, &head.h),
+        kernel: &|s| screen(s, &head.h, n),
         buffers: head.with(written),
         sizes: vec![],
         units: Some(head.rows() / LANES),
@@ -198,42 +220,75 @@ fn check_screen(head: &Head) {
     });
 }
 
-/// Checks the logits that are made, and that the largest is what it is of all. Returns how many were made.
-fn check_rescore(head: &Head) -> usize {
-    let (firsts, logits, most) = (head.firsts(), head.logits(), head.most());
+/// For each line the largest of the logits that are made, and where it is; and how many are made.
+fn winners(head: &Head, n: usize) -> (Vec<(f32, Option<usize>)>, usize) {
+    let (firsts, logits, most) = (head.firsts(n), head.logits(n), head.most(n));
     let (best, top) = (head.by_line(&firsts), head.by_line(&most));
     let largest = best.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let all = head.by_line(&logits);
     let limit = (0..best.len()).filter(|j| best[*j] == largest).map(|j| all[j]).fold(f32::NEG_INFINITY, f32::max);
-    let made = |o: usize| top[o / LANES] >= limit && most[o] >= limit;
-    let want: Vec<f32> = (0..head.rows()).map(|o| if made(o) { logits[o] } else { f32::NEG_INFINITY }).collect();
-    let found = check_exact(&Case {
-        name: head.name("logits that may win"),
-        kernel: &|_| rescore(&head.h),
-        buffers: head.with(vec![("y", Buffer::Write(bits(&want)))]),
-        sizes: vec![],
-        units: Some(head.rows() / LANES),
-        tolerance: 0.0,
-    });
+    let made = |o: usize| o < head.h.vocab && top[o / LANES] >= limit && most[o] >= limit;
+    let line = |j: usize| {
+        let rows = (j * LANES..(j + 1) * LANES).filter(|o| made(*o));
+        let most = rows.clone().map(|o| logits[o]).fold(f32::NEG_INFINITY, f32::max);
+        (most, rows.clone().find(|o| logits[*o] == most))
+    };
     for (o, logit) in logits.iter().enumerate().take(head.h.vocab) {
         assert!(*logit <= most[o], "{}: logit {o} is {logit}, at most {} was said", head.name("bounds"), most[o]);
     }
-    let winner = |logits: Vec<u32>| unfused(&argmax(head.h.vocab), &[logits, vec![0]], &[0, 1])[1][0];
-    let of_all = winner(logits.iter().map(|v| v.to_bits()).collect());
-    assert_eq!(winner(found[0].clone()), of_all, "{}", head.name("the largest"));
-    (0..head.h.vocab).filter(|o| made(*o)).count()
+    ((0..best.len()).map(line).collect(), (0..head.h.vocab).filter(|o| made(*o)).count())
+}
+
+/// Checks the logits that are made, and that the largest is what it is of all. Returns how many were made, of each row.
+fn check_rescore(head: &Head) -> Vec<usize> {
+    let n = head.h.rows;
+    let values = rows_of(n, &|n| winners(head, n).0.iter().map(|(most, _)| Want::Bits(most.to_bits())).collect());
+    // Lines without a winner have any index.
+    let id = |id: &Option<usize>| id.map_or(Want::Word, |id| Want::Bits(id as u32));
+    let ids = rows_of(n, &|n| winners(head, n).0.iter().map(|(_, at)| id(at)).collect());
+    let written = check_exact(&Case {
+        name: head.name("logits that may win"),
+        kernel: &|_| rescore(&head.h, n > 1),
+        buffers: head.with(vec![("value", Buffer::Write(values)), ("id", Buffer::Write(ids))]),
+        sizes: vec![("rows", n)],
+        units: Some(head.rows() / LANES),
+        tolerance: 0.0,
+    });
+    let token = |n: usize| {
+        let bits = head.logits(n).iter().map(|v| v.to_bits()).collect();
+        Want::Bits(unfused(&argmax(head.h.vocab), &[bits, vec![0]], &[0, 1])[1][0])
+    };
+    // What no kernel has written is no candidate.
+    let behind = |bits: &[u32]| -> Vec<u32> {
+        bits.iter().map(|b| if *b == HOLE { f32::INFINITY.to_bits() } else { *b }).collect()
+    };
+    check_exact(&Case {
+        name: head.name("the largest"),
+        kernel: &|_| pick(head.h.vocab),
+        buffers: vec![
+            ("value", Buffer::Read(behind(&written[0]))),
+            ("id", Buffer::Read(behind(&written[1]))),
+            ("token", Buffer::Write((0..n).map(token).collect())),
+        ],
+        sizes: vec![],
+        units: Some(n),
+        tolerance: 0.0,
+    });
+    (0..n).map(|n| winners(head, n).1).collect()
 }
 
 fn check_complete(head: &Head) {
-    let (firsts, logits) = (head.firsts(), head.logits());
-    let mut want = bits(&logits);
-    want[head.h.vocab..].fill(Want::Same);
-    let start = firsts.iter().map(|v| v.to_bits()).collect();
+    let n = head.h.rows;
+    let want = rows_of(n, &|n| {
+        let mut want = bits(&head.logits(n));
+        want[head.h.vocab..].fill(Want::Same);
+        want
+    });
     check_exact(&Case {
         name: head.name("all logits"),
         kernel: &|_| complete(&head.h),
-        buffers: head.with(vec![("logits", Buffer::Update(start, want))]),
-        sizes: vec![],
+        buffers: head.with(vec![("logits", Buffer::Update(head.laid_out(&|n| head.firsts(n)), want))]),
+        sizes: vec![("rows", n)],
         units: Some(head.rows() / LANES),
         tolerance: 0.0,
     });
@@ -246,7 +301,7 @@ const VOCABS: [usize; 6] = [1, 16, 17, 100, 256, 300];
 fn heads_of_every_size() {
     for (turn, inputs) in INPUTS.into_iter().enumerate() {
         for vocab in VOCABS.into_iter().skip(turn % 2).step_by(2) {
-            let head = Head::noise(inputs, vocab, 70 + turn as u64);
+            let head = Head::of_rows([1, 3, 1, 4][(turn + vocab) % 4], inputs, vocab, 70 + turn as u64);
             check_screen(&head);
             check_rescore(&head);
             check_complete(&head);
@@ -268,7 +323,7 @@ fn a_clear_winner_needs_few() {
             |_, _| 7,
         );
         head.x = (0..inputs).map(|i| sign(i) as f32 * (1.0 + 0.3 * noise(9, inputs)[i])).collect();
-        assert_eq!(check_rescore(&head), 1);
+        assert_eq!(check_rescore(&head), [1]);
     }
 }
 
@@ -276,20 +331,20 @@ fn a_clear_winner_needs_few() {
 #[test]
 fn flat_logits_need_all() {
     let (inputs, vocab) = (144, 75);
-    let h = Split { inputs, vocab };
+    let h = Split { inputs, vocab, rows: 1 };
     let high = || {
         let mut high = Quant::new(Format::Nibbles, (inputs, vocab), |i, _| i as i32 % 16 - 8, |_, _| 3);
         high.scale[..vocab].fill(0.01);
         high
     };
     let alike = Head::new(h, high(), |_, i| i as i32 % 5 - 2, 0.004, noise(3, inputs));
-    assert_eq!(check_rescore(&alike), vocab);
+    assert_eq!(check_rescore(&alike), [vocab]);
     check_screen(&alike);
     let hidden = Head::new(h, high(), |o, i| (o * 31 + i * 17) as i32 % 16 - 8, 0.004, noise(3, inputs));
-    assert_eq!(check_rescore(&hidden), vocab);
+    assert_eq!(check_rescore(&hidden), [vocab]);
     // Nothing at all: all logits are zero, and the first token is the largest.
     let nothing = Head::new(h, high(), |_, _| 7, 0.004, vec![0.0; inputs]);
-    assert_eq!(check_rescore(&nothing), vocab);
+    assert_eq!(check_rescore(&nothing), [vocab]);
     check_complete(&nothing);
 }
 
@@ -303,7 +358,7 @@ fn bounds_hold_where_they_are_reached() {
             Quant::new(Format::Nibbles, (inputs, vocab), |i, o| [7, -8][(i + o) % 2], |g, o| [7, -7][(g + o) % 2]);
         for x in [1.0f32, -1.0] {
             let row: Vec<f32> = (0..inputs).map(|_| x).collect();
-            let mut head = Head::new(Split { inputs, vocab }, high.clone(), |o, _| [7, -8][o % 2], 0.02, row);
+            let mut head = Head::new(Split { inputs, vocab, rows: 1 }, high.clone(), |o, _| [7, -8][o % 2], 0.02, row);
             check_screen(&head);
             check_rescore(&head);
             check_complete(&head);
@@ -322,13 +377,14 @@ fn rows_are_prepared() {
         for gain in [false, true] {
             let norm = Norm::Rms { eps: 1e-6, gain };
             let x = noise(93, 3 * inputs);
-            for any_row in [false, true] {
+            // One row of three, and all of them.
+            for (any_row, n) in [(true, 1), (false, 1), (false, 3)] {
                 let at = if any_row { 2 } else { 0 };
-                let normed = normed(Some(norm), &x, inputs).swap_remove(at);
-                let head = Head { x: normed, ..Head::noise(inputs, 16, 1) };
+                let normed = normed(Some(norm), &x, inputs)[at..at + n].concat();
+                let head = Head { x: normed, ..Head::of_rows(n, inputs, 16, 1) };
                 let bits = |word: u32| if word == HOLE { Want::Same } else { Want::Bits(word) };
                 check_exact(&Case {
-                    name: head.name("prepared row"),
+                    name: head.name("prepared rows"),
                     kernel: &|_| row(&head.h, norm, any_row),
                     buffers: vec![
                         ("x", Buffer::Read(data::rows(&x, inputs))),
@@ -337,7 +393,7 @@ fn rows_are_prepared() {
                         ("scratch", scratch(head.h.row_scratch())),
                     ],
                     sizes: vec![("row", at)],
-                    units: Some(1),
+                    units: Some(n),
                     tolerance: 0.0,
                 });
             }
