@@ -32,7 +32,14 @@ pub struct Options<'a> {
     pub recipe: Option<Recipe>,
     /// Schedules that were measured; those of the model of the machine if not given.
     pub tuning: Option<Tuning>,
+    /// What the system message of all conversations says; the reference's if not given.
+    pub system: Option<String>,
+    /// The cache after it, for the weight file to carry: what [`SYSTEM_CACHE`] makes the emitted program write.
+    pub baked: Option<Vec<u8>>,
 }
+
+/// The emitted program's option that writes the cache after the system message to a file.
+pub const SYSTEM_CACHE: &str = "--write-system";
 
 /// A model that is ready to be written.
 pub struct Assembled {
@@ -47,6 +54,7 @@ pub struct Assembled {
     /// The crate's files.
     pub package: Package,
     tokenizer: Vec<u8>,
+    baked: Option<Vec<u8>>,
 }
 
 /// Reads a checkpoint and makes all of its code; weights are read once for their digest.
@@ -66,16 +74,25 @@ pub fn assemble(model: &Path, options: &Options<'_>) -> Result<Assembled, Error>
     };
     package::check_name(&name)?;
     let whole = checkpoint.digest()?;
-    let digest = package::digest(&prepared, &name, TARGET, whole)?;
-    let package = package::emit(&prepared, &Identity { name: &name, target: TARGET, digest, checkpoint: whole })?;
-    Ok(Assembled { checkpoint, prepared, name, digest, package, tokenizer })
+    let system = options.system.as_deref().unwrap_or(package::SYSTEM);
+    let baked = options.baked.is_some();
+    let id = Identity { name: &name, target: TARGET, digest: [0; 32], checkpoint: whole, system, baked };
+    let digest = package::digest(&prepared, &id)?;
+    let package = package::emit(&prepared, &Identity { digest, ..id })?;
+    Ok(Assembled { checkpoint, prepared, name, digest, package, tokenizer, baked: options.baked.clone() })
 }
 
 impl Assembled {
     /// Bytes of the weight file, to the page.
     pub fn weight_file_bytes(&self) -> u64 {
         let page = |n: usize| (n as u64).next_multiple_of(4096);
-        4096 + page(self.tokenizer.len()) + 4 * self.prepared.program.packs.total() as u64
+        let weights = 4 * self.prepared.program.packs.total();
+        let before = 4096 + page(self.tokenizer.len());
+        // The last section ends the file.
+        match &self.baked {
+            None => before + weights as u64,
+            Some(baked) => before + page(weights) + baked.len() as u64,
+        }
     }
 
     /// Bytes of everything that is written.
@@ -107,6 +124,9 @@ impl Assembled {
                 // What it was decides between bad input and a broken disk.
                 PackError::Source(e) => self.checkpoint.failure().unwrap_or_else(|| self.input(e.to_string())),
             })?;
+        if let Some(baked) = &self.baked {
+            file.section("system", baked)?;
+        }
         file.finish()?;
         if !self.prepared.recipe.is_float() {
             staging.write(QUANTIZATION_NAME, Report::new(tensors).to_json().as_bytes())?;

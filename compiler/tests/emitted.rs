@@ -33,9 +33,10 @@ fn emit(layout: &str) -> (Checkpoint, Prepared, Package, [u8; 32]) {
     let checkpoint = Checkpoint::open(&nano(layout), &OpenOptions::default()).expect("a checkpoint");
     let prepared = prepare(&checkpoint, &Options::default()).unwrap_or_else(|e| panic!("{e}"));
     let digest = checkpoint.digest().expect("a digest");
-    let pairing = package::digest(&prepared, "nano", TARGET, digest).unwrap_or_else(|e| panic!("{e}"));
-    let id = Identity { name: "nano", target: TARGET, digest: pairing, checkpoint: digest };
-    let package = package::emit(&prepared, &id).unwrap_or_else(|e| panic!("{e}"));
+    let (system, baked) = (package::SYSTEM, false);
+    let id = Identity { name: "nano", target: TARGET, digest: [0; 32], checkpoint: digest, system, baked };
+    let pairing = package::digest(&prepared, &id).unwrap_or_else(|e| panic!("{e}"));
+    let package = package::emit(&prepared, &Identity { digest: pairing, ..id }).unwrap_or_else(|e| panic!("{e}"));
     (checkpoint, prepared, package, pairing)
 }
 

@@ -78,35 +78,60 @@ fn same_kernels(a: &Program, b: &Program, level: usize) -> bool {
     phases(a).into_iter().zip(phases(b)).all(steps)
 }
 
-fn check(layout: &str, recipe: &str) {
-    let question = Question { prompt: "What is this?", picture: (50, 31), tokens: 4 };
+/// Most threads: far more than there are processors, and than most steps have units.
+const MANY: usize = 64;
+
+/// Guessed tokens change no token and no bit, for these numbers of threads at the best level and for some at the others.
+/// Returns how many guesses were right.
+fn guessed(built: &Built, threads: &[usize]) -> usize {
+    let question = Question { prompt: "a b a b a b a b a", picture: (50, 31), tokens: 24 };
+    let levels = levels();
+    let some = levels.iter().skip(1).flat_map(|level| THREADS.map(|n| format!("{level}:{n}")));
+    let all = threads.iter().map(|n| format!("{}:{n}", levels[0])).chain(some);
+    let told = built.probe(&question, &["guess".to_string()].into_iter().chain(all).collect::<Vec<String>>());
+    let mut runs = told.split("run ").skip(1).map(|run| run.split_once('\n').expect("lines"));
+    let (_, first) = runs.next().expect("one thread");
+    let mut compared = 1;
+    for (who, run) in runs {
+        assert_eq!(run, first, "{who}");
+        compared += 1;
+    }
+    assert_eq!(compared, threads.len() + (levels.len() - 1) * THREADS.len());
+    let numbers =
+        |line: &str| -> Vec<usize> { line.split(' ').skip(1).map(|n| n.parse().expect("a number")).collect() };
+    first.lines().map(numbers).filter(|line| line.len() == 3).map(|line| line[2]).sum()
+}
+
+fn check(layout: &str, recipe: &str, threads: &[usize]) {
+    let question = Question { prompt: "What is this?", picture: (50, 31), tokens: 5 };
     let built = build(&nano(layout), recipe);
     let run = native(&built, &question);
     interpreted(&built, &run);
     let most = if layout == "odd" { built.assembled.prepared.targets.len() } else { 1 };
     other_tiles(&built, recipe, &run, most);
+    println!("{layout} as {recipe}: {} guesses were right", guessed(&built, threads));
     let refused = built.probe(&question, &["refuse".to_string(), format!("{}:2", levels()[0])]);
     println!("{layout} as {recipe}: {}", refused.lines().last().unwrap_or_default());
 }
 
 #[test]
 fn int8_of_hf_has_one_result() {
-    check("hf", "int8");
+    check("hf", "int8", &THREADS);
 }
 
 #[test]
 fn int4_of_llava_has_one_result() {
-    check("llava", "int4");
+    check("llava", "int4", &THREADS);
 }
 
 #[test]
 fn int8_of_odd_sizes_has_one_result() {
-    check("odd", "int8");
+    check("odd", "int8", &THREADS);
 }
 
 #[test]
 fn int4_of_odd_sizes_has_one_result() {
-    check("odd", "int4");
+    check("odd", "int4", &(1..=MANY).collect::<Vec<usize>>());
 }
 
 /// Both recipes natively; the interpreter for the best level, where `simulate`.

@@ -112,6 +112,13 @@ fn execute<P: Program>(args: &Args, terminal: bool, out: &mut dyn Write, err: &m
     if args.verify {
         return Ok(writeln!(out, "{}: intact, {} bytes", visible(model.weights().path()), model.weights().len())?);
     }
+    if let Some(path) = &args.write_system {
+        return Ok(std::fs::write(path, model.system_cache()?).map_err(|error| Error::File {
+            path: path.display().to_string(),
+            action: "write",
+            reason: error.to_string(),
+        })?);
+    }
     let options = Options {
         max_new_tokens: args.max_new_tokens,
         ignore_eos: args.ignore_eos,

@@ -83,6 +83,12 @@ pub struct Info {
     /// Slot of the image, f32 `[side + 2, side + 2, 3]`: values 0..=255 inside a border of zeros, one pixel wide
     /// because the first convolution is 3x3.
     pub input_image: usize,
+    /// What the system message of all conversations says.
+    pub system: &'static str,
+    /// Whether the weight file has a section "system": the cache after [`template::beginning`](crate::template::beginning).
+    pub baked: bool,
+    /// The slots of the KV cache.
+    pub cache: &'static [CacheSlot],
     /// Slot of the encoded image, f32 `[tokens_per_image, hidden]`.
     pub image_rows: usize,
     /// Floats from one row of `image_rows` to the next.
@@ -134,6 +140,15 @@ impl Info {
             ("logits", self.logits, extent(self.verify_rows, self.logits_pitch, self.vocab)),
             ("token", self.token, self.verify_rows),
         ];
+        for slot in self.cache {
+            if ![slot.slot, slot.pitch, slot.block_bytes].iter().all(|n| n.is_multiple_of(4)) || slot.block == 0 {
+                return wrong(format_args!("a slot of the cache is cut into {slot:?}"));
+            }
+            let end = slot.end(self.max_context);
+            if end > self.arena_bytes {
+                return wrong(format_args!("the cache ends at {end}, the arena at {}", self.arena_bytes));
+            }
+        }
         for (name, offset, floats) in slots {
             let end = floats.saturating_mul(4).saturating_add(offset);
             if !offset.is_multiple_of(4) || end > self.arena_bytes {
@@ -141,6 +156,41 @@ impl Info {
             }
         }
         Ok(())
+    }
+}
+
+/// A slot of the KV cache: blocks of positions, one after the other, in each of a number of pieces. Where the first blocks
+/// of every piece lie is where the first positions of a conversation do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheSlot {
+    /// Byte offset in the arena.
+    pub slot: usize,
+    /// Pieces, such as one for each head.
+    pub pieces: usize,
+    /// Bytes from one piece to the next.
+    pub pitch: usize,
+    /// Positions of a block.
+    pub block: usize,
+    /// Bytes of a block.
+    pub block_bytes: usize,
+}
+
+impl CacheSlot {
+    /// Bytes that the first `positions` take of each piece.
+    pub fn piece_bytes(&self, positions: usize) -> usize {
+        positions.div_ceil(self.block).saturating_mul(self.block_bytes)
+    }
+
+    /// Byte offsets of the pieces in the arena.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = usize> + use<> {
+        let Self { slot, pitch, .. } = *self;
+        (0..self.pieces).map(move |piece| slot + piece * pitch)
+    }
+
+    /// Where the first `positions` end in the arena.
+    fn end(&self, positions: usize) -> usize {
+        let last = self.pieces.saturating_sub(1).saturating_mul(self.pitch);
+        self.slot.saturating_add(last).saturating_add(self.piece_bytes(positions.max(1)))
     }
 }
 

@@ -71,8 +71,12 @@ impl<'i, 't> Prompt<'i, 't> {
                 return Err(Error::Argument { name: "images", reason });
             }
         }
-        let turn = if first { template::first_turn } else { template::next_turn };
-        for part in turn(self.tokenizer, images.len(), text)? {
+        let parts = if first {
+            template::first_turn(self.tokenizer, info.system, images.len(), text)?
+        } else {
+            template::next_turn(self.tokenizer, images.len(), text)?
+        };
+        for part in parts {
             match part {
                 Part::Tokens(ids) => self.tokens(&ids)?,
                 Part::Image(index) => {
@@ -100,7 +104,8 @@ impl<'i, 't> Prompt<'i, 't> {
         if need > have { Err(Error::PromptTooLong { need, have }) } else { Ok(need) }
     }
 
-    fn tokens(&mut self, ids: &[u32]) -> Result<(), Error> {
+    /// Adds tokens.
+    pub(crate) fn tokens(&mut self, ids: &[u32]) -> Result<(), Error> {
         let vocab = self.info.vocab;
         if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocab) {
             return Err(Error::TokenOutOfRange { id, vocab });

@@ -86,7 +86,7 @@ pub struct Session<'m, P: Program> {
     pub(crate) model: &'m Model<P>,
     /// Section "weights".
     weights: &'m [u8],
-    arena: Arena,
+    pub(crate) arena: Arena,
     team: Team,
     pub(crate) options: Options,
     pub(crate) sampler: Sampler,
@@ -95,9 +95,9 @@ pub struct Session<'m, P: Program> {
     /// Positions in the KV cache.
     pub(crate) position: usize,
     /// What the KV cache holds, from its first position on: at least `position`, and what was there before a `reset`.
-    cached: Vec<Held>,
+    pub(crate) cached: Vec<Held>,
     /// Positions of the cache, from the first one on, that were computed by prefills.
-    prefilled: usize,
+    pub(crate) prefilled: usize,
     /// A token that was handed out but is not in the KV cache yet.
     pub(crate) pending: Option<u32>,
     /// What was computed beyond `position`.
@@ -123,6 +123,13 @@ impl<'m, P: Program> Session<'m, P> {
     const INFO: &'static Info = &P::INFO;
 
     pub(crate) fn new(model: &'m Model<P>, options: Options) -> Result<Self, Error> {
+        let mut this = Self::blank(model, options)?;
+        this.begin()?;
+        Ok(this)
+    }
+
+    /// A session whose cache holds nothing.
+    pub(crate) fn blank(model: &'m Model<P>, options: Options) -> Result<Self, Error> {
         options.sampler.check()?;
         let info = Self::INFO;
         let weights = model.file.section("weights", info.weights_bytes)?;
@@ -368,7 +375,7 @@ impl<'m, P: Program> Session<'m, P> {
     }
 
     /// Runs rows through the decoder from position `start` on, without moving the conversation's.
-    fn prefill(&mut self, start: usize, rows: &[Row<'_>]) -> Result<(), Error> {
+    pub(crate) fn prefill(&mut self, start: usize, rows: &[Row<'_>]) -> Result<(), Error> {
         let info = Self::INFO;
         self.speculation.settle();
         let mut start = start;
@@ -431,6 +438,24 @@ impl<'m, P: Program> Session<'m, P> {
         self.position += 1;
         self.cached.push(Held::Token(id));
         Ok(Some(n))
+    }
+
+    /// The time of a verification of as many rows as there may be, at the current position, which stays; none where there is
+    /// no such phase, or no room.
+    #[cfg(feature = "std")]
+    pub(crate) fn time_verify(&mut self) -> Result<Option<core::time::Duration>, Error> {
+        let (start, rows) = (self.position, Self::INFO.verify_rows);
+        if rows == 1 || start + rows > Self::INFO.max_context {
+            return Ok(None);
+        }
+        self.overwrite(start);
+        let clock = Clock::start();
+        self.call(Phase::Verify, start, |program, cx| {
+            cx.part(rows).for_each(|row| program.embed(cx, 0, row));
+            cx.barrier();
+            program.verify(cx, start, rows);
+        })?;
+        Ok(Some(clock.elapsed()))
     }
 
     /// Chooses the next token from what the latest call left in the arena.

@@ -18,15 +18,26 @@ pub enum Part {
     Image(usize),
 }
 
+/// What the reference's system message says.
+pub const SYSTEM: &str = "You are a helpful assistant.";
+
 /// The first question, from the system message to where the answer begins.
 ///
-/// `<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n` then, without images, `{text}`, else
+/// `<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n` then, without images, `{text}`, else
 /// `<image>\n` for each and `{text}`; then `<|im_end|>\n<|im_start|>assistant\n`. Fails with [`Error::OutOfMemory`].
-pub fn first_turn(tokenizer: &Tokenizer<'_>, images: usize, text: &str) -> Result<Vec<Part>, Error> {
+pub fn first_turn(tokenizer: &Tokenizer<'_>, system: &str, images: usize, text: &str) -> Result<Vec<Part>, Error> {
     let mut writer = Writer::new(tokenizer);
-    writer.special(tokenizer.im_start())?;
-    writer.text("system\nYou are a helpful assistant.")?;
+    writer.system(system)?;
     writer.turn(images, text)
+}
+
+/// What all conversations begin with: [`first_turn`] up to the last token that does not depend on what is asked. Fails with
+/// [`Error::OutOfMemory`].
+pub fn beginning(tokenizer: &Tokenizer<'_>, system: &str) -> Result<Vec<u32>, Error> {
+    let mut writer = Writer::new(tokenizer);
+    writer.system(system)?;
+    writer.open()?;
+    Ok(writer.ids)
 }
 
 /// A further question. It starts with the `<|im_end|>` that closes the answer before it, which must not be in the cache
@@ -50,12 +61,24 @@ impl<'t> Writer<'t> {
         Self { tokenizer, parts: Vec::new(), ids: Vec::new() }
     }
 
+    fn system(&mut self, text: &str) -> Result<(), Error> {
+        self.special(self.tokenizer.im_start())?;
+        let mut message = String::new();
+        room::append(&mut message, "system\n", ITEM)?;
+        room::append(&mut message, text, ITEM)?;
+        self.text(&message)
+    }
+
+    /// Ends what was said before, and opens a message.
+    fn open(&mut self) -> Result<(), Error> {
+        self.special(self.tokenizer.im_end())?;
+        self.text("\n")?;
+        self.special(self.tokenizer.im_start())
+    }
+
     /// Ends what was said before, asks the question, and opens the answer.
     fn turn(mut self, images: usize, text: &str) -> Result<Vec<Part>, Error> {
-        let (start, end) = (self.tokenizer.im_start(), self.tokenizer.im_end());
-        self.special(end)?;
-        self.text("\n")?;
-        self.special(start)?;
+        self.open()?;
         room::reserve(&mut self.parts, images.saturating_mul(2).saturating_add(1), ITEM)?;
         let mut before = "user\n";
         for image in 0..images {
@@ -68,9 +91,7 @@ impl<'t> Writer<'t> {
         room::append(&mut last, before, ITEM)?;
         room::append(&mut last, text, ITEM)?;
         self.text(&last)?;
-        self.special(end)?;
-        self.text("\n")?;
-        self.special(start)?;
+        self.open()?;
         self.text("assistant\n")?;
         self.parts.push(Part::Tokens(self.ids));
         Ok(self.parts)

@@ -23,11 +23,11 @@ fn talk<P: Program>(model: &Model<P>, options: Options) -> (Seen, Timings) {
         let mut answer = chat.ask(&[], question).expect("fits");
         let mut bits = Vec::new();
         for _ in 0..pieces {
-            bits.extend(answer.logits().iter().map(|logit| logit.to_bits()));
+            bits.extend(answer.logits().expect("made").iter().map(|logit| logit.to_bits()));
             let Some(piece) = answer.next_piece() else { break };
             piece.expect("runs");
         }
-        bits.extend(answer.logits().iter().map(|logit| logit.to_bits()));
+        bits.extend(answer.logits().expect("made").iter().map(|logit| logit.to_bits()));
         let (tokens, stop, timings) = (answer.token_ids().to_vec(), answer.stop_reason(), answer.timings());
         drop(answer);
         seen.push((tokens, bits, stop, chat.position()));

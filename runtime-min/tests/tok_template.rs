@@ -2,7 +2,7 @@
 
 mod tok_support;
 
-use runtime_min::template::{Part, first_turn, next_turn};
+use runtime_min::template::{Part, SYSTEM as SAYS, beginning, first_turn, next_turn};
 use runtime_min::tokenizer::Tokenizer;
 use tok_support::nano;
 
@@ -19,6 +19,23 @@ fn shown(tokenizer: &Tokenizer<'_>, parts: &[Part]) -> String {
 }
 
 const SYSTEM: &str = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n";
+/// What conversations begin with is where the first question's text begins.
+#[test]
+fn beginnings() {
+    let section = nano().section();
+    let tokenizer = Tokenizer::from_section(&section).expect("a valid section");
+    for system in [SAYS, "Be brief.", "\n", "<|im_end|>"] {
+        let ids = beginning(&tokenizer, system).expect("room");
+        let text = format!("<|im_start|>system\n{system}<|im_end|>\n<|im_start|>");
+        assert_eq!(shown(&tokenizer, &[Part::Tokens(ids.clone())]), text);
+        for images in [0, 1] {
+            let parts = first_turn(&tokenizer, system, images, "\n  What?").expect("room");
+            let Some(Part::Tokens(first)) = parts.first() else { panic!("a text first") };
+            assert!(first.starts_with(&ids), "{system:?}");
+        }
+    }
+}
+
 const ASK: &str = "<|im_start|>user\n";
 const ANSWER: &str = "<|im_end|>\n<|im_start|>assistant\n";
 
@@ -30,9 +47,9 @@ fn turns_read_as_the_template() {
         assert_eq!(shown(&tokenizer, &parts), expected);
         assert!(parts.iter().all(|part| *part != Part::Tokens(Vec::new())));
     };
-    check(first_turn(&tokenizer, 0, "Hi?").expect("room"), format!("{SYSTEM}{ASK}Hi?{ANSWER}"));
-    check(first_turn(&tokenizer, 1, "Hi?").expect("room"), format!("{SYSTEM}{ASK}[0]\nHi?{ANSWER}"));
-    check(first_turn(&tokenizer, 2, "").expect("room"), format!("{SYSTEM}{ASK}[0]\n[1]\n{ANSWER}"));
+    check(first_turn(&tokenizer, SAYS, 0, "Hi?").expect("room"), format!("{SYSTEM}{ASK}Hi?{ANSWER}"));
+    check(first_turn(&tokenizer, SAYS, 1, "Hi?").expect("room"), format!("{SYSTEM}{ASK}[0]\nHi?{ANSWER}"));
+    check(first_turn(&tokenizer, SAYS, 2, "").expect("room"), format!("{SYSTEM}{ASK}[0]\n[1]\n{ANSWER}"));
     check(next_turn(&tokenizer, 0, "And?").expect("room"), format!("<|im_end|>\n{ASK}And?{ANSWER}"));
     check(next_turn(&tokenizer, 1, "And?").expect("room"), format!("<|im_end|>\n{ASK}[0]\nAnd?{ANSWER}"));
 }
@@ -53,18 +70,20 @@ fn ids_are_those_of_the_whole_text() {
         ids
     };
     // A blank before the question joins with the newline before it: the text between special tokens is one.
-    let [Part::Tokens(ids)] = &first_turn(&tokenizer, 0, "\n  What?").expect("room")[..] else { panic!("one part") };
+    let [Part::Tokens(ids)] = &first_turn(&tokenizer, SAYS, 0, "\n  What?").expect("room")[..] else {
+        panic!("one part")
+    };
     let system = "system\nYou are a helpful assistant.";
     assert_eq!(*ids, encode(&["<", system, ">", "\n", "<", "user\n\n  What?", ">", "\n", "<", "assistant\n"]));
     let [Part::Tokens(before), Part::Image(0), Part::Tokens(after)] =
-        &first_turn(&tokenizer, 1, "\n What?").expect("room")[..]
+        &first_turn(&tokenizer, SAYS, 1, "\n What?").expect("room")[..]
     else {
         panic!("text, image, text")
     };
     assert_eq!(*before, encode(&["<", system, ">", "\n", "<", "user\n"]));
     assert_eq!(*after, encode(&["\n\n What?", ">", "\n", "<", "assistant\n"]));
     // A question in special words stays a question.
-    let [Part::Tokens(ids)] = &first_turn(&tokenizer, 0, "<|im_end|><|im_start|>").expect("room")[..] else {
+    let [Part::Tokens(ids)] = &first_turn(&tokenizer, SAYS, 0, "<|im_end|><|im_start|>").expect("room")[..] else {
         panic!("one part")
     };
     assert_eq!(ids.iter().filter(|id| tokenizer.is_special(**id)).count(), 5);
@@ -84,11 +103,11 @@ fn ids_are_the_references() {
     let answer = [402, 198, 401, 325, 342, 285, 297, 83, 198];
     let text = "  What are these?";
     assert_eq!(
-        first_turn(&tokenizer, 0, text).expect("room"),
+        first_turn(&tokenizer, SAYS, 0, text).expect("room"),
         [Part::Tokens([&system[..], &user, &question, &answer].concat())]
     );
     assert_eq!(
-        first_turn(&tokenizer, 1, text).expect("room"),
+        first_turn(&tokenizer, SAYS, 1, text).expect("room"),
         [
             Part::Tokens([&system[..], &user].concat()),
             Part::Image(0),

@@ -128,6 +128,10 @@ pub struct Compile {
     /// Name of the crate [made of the name of MODEL's folder]
     #[arg(long)]
     pub name: Option<String>,
+    /// What the system message says; read here, kept in the weight file, and
+    /// never again by a conversation. From a file after @
+    #[arg(long, value_name = "TEXT|@FILE", allow_hyphen_values = true)]
+    pub system_prompt: Option<OsString>,
     /// Write the graphs after each pass into DIR
     #[arg(long, value_name = "DIR")]
     pub dump_ir: Option<PathBuf>,
@@ -158,6 +162,10 @@ pub struct Run {
     /// Instruction set, as inspect lists them [the best this processor has]
     #[arg(long, value_name = "NAME")]
     pub level: Option<String>,
+    /// Most tokens guessed from what was said and verified together, 0 is off;
+    /// answers are the same [what the model was compiled for]
+    #[arg(long, value_name = "N")]
+    pub speculate: Option<usize>,
     /// Go on after end tokens
     #[arg(long)]
     pub ignore_eos: bool,

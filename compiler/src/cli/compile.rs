@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::args::Compile;
 use super::explain::explain;
 use super::model::{Model, check_target};
+use super::system;
 use super::ui::{Ui, size};
 use super::{diff, print, tuned};
 use crate::assemble::{Assembled, Options, assemble, crate_name};
@@ -13,7 +14,8 @@ use crate::output::{self, Staging};
 
 pub fn compile(args: &Compile, ui: &Ui) -> Result<u8, Error> {
     check_target(&args.target)?;
-    let chosen = args.choices.resolve()?;
+    let mut chosen = args.choices.resolve()?;
+    chosen.options.system = args.system_prompt.as_deref().map(system::text).transpose()?;
     if let Model::Compiled(_) = Model::open(&args.model)? {
         let problem = "was compiled already: name the checkpoint it was made from";
         return Err(Error::input(args.model.display().to_string(), "", problem));
@@ -28,11 +30,14 @@ pub fn compile(args: &Compile, ui: &Ui) -> Result<u8, Error> {
         refuse_inside(&out, &args.model)?;
     }
     let tuning = tuned::asked(chosen.tuned.as_ref(), &args.model, &chosen.options)?;
-    let (name, dump) = (args.name.as_deref(), args.dump_ir.as_deref());
-    let options = Options { name, dump, tuning, ..chosen.options };
     if let Some(dump) = &args.dump_ir {
         refuse_inside(dump, &args.model)?;
     }
+    if args.system_prompt.is_some() {
+        chosen.options.baked = Some(system::bake(args, &chosen, ui)?);
+    }
+    let (name, dump) = (args.name.as_deref(), args.dump_ir.as_deref());
+    let options = Options { name, dump, tuning, ..chosen.options };
     let assembled = read(&args.model, &options, ui)?;
     check_memory(&assembled, args.max_ram)?;
     if args.explain {

@@ -14,6 +14,7 @@ mod picture;
 mod recipe;
 mod run;
 mod runner;
+mod system;
 mod tune;
 mod tuned;
 mod ui;

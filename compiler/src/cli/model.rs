@@ -67,6 +67,9 @@ pub struct Manifest {
     pub tokens_per_image: usize,
     /// Positions of a conversation.
     pub max_context: usize,
+    /// The system message whose cache is in the weight file.
+    #[serde(default)]
+    pub system_prompt: Option<String>,
     /// Instruction-set levels, best first.
     pub levels: Vec<String>,
     /// Steps of the vision tower.

@@ -44,6 +44,9 @@ pub fn run(args: &Run, ui: &Ui) -> Result<u8, Error> {
     if let Some(threads) = args.threads {
         command.arg("--threads").arg(threads.to_string());
     }
+    if let Some(speculate) = args.speculate {
+        command.arg("--speculate").arg(speculate.to_string());
+    }
     if let Some(level) = &args.level {
         command.arg("--level").arg(level);
     }

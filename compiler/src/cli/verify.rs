@@ -89,7 +89,10 @@ fn same_model(compiled: &Compiled, checkpoint: &Path, options: &Options<'_>, ui:
     let manifest = &compiled.manifest;
     let (name, context) = (Some(&manifest.name[..]), Some(manifest.max_context));
     let (recipe, tuning) = (Some(manifest.recipe.clone()), manifest.tuning.clone());
-    let options = Options { name, context, recipe, tuning, ..options.clone() };
+    let system = manifest.system_prompt.clone();
+    // That the cache is there counts, not what it holds.
+    let baked = system.is_some().then(Vec::new);
+    let options = Options { name, context, recipe, tuning, system, baked, ..options.clone() };
     let assembled = compile::read(checkpoint, &options, ui)?;
     let found = hex(&assembled.digest);
     if found != manifest.pairing_sha256 {

@@ -32,6 +32,7 @@ pub(super) struct Lowered {
     pub embed: Vec<Rc<Kernel>>,
     pub embed_table: PackId,
     pub embed_pointers: Vec<Place>,
+    pub cache: Vec<(SlotId, [usize; 4])>,
     pub rows: SlotId,
     pub logits: SlotId,
     pub token: SlotId,
@@ -67,6 +68,7 @@ pub(super) struct Decoder<'c, 'a> {
     context: usize,
     chunk: usize,
     tables: Option<(PackId, PackId)>,
+    cache: Vec<(SlotId, [usize; 4])>,
 }
 
 /// Lowers the decoder graph.
@@ -97,6 +99,7 @@ pub(super) fn lower(
         context,
         chunk,
         tables: None,
+        cache: Vec::new(),
     };
     for (_, node) in graph.nodes() {
         match &node.op {
@@ -111,7 +114,7 @@ pub(super) fn lower(
             }
         }
     }
-    let ([prefill, decode, verify], all_logits) = (d.phases, d.all_logits);
+    let ([prefill, decode, verify], all_logits, cache) = (d.phases, d.all_logits, d.cache);
     let format = cx.formats.head;
     let embed_table = cx.packs.matrix("embedding", table, (vocab, hidden), None, format);
     let mut embed_pointers = vec![Place::Weight(embed_table)];
@@ -134,6 +137,7 @@ pub(super) fn lower(
         embed,
         embed_table,
         embed_pointers,
+        cache,
         rows,
         logits,
         token,
@@ -314,6 +318,7 @@ impl Decoder<'_, '_> {
         let (cos, sin) = self.tables(a.head_dim, *theta);
         let keys = self.cx.slot(format!("{}.keys", node.name), a.cache_floats(), true);
         let values = self.cx.slot(format!("{}.values", node.name), a.cache_floats(), true);
+        self.cache.extend([(keys, a.key_blocks()), (values, a.value_blocks())]);
         let merged = self.values(&qkv.name, wide);
         let mixed = self.values(&att.name, w2.inputs);
         let y = self.values(&node.name, w2.outputs);

@@ -52,6 +52,8 @@ pub struct Program {
     pub packs: Packs,
     /// The slots that the runtime touches.
     pub io: Io,
+    /// The KV cache: its slots, and how each is cut (`Attention::key_blocks`).
+    pub cache: Vec<(SlotId, [usize; 4])>,
     /// Bytes of scratch of one thread: the largest of all steps and levels.
     pub scratch_bytes: usize,
     /// Positions of the cache.
@@ -293,6 +295,7 @@ pub fn lower_with(
         embed: text.embed,
         embed_table: text.embed_table,
         embed_pointers: text.embed_pointers,
+        cache: text.cache,
         io: Io { image, image_rows, rows: text.rows, logits: text.logits, token: text.token },
         scratch_bytes: cx.scratch_floats * 4,
         slots: cx.slots,

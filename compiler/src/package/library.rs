@@ -261,8 +261,11 @@ fn readme(prepared: &Prepared, id: &Identity<'_>) -> String {
          \x20 `Alpha::{alpha:?}` is what the reference makes of transparent pictures for this model.\n\
          - `ask` takes no picture, one, or several in order. A picture is encoded once and can be asked about again, also after\n\
          \x20 `chat.reset()`, which starts a new conversation.\n\
-         - `Options` has the longest answer, the threads and the sampler (greedy unless told otherwise); `Model::open_with` takes\n\
-         \x20 `OpenOptions`, such as the level.\n\
+         - `chat.ask_after` takes the turns of a conversation that the program keeps itself, and asks on. What the session still\n\
+         \x20 holds of one that began alike, pictures included, is not read again; `timings().prefill_rows` counts what was.\n\
+         - `Options` has the longest answer, the threads and the sampler (greedy unless told otherwise), and how many tokens are\n\
+         \x20 guessed and verified together, which makes answers that repeat something come sooner and changes no token.\n\
+         \x20 `Model::open_with` takes `OpenOptions`, such as the level.\n\
          - To keep a conversation in a struct of yours, name it `{library}::Session<'m>`, where `'m` is how long the model lives\n\
          \x20 (in a `static` or behind `Box::leak` it is `'static`). A model is shared by threads, a session moves between them.\n\
          - To stop an answer, drop the iterator, or take `chat.cancel_token()` before asking and call `cancel()` on it in another\n\
@@ -285,14 +288,9 @@ fn readme(prepared: &Prepared, id: &Identity<'_>) -> String {
          | levels | {levels}; the best one the processor has is chosen when the model is opened |\n\n\
          The numbers are constants of the library, `ARENA_BYTES` and the like.\n\n\
          ## What is here\n\n\
-<<<<<<< HEAD
          `src/plan` holds the model as a flat list of kernel calls for each phase, `src/kernels` the kernels of each level, `runtime`\n\
-         a copy of the runtime. `manifest.json` says what this was made from. Code and weights carry one digest: a weight\n\
-=======
-         `src/plan` holds the model as three flat lists of kernel calls, `src/kernels` the kernels of each level, `runtime`\n\
-         a copy of the runtime, `decode` the decoder of picture files. `manifest.json` says what this was made from. Code and weights carry one digest: a weight\n\
->>>>>>> 7d6ed08 (Picture files are read by a package that emitted folders carry beside the crate)
-         file made for other code is refused when it is opened.\n\n\
+         a copy of the runtime, `decode` the decoder of picture files. `manifest.json` says what this was made from. Code and\n\
+         weights carry one digest: a weight file made for other code is refused when it is opened.\n\n\
          ## License\n\n\
          {license}",
         target = id.target,

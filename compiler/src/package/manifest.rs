@@ -37,6 +37,9 @@ struct Manifest<'a> {
     /// What the reference implementation of the layout makes of transparent pictures.
     alpha: &'static str,
     max_context: usize,
+    /// Whose cache the weight file carries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    system_prompt: Option<&'a str>,
     levels: Vec<String>,
     vision: Vec<Op<'a>>,
     decode: Vec<Op<'a>>,
@@ -91,6 +94,7 @@ pub(super) fn manifest(prepared: &Prepared, id: &Identity<'_>, package: &Package
         tokens_per_image: prepared.description.vision.tokens(),
         alpha: alpha(prepared).name(),
         max_context: prepared.program.context,
+        system_prompt: id.baked.then_some(id.system),
         levels: levels(prepared),
         vision: ops(prepared, &prepared.program.vision),
         decode: ops(prepared, &prepared.program.decode),

@@ -55,7 +55,14 @@ pub struct Identity<'a> {
     pub digest: [u8; 32],
     /// Of the checkpoint, for the manifest.
     pub checkpoint: [u8; 32],
+    /// What the system message of all conversations says.
+    pub system: &'a str,
+    /// Whether the weight file carries the cache after it.
+    pub baked: bool,
 }
+
+/// What the reference's system message says.
+pub const SYSTEM: &str = "You are a helpful assistant.";
 
 /// Whether a name can be a crate's: `[a-z][a-z0-9_-]{0,63}`, and not a keyword or `test`.
 ///
@@ -136,14 +143,14 @@ fn syn_keyword(name: &str) -> bool {
     WORDS.contains(&name)
 }
 
-/// The digest that pairs code and weights: of the checkpoint, the tool and all emitted code.
+/// The digest that pairs code and weights: of the checkpoint, the tool and all emitted code, whatever digest `id` has.
 ///
 /// # Errors
 /// As [`emit`].
-pub fn digest(prepared: &Prepared, name: &str, target: &str, checkpoint: [u8; 32]) -> Result<[u8; 32], Error> {
-    let blank = emit(prepared, &Identity { name, target, digest: [0; 32], checkpoint })?;
+pub fn digest(prepared: &Prepared, id: &Identity<'_>) -> Result<[u8; 32], Error> {
+    let blank = emit(prepared, &Identity { digest: [0; 32], ..*id })?;
     let mut hash = Sha256::new();
-    hash.update(checkpoint);
+    hash.update(id.checkpoint);
     hash.update(TOOL_VERSION);
     for (path, text) in &blank.files {
         hash.update((path.len() as u64).to_le_bytes());

@@ -58,6 +58,24 @@ fn slots_file(prepared: &Prepared, names: &Names) -> File {
         let docs = vec![format!("{bytes} bytes{}.", if slot.persistent { ", kept between calls" } else { "" })];
         items.push(Item::Line { docs, attrs: vec![], tokens: quote!(pub const #name: usize = #at;) });
     }
+    let cache = prepared.program.cache.iter().map(|(slot, [pieces, pitch, block, floats])| {
+        let name = names.slot(*slot);
+        let [pieces, pitch, block, bytes] = [*pieces, 4 * pitch, *block, 4 * floats].map(number);
+        (vec![], quote!(CacheSlot { slot: #name, pieces: #pieces, pitch: #pitch, block: #block, block_bytes: #bytes }))
+    });
+    items.push(Item::Table {
+        docs: vec!["The KV cache.".to_string()],
+        attrs: vec![],
+        head: quote!(pub const CACHE: &[CacheSlot] =),
+        rows: cache.collect(),
+        delimiters: ("&[", "];"),
+    });
+    items.insert(
+        0,
+        line(quote!(
+            use runtime_min::CacheSlot;
+        )),
+    );
     let docs = vec![
         "Byte offsets in the arena.".to_string(),
         String::new(),
@@ -226,7 +244,7 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
     };
     let n = |n: usize| number_tokens(n);
     let verifies = !program.verify.steps.is_empty();
-    let name = id.name;
+    let Identity { name, system, baked, .. } = *id;
     let rows: Vec<(Vec<String>, TokenStream)> = [
         ("name", quote!(#name)),
         ("image_side", quote!(crate::IMAGE_SIDE)),
@@ -239,6 +257,9 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
         ("arena_bytes", quote!(crate::ARENA_BYTES)),
         ("scratch_bytes", quote!(crate::SCRATCH_BYTES_PER_THREAD)),
         ("weights_bytes", quote!(crate::WEIGHTS_BYTES)),
+        ("system", quote!(#system)),
+        ("baked", quote!(#baked)),
+        ("cache", quote!(slots::CACHE)),
         ("input_image", slot(program.io.image)),
         ("image_rows", slot(program.io.image_rows)),
         ("image_rows_pitch", {

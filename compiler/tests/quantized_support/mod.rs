@@ -111,12 +111,37 @@ impl Built {
         assert!(n <= program.chunk, "{n} positions take more than one call");
         run(&mut sim, ("prefill", &program.prefill), (0, n), &mut lines);
         // The last token needs no step.
-        for (i, token) in like.tokens[..like.tokens.len() - 1].iter().enumerate() {
+        let decoded = &like.tokens[..like.tokens.len() - 1];
+        let mut logits = Vec::new();
+        let vocab = prepared.description.text.vocab;
+        for (i, token) in decoded.iter().enumerate() {
             sim.embed(*token, 0, pitch).expect("a row");
             run(&mut sim, ("decode", &program.decode), (n + i, 1), &mut lines);
+            // The probe asks for all logits in the end; here they are compared below.
+            let mut unseen = String::new();
+            let seen = if i + 1 == decoded.len() { &mut lines } else { &mut unseen };
+            run(&mut sim, ("decode", &program.logits), (n + i, 1), seen);
+            logits.push(sim.get(program.io.logits, 0, vocab));
         }
-        // The probe asks for all logits in the end.
-        run(&mut sim, ("decode", &program.logits), (n + like.tokens.len() - 2, 1), &mut lines);
+        // The same tokens together have the logits that each has alone.
+        let rows = &decoded[..decoded.len().min(program.verify_rows)];
+        assert!(rows.len() > 1, "nothing to verify");
+        for (row, token) in rows.iter().enumerate() {
+            sim.embed(*token, row, pitch).expect("a row");
+        }
+        for phase in [&program.verify, &program.logits] {
+            sim.run(phase, (n, rows.len()), 3, |_, _| {}).unwrap_or_else(|e| panic!("verify: {e}"));
+        }
+        for (row, alone) in logits.iter().take(rows.len()).enumerate() {
+            let together = sim.get(program.io.logits, row * kernels::library::pitch(vocab), vocab);
+            let bits = |all: &[f32]| all.iter().map(|x| x.to_bits()).collect::<Vec<u32>>();
+            assert_eq!(bits(&together), bits(alone), "level {level}: logits of row {row}, verified");
+            assert_eq!(
+                sim.get(program.io.token, row, 1)[0].to_bits(),
+                like.tokens[row + 1],
+                "level {level}, row {row}"
+            );
+        }
         lines
     }
 }

@@ -3,9 +3,10 @@
 //!
 //! `probe WEIGHTS WxH:PICTURE.rgb PROMPT TOKENS LEVEL:THREADS...` writes, for each pair of the last arguments, a line
 //! `run LEVEL THREADS`, one line for each step, and the ids of the prompt and of the answer; the prepared picture goes to
-//! `pixels.u8`. `refuse LEVEL:THREADS` as the last arguments refuses each allocation in turn instead.
+//! `pixels.u8`. `guess` before the pairs asks without watching the steps, with guessed tokens and without, and writes how
+//! many were guessed and right. `refuse LEVEL:THREADS` as the last arguments refuses each allocation in turn instead.
 
-use model::{Answer, Error, Model, OpenOptions, Options, Rgb8};
+use model::{Answer, Error, Model, OpenOptions, Options, Rgb8, SamplerOptions, Turn};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fmt::Write;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -55,6 +56,7 @@ fn main() {
     let question = Question { weights, picture, prompt, tokens: tokens.parse().expect("a number") };
     match runs {
         [word, run] if word == "refuse" => refuse(&question, run),
+        [word, runs @ ..] if word == "guess" => runs.iter().for_each(|run| guess(&question, run)),
         runs => runs.iter().for_each(|run| steps(&question, run)),
     }
 }
@@ -66,7 +68,7 @@ fn parse(run: &str) -> (&str, usize) {
 
 fn options(question: &Question<'_>, threads: usize) -> Options {
     let (max_new_tokens, threads) = (question.tokens, Some(threads));
-    Options { max_new_tokens, ignore_eos: true, threads, ..Options::default() }
+    Options { max_new_tokens, ignore_eos: true, threads, speculation: 0, ..Options::default() }
 }
 
 /// Asks twice: watched step by step, then alone to count its allocations.
@@ -134,6 +136,48 @@ fn largest(answer: &mut Answer<'_, '_>) -> Option<u32> {
         }
     }
     at
+}
+
+/// Greedy and drawn, with guesses and without: the same tokens and logits, and no allocation either way. Then a second
+/// question, asked and told anew.
+fn guess(question: &Question<'_>, run: &str) {
+    let (level, threads) = parse(run);
+    let model = Model::open_with(question.weights, &OpenOptions { level: Some(level), ..OpenOptions::default() });
+    let model = model.unwrap_or_else(|e| panic!("{e}"));
+    let drawn = SamplerOptions { temperature: 0.3, top_p: 0.9, repetition_penalty: 1.02, seed: 7, ..Default::default() };
+    println!("run {level} {threads}");
+    for (name, sampler) in [("greedy", SamplerOptions::default()), ("drawn", drawn)] {
+        let mut all: Vec<(Vec<u32>, Vec<u32>, Vec<u32>)> = Vec::new();
+        for speculation in [0, 1, 3] {
+            let options = Options { sampler: sampler.clone(), speculation, ..options(question, threads) };
+            let mut chat = model.session(options).unwrap_or_else(|e| panic!("{e}"));
+            let image = chat.image(&question.picture).unwrap_or_else(|e| panic!("{e}"));
+            let mut answer = chat.ask(&[&image], question.prompt).unwrap_or_else(|e| panic!("{e}"));
+            let before = ASKED.load(SeqCst);
+            while let Some(piece) = answer.next_piece() {
+                piece.unwrap_or_else(|e| panic!("{e}"));
+            }
+            assert_eq!(ASKED.load(SeqCst) - before, 0, "{name}, {speculation} guessed: allocations");
+            let tokens = answer.token_ids().to_vec();
+            let logits = answer.logits().unwrap_or_else(|e| panic!("{e}")).iter().map(|x| x.to_bits()).collect();
+            println!("{name} {speculation} {} {}", answer.timings().drafted, answer.timings().accepted);
+            drop(answer);
+            let mut answer = chat.ask(&[], "And then?").unwrap_or_else(|e| panic!("{e}"));
+            let text = answer.text().unwrap_or_else(|e| panic!("{e}"));
+            let more = answer.token_ids().to_vec();
+            drop(answer);
+            all.push((tokens, logits, more.clone()));
+            let told = [Turn { images: &[&image], question: question.prompt, answer: "yes" }];
+            let mut read = 0;
+            for _ in 0..2 {
+                let answer = chat.ask_after(&told, &[], "And then?").unwrap_or_else(|e| panic!("{e}"));
+                read = answer.timings().prefill_rows;
+            }
+            assert_eq!(read, 1, "{name}, {speculation} guessed: rows of a conversation that is there ({text:?})");
+        }
+        assert!(all.iter().all(|one| *one == all[0]), "{level}, {threads} threads, {name}: other tokens or bits");
+        println!("{name} {}", words(all[0].0.iter().chain(&all[0].2).map(|id| id.to_string())));
+    }
 }
 
 fn words(all: impl Iterator<Item = String>) -> String {

@@ -39,6 +39,18 @@ impl Attention {
         lines(self.capacity) * LANES * self.head_dim
     }
 
+    /// How the keys of the cache are cut: pieces, floats from one to the next, positions of a block, floats of a block.
+    /// Blocks follow each other in a piece.
+    pub fn key_blocks(&self) -> [usize; 4] {
+        [self.kv_heads, self.head_floats(), LANES, LANES * self.head_dim]
+    }
+
+    /// How the values of the cache are cut, as [`Attention::key_blocks`].
+    pub fn value_blocks(&self) -> [usize; 4] {
+        let piece = lines(self.capacity) * LANES * LANES;
+        [self.kv_heads * self.head_dim / LANES, piece, LANES, LANES * LANES]
+    }
+
     /// Floats of the keys, or of the values, of all heads.
     pub fn cache_floats(&self) -> usize {
         self.kv_heads * self.head_floats()

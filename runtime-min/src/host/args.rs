@@ -27,6 +27,7 @@ pub struct Args {
     pub json: bool,
     pub quiet: bool,
     pub verify: bool,
+    pub write_system: Option<PathBuf>,
     pub dump: Option<PathBuf>,
     pub bench: Option<usize>,
     pub profile: bool,
@@ -73,6 +74,7 @@ Asks {model} about pictures. Of the options, --prompt is enough.
   --quiet                   no note when an answer is cut off
   --verify                  only check every byte of the weight file
   --dump FOLDER             with a prompt: write what every step makes, and stop after two tokens
+  --write-system PATH       write what tvlmc compile --system-prompt keeps in a weight file
   --bench N                 time each phase N times, as JSON
   --profile                 time of every step, on stderr
 
@@ -128,6 +130,7 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Option<Args>, 
             "--repetition-penalty" => args.sampler.repetition_penalty = number(flag, value()?)?,
             "--seed" => args.sampler.seed = number(flag, value()?)?,
             "--dump" => args.dump = Some(value()?.into()),
+            "--write-system" => args.write_system = Some(value()?.into()),
             "--bench" => args.bench = Some(number(flag, value()?)?),
             _ => return Err(format!("{flag}: unknown option")),
         }

@@ -41,6 +41,10 @@ pub fn run<P: Program>(
         prefill.push(chat.ask(&refs, prompt)?.timings().prefill);
         rows = chat.position();
     }
+    let mut verify = Vec::with_capacity(runs);
+    for _ in 0..runs {
+        verify.extend(chat.time_verify()?);
+    }
     // From right after the prompt on, as far as the context goes.
     chat.set_ignore_eos(true);
     chat.set_max_new_tokens(runs + 1);
@@ -75,6 +79,10 @@ pub fn run<P: Program>(
     report.raw("prefill_rows", &rows.to_string());
     report.raw("decode_ms", &summary(decode));
     report.raw("decode_steps", &now.decode_steps.to_string());
+    if !verify.is_empty() {
+        report.raw("verify_ms", &summary(verify));
+        report.raw("verify_rows", &P::INFO.verify_rows.to_string());
+    }
     report.milliseconds("generation_ms", generation);
     let [vision, prefill, decode, _] = P::INFO.steps;
     let sum = |steps: &mut dyn Iterator<Item = &Step>| steps.map(|step| step.macs).sum::<u64>();

@@ -6,7 +6,7 @@
 #![allow(dead_code)]
 
 use runtime_min::hash::{Xxh64, xxh64};
-use runtime_min::{Cx, ImagePolicy, Info, Level, Model, OpenOptions, Program, Step};
+use runtime_min::{CacheSlot, Cx, ImagePolicy, Info, Level, Model, OpenOptions, Program, Step};
 use std::time::Duration;
 
 pub const DIGEST: [u8; 32] = [0x5a; 32];
@@ -49,6 +49,9 @@ const FAKE: Info = Info {
     max_context: CONTEXT,
     chunk: CHUNK,
     verify_rows: VERIFY,
+    system: runtime_min::template::SYSTEM,
+    baked: false,
+    cache: &[CacheSlot { slot: CACHE, pieces: 1, pitch: 0, block: 1, block_bytes: 4 }],
     arena_bytes: ARENA,
     scratch_bytes: 64,
     weights_bytes: 16,

@@ -1,0 +1,85 @@
+//! `tvlmc compile --system-prompt`: the beginning of all conversations, computed by the emitted code itself.
+//!
+//! The same model is compiled into the cache and built as for `run`; its program then writes what the weight file is to
+//! carry. Quantized models have the same bits on every machine, so any that runs the program will do.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::{env, fs};
+
+use super::args::Compile;
+use super::cache::Cache;
+use super::model::Chosen;
+use super::runner::Runner;
+use super::ui::Ui;
+use crate::assemble::{SYSTEM_CACHE, TARGET};
+use crate::error::Error;
+
+/// Most bytes of a file with a system prompt: far more than a context takes.
+const MOST: u64 = 1 << 20;
+
+/// The text of `--system-prompt`: itself, or after `@` what the named file says, without the line feed at its end.
+///
+/// # Errors
+/// No text, or a file that cannot be read or holds none.
+pub fn text(given: &OsStr) -> Result<String, Error> {
+    let Some(given) = given.to_str() else {
+        return Err(Error::Usage("--system-prompt: not UTF-8".into()));
+    };
+    let text = match given.strip_prefix('@') {
+        None => given.to_owned(),
+        Some(path) => {
+            let wrong = |problem: String| Error::input(path.to_owned(), "", problem);
+            let path = Path::new(path);
+            let bytes = fs::metadata(path).map_err(Error::io("read", path))?.len();
+            if bytes > MOST {
+                return Err(wrong(format!("{bytes} bytes: a system prompt has at most {MOST}")));
+            }
+            let bytes = fs::read(path).map_err(Error::io("read", path))?;
+            let text = String::from_utf8(bytes)
+                .map_err(|e| wrong(format!("not UTF-8 at byte {}", e.utf8_error().valid_up_to())))?;
+            text.strip_suffix('\n').map(str::to_owned).unwrap_or(text)
+        }
+    };
+    if text.is_empty() {
+        return Err(Error::Usage("--system-prompt: there is no text; leave it out for the reference's".into()));
+    }
+    Ok(text)
+}
+
+/// Computes the cache after the system message of `chosen`.
+///
+/// # Errors
+/// A machine that cannot run the emitted code, a text that leaves no room for a question, and what `run` may fail with.
+pub fn bake(args: &Compile, chosen: &Chosen, ui: &Ui) -> Result<Vec<u8>, Error> {
+    if (env::consts::ARCH, env::consts::OS) != ("x86_64", "linux") {
+        return Err(Error::Environment(format!(
+            "--system-prompt runs the emitted code once, which takes a machine for {TARGET}"
+        )));
+    }
+    let cache = Cache::open()?;
+    let compiled = cache.compiled(&args.model, chosen, ui)?;
+    let runner = Runner::build(&cache, &compiled, ui)?;
+    let folder = tempfile::Builder::new()
+        .prefix("tvlmc-")
+        .tempdir()
+        .map_err(Error::io("create a folder in", &env::temp_dir()))?;
+    let path = folder.path().join("system");
+    let work = ui.work("reading the system prompt", None);
+    let mut command = runner.command();
+    let ran =
+        command.arg(SYSTEM_CACHE).arg(&path).output().map_err(Error::io("run", Path::new("the emitted program")))?;
+    ui.check()?;
+    if !ran.status.success() {
+        let told = String::from_utf8_lossy(&ran.stderr);
+        let told = told.trim().trim_start_matches("error: ").to_owned();
+        return Err(match ran.status.code() {
+            Some(3) => Error::input("--system-prompt".to_string(), "", told),
+            Some(4) => Error::Environment(told),
+            _ => Error::Bug(format!("the emitted program: {} {told}", ran.status)),
+        });
+    }
+    let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+    work.done("");
+    Ok(bytes)
+}
