@@ -4,9 +4,9 @@
 //!     cargo bench -p benches -- v4/gemm             # a part
 //!     cargo bench -p benches -- 'v4-vnni/int4/gemv'
 //!
-//! The peaks are measured first, on one thread: multiply-adds of floats and of bytes in loops that touch no memory, as each
-//! level does them. What reads a stream of weights is compared with reading that very stream, a mapped file, in turn
-//! with it. A table at the end gives speeds and the share of the peak.
+//! The peaks are measured first, on one thread: multiply-adds of floats and of bytes in loops that touch no memory, as
+//! each level does them. What reads a stream of weights is compared with reading that very stream, a mapped file, in
+//! turn with it. A table at the end gives speeds and the share of the peak.
 
 #[cfg(target_arch = "x86_64")]
 mod memory;

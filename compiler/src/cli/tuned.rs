@@ -66,7 +66,7 @@ pub fn asked(tuned: Option<&Tuned>, model: &Path, options: &Options<'_>) -> Resu
             let path = place(&Cache::open()?, &digest(model, options)?);
             if !path.is_file() {
                 return Err(Error::Environment(format!(
-                    "--tuned: nothing was measured for this model, these options and this processor ({}): run tvlmc tune first",
+                    "--tuned: nothing was measured for this model and these options on {}: run tvlmc tune first",
                     host::processor()
                 )));
             }

@@ -70,8 +70,8 @@ fn time(call: &Call, mut pointers: Vec<*mut f32>, pool: *mut f32) -> Vec<f64> {
             pointers[at] = unsafe { pool.add(copy * (call.bytes[at] / 4)) };
             copy = (copy + 1) % copies;
         }
-        // SAFETY: the operands have the bytes that the kernel's extents ask for, and tvlmc has found the level's features
-        // on this processor.
+        // SAFETY: the operands have the bytes that the kernel's extents ask for, and tvlmc has found the level's
+        // features on this processor.
         unsafe { call.runs[variant % n](&pointers) };
     };
     let mut sample = |variant: usize, times: usize| {
@@ -79,11 +79,14 @@ fn time(call: &Call, mut pointers: Vec<*mut f32>, pool: *mut f32) -> Vec<f64> {
         (0..times).for_each(|_| once(variant));
         begin.elapsed().as_secs_f64() / times as f64
     };
-    let first: Vec<f64> = (0..=n).map(|variant| sample(variant, 1)).map(|_| 0.0).collect();
+    // Warm-up: pages are touched, code is read.
+    for variant in 0..n {
+        sample(variant, 1);
+    }
     let slowest = (0..n).map(|variant| sample(variant, 1)).fold(1e-9, f64::max);
     let times = (SAMPLE / slowest).ceil().max(1.0) as usize;
     let samples = ((BUDGET / (slowest * times as f64)) as usize).clamp(SAMPLES.0, SAMPLES.1);
-    let mut least: Vec<f64> = first.iter().map(|_| f64::INFINITY).collect();
+    let mut least = vec![f64::INFINITY; n + 1];
     for round in 0..samples {
         for turn in 0..=n {
             // Nobody is always the first after somebody else.

@@ -178,8 +178,8 @@ impl Plan {
         self.calls.iter().map(Call::count).sum()
     }
 
-    /// The files of the program that times everything. It writes `time CALL VARIANT SECONDS` for each, and for the first
-    /// variant of each call, which is timed twice, `again CALL SECONDS`.
+    /// The files of the program that times everything. It writes `time CALL VARIANT SECONDS` for each, and for the
+    /// first variant of each call, which is timed twice, `again CALL SECONDS`.
     pub fn files(&self, target: &dyn Target) -> BTreeMap<String, String> {
         let mut files = BTreeMap::new();
         let manifest = "[package]\nname = \"tune\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[workspace]\n\n\

@@ -83,9 +83,8 @@ impl Choice {
                 let (rows, lines) = s.integer_tiles[0];
                 let sums = rows * lines * parts;
                 format!(
-                    "{sums} sums in flight hide the dot product's latency, {} of {registers} registers in the inner loop, {} float sums beside them",
-                    sums + lines * parts + 1,
-                    sums
+                    "{sums} sums in flight hide the dot product's latency; with weights {} of {registers} registers",
+                    sums + lines * parts + 1
                 )
             }
             Choice::NibbleLines | Choice::ByteLines => {
