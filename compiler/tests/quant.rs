@@ -3,8 +3,8 @@
 use half::f16;
 use kernels::library::quantize::{BLOCK, GROUP};
 use tvlmc::quant::{
-    Entry, Format, NotFinite, Report, Scaled, Sums, dequantize_int4, dequantize_int8, int4, int4_words, int8,
-    int8_words,
+    Entry, Format, NotFinite, Report, Scaled, Sums, dequantize_int4, dequantize_int8, dequantize_low, int4, int4_words,
+    int8, int8_words, low, low_words,
 };
 
 const LANES: usize = 16;
@@ -119,6 +119,43 @@ fn random_weights_keep_the_signal_of_the_design() {
     };
     check("int4", INT4, [22.1, 19.7, 24.4]);
     check("int8", INT8, [36.1, 28.6, 42.1]);
+}
+
+/// Both halves of a line: the weights they stand for, the error that is told, and the lengths of the second half's rows.
+#[test]
+fn two_halves_keep_more_than_7_bits() {
+    for (((name, draw), least), depth) in DRAWS.into_iter().zip([41.0, 38.5, 43.0]).zip([896, 900, 128]) {
+        let count = 13 * depth;
+        let mut weights = tensor(2 * count, draw);
+        // A row of zeros, and one that is 4 bits exactly.
+        weights[depth..2 * depth].fill(0.0);
+        (0..depth).for_each(|k| weights[3 * depth + k] = (k as i32 % 16 - 8) as f32);
+        let (mut all, mut sevens) = (Sums::default(), Sums::default());
+        for rows in weights.chunks(count) {
+            let (mut words, (high, first)) = (vec![0xdead_beef; low_words(depth)], line(INT4, rows, depth));
+            let second = low(rows, depth, &mut words).unwrap();
+            let added = dequantize_low(&words, &second.scaled.scales, depth);
+            let back = dequantize_int4(&high, &first.scales, depth);
+            let sum: Vec<f32> = back.iter().zip(&added).map(|(high, low)| high + low).collect();
+            let found = compare(rows, &sum);
+            assert!((found.error - second.scaled.sums.error).abs() <= 1e-4 * found.error, "{found:?} {second:?}");
+            assert_eq!(second.scaled.sums.weight, first.sums.weight);
+            for (channel, row) in added.chunks_exact(depth).enumerate() {
+                let length = row.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>().sqrt();
+                let reach = f64::from(second.reach[channel]);
+                assert!(length <= reach && reach <= 1.001 * length + 1e-30, "{name}: {length} is told as {reach}");
+            }
+            assert_eq!(second.scaled.scales[1], 0.0);
+            all += second.scaled.sums;
+            sevens += line(INT8, rows, depth).1.sums;
+        }
+        let [all, sevens] = [all, sevens].map(|s| s.snr_db().unwrap());
+        println!("{name}, {depth} inputs: {all} dB, 7 bits {sevens} dB");
+        assert!(all >= least && all > sevens, "{name}: {all} dB, at least {least} expected, 7 bits have {sevens}");
+    }
+    let mut words = vec![0; low_words(32)];
+    let wrong = low(&[f32::NAN; 32], 32, &mut words).unwrap_err();
+    assert!(wrong.to_string().contains("weight [0, 0] of the line is NaN"), "{wrong}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use kernels::library::gemm::{self, Init, Tile};
 use kernels::library::linear::{self, Linear, Norm, Rows};
 use kernels::library::matrix::Format;
 use kernels::library::quantize::{self, QuantRows, Source, Span};
+use kernels::library::split::{self, Split};
 use kernels::library::squeeze_excite::{self, Shapes};
 use kernels::library::two_layer::{self, TwoLayer};
 use kernels::library::{Schedule, depthwise, elementwise, head, integer, norm, rope, softmax};
@@ -114,6 +115,7 @@ pub fn integer_kernels() -> Vec<(&'static str, Rc<Kernel>)> {
     let one = Linear { format: Format::Nibbles, init: Init::Bias, rows: Rows::Fixed(1), strip: 1, ..rows };
     let to = QuantRows::new(144, 128, false);
     let groups = QuantRows::new(48, 0, true);
+    let halves = Split { inputs: 128, vocab: 64, rows: 1 };
     vec![
         ("integer_tile", callee(&linear::linear(s, &rows), "gemm")),
         ("nibble_tile", callee(&linear::vector(s, &one, false), "gemv")),
@@ -121,6 +123,8 @@ pub fn integer_kernels() -> Vec<(&'static str, Rc<Kernel>)> {
         ("quantize_groups", quantize::quantize(Source::Plain, 48, &groups, Span::all(&groups))),
         ("expand", integer::expand()),
         ("embed_i4", head::embed(Format::Nibbles, 128, 64)),
+        ("split_low", callee(&split::complete(&halves), "split_low")),
+        ("split_rescore", split::rescore(&halves, false)),
     ]
 }
 

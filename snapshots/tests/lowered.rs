@@ -15,9 +15,9 @@ use snapshots::{Named, integer_targets, module, targets};
 
 const BYTES: Format = Format::Bytes { block: 128 };
 
-const INT8: Formats = Formats { vision: BYTES, projector: BYTES, decoder: BYTES, head: BYTES };
+const INT8: Formats = Formats { vision: BYTES, projector: BYTES, decoder: BYTES, head: BYTES, split: false };
 
-const INT4: Formats = Formats { decoder: Format::Nibbles, head: Format::Nibbles, ..INT8 };
+const INT4: Formats = Formats { decoder: Format::Nibbles, head: Format::Nibbles, split: true, ..INT8 };
 
 /// The kernels of a nano model's program, built with the schedule of `target`.
 fn kernels_of(layout: &str, target: Box<dyn Target>, formats: Formats) -> Vec<Rc<Kernel>> {

@@ -11,6 +11,7 @@ use kernels::library::conv::{Map, conv_ffn};
 use kernels::library::gemm::Init;
 use kernels::library::linear::{Linear, Norm, Rows, gated_vectors, linear, vector};
 use kernels::library::matrix::Format;
+use kernels::library::split::{self, Split};
 use kernels::library::two_layer::{Activation, TwoLayer};
 use kernels::library::{Schedule, depthwise, head};
 use kernels::{Access, Elem, Kernel, Memory, ParamKind, Place, Target, extents, interpret, legalize};
@@ -41,7 +42,14 @@ fn cases(s: &Schedule) -> Vec<Case> {
         case(head::embed(format, inputs, 64), &[37]);
         let to = format.rows(inputs).expect("a quantized format");
         case(quantize_rows(None, &to, rows, 3), &[5, 0, 1]);
-        if !nibbles {
+        if nibbles {
+            let h = Split { inputs, vocab: outputs, rows: 1 };
+            case(split::row(&h, Norm::Rms { eps: 1e-6, gain: true }, false), &[0, 1]);
+            case(split::screen(s, &h, 1), &[0, 5]);
+            case(split::rescore(&h, false), &[0, 5]);
+            case(split::complete(&h), &[1, 0, 5]);
+            case(split::embed(&h), &[37]);
+        } else {
             case(linear(s, &l), &[5, 0, 1]);
             let row = depthwise::Shape { channels: 48, multiplier: 1, kernel: 3, stride: 1, width: 3 };
             let t = TwoLayer::new((48, 144), Activation::Gelu, format, 6, 1 << 12);

@@ -37,6 +37,19 @@ mod tests {
     type Quantize = fn(Level, &[f32], usize, Option<&[f32]>, &mut [u32]) -> Result<Scaled, NotFinite>;
 
     #[test]
+    fn every_level_gives_the_same_second_half() {
+        let depth = 200;
+        let rows: Vec<f32> = (0..13 * depth).map(|i| ((i * i) as f32 * 0.37).sin().powi(3)).collect();
+        let made = |level: Level| {
+            let mut words = vec![0; low_words(depth)];
+            let low = split::low_at(level, &rows, depth, &mut words).expect("finite weights");
+            (words, low)
+        };
+        let first = made(Level::Plain);
+        assert!(Level::all().all(|level| made(level) == first));
+    }
+
+    #[test]
     fn every_level_gives_the_same_bits() {
         let depth = 200;
         let rows: Vec<f32> = (0..13 * depth).map(|i| ((i * i) as f32 * 0.37).sin().powi(3)).collect();

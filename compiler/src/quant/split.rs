@@ -1,6 +1,6 @@
 //! What 4-bit weights leave out, in 4 more bits: `w ~ scale * g * q + low_scale * p`, `p` in -8..=7.
 //!
-//! The first half is that of [`int4`], so that it alone is as near to the weights as 4 bits are; the second has one
+//! The first half is that of [`int4`](super::int4), so that it alone is as near to the weights as 4 bits are; the second has one
 //! scale for each channel. Rows of the second half follow each other, as few of them are read: a line of 64 bytes
 //! holds 128 inputs, byte `b` of `u32` `l` input `4 l + b` in its low nibble and `64 + 4 l + b` in its high one,
 //! each more by 8.
@@ -10,7 +10,7 @@ use kernels::library::quantize::BLOCK;
 use kernels::library::split::REACH;
 
 use super::cpu::{Body, Level};
-use super::int4::{dequantize_int4, int4, int4_words};
+use super::int4::{dequantize_int4, int4_at, int4_words};
 use super::int8::{Search, inverse, scaled};
 use super::line::{Line, NotFinite};
 use super::{Scaled, Sums};
@@ -33,7 +33,7 @@ pub fn low_words(depth: usize) -> usize {
     depth.div_ceil(BLOCK) * LANES * LANES
 }
 
-/// Quantizes what [`int4`] leaves of `rows`, `[up to 16][depth]`, into `words`, whose number is [`low_words`].
+/// Quantizes what [`int4`](super::int4) leaves of `rows`, `[up to 16][depth]`, into `words`, whose number is [`low_words`].
 ///
 /// # Errors
 /// A weight that is not finite.
@@ -47,7 +47,7 @@ pub fn low(rows: &[f32], depth: usize, words: &mut [u32]) -> Result<Low, NotFini
 pub(super) fn low_at(level: Level, rows: &[f32], depth: usize, words: &mut [u32]) -> Result<Low, NotFinite> {
     assert_eq!(words.len(), low_words(depth));
     let mut high = vec![0; int4_words(depth)];
-    let first = int4(rows, depth, None, &mut high)?;
+    let first = int4_at(level, rows, depth, None, &mut high)?;
     let rest: Vec<f32> = rows.iter().zip(dequantize_int4(&high, &first.scales, depth)).map(|(w, q)| w - q).collect();
     let line = Line::new(&rest, depth, depth)?;
     let second = level.run(Nibbles { line: &line, words });
