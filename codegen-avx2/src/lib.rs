@@ -1,6 +1,6 @@
 //! x86-64 as a kernel IR target.
 //!
-//! `v3` is x86-64-v3 (AVX2 and FMA, a line is two registers), `v4` is x86-64-v4 (AVX-512, a line
+//! `v3` is x86-64-v3 (AVX2, FMA and F16C, a line is two registers), `v4` is x86-64-v4 (AVX-512, a line
 //! is one register), each also with the dot products of VNNI. Float models run on the levels that
 //! fuse multiplies and adds; quantized ones on those that do not, so that every level and every
 //! other instruction set gives the same bits. This crate names types and intrinsics; it holds no
@@ -14,7 +14,7 @@ use quote::quote;
 /// A level of x86-64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// x86-64-v3: AVX2, FMA.
+    /// x86-64-v3: AVX2, FMA, F16C.
     V3,
     /// x86-64-v4: AVX-512 F, BW, CD, DQ, VL.
     V4,
@@ -80,10 +80,10 @@ impl Target for Level {
 
     fn features(&self) -> &'static str {
         match self {
-            Level::V3 | Level::V3Exact => "avx2,fma",
-            Level::V3Vnni => "avx2,fma,avxvnni",
-            Level::V4 => "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma",
-            Level::V4Vnni => "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx2,fma",
+            Level::V3 | Level::V3Exact => "avx2,fma,f16c",
+            Level::V3Vnni => "avx2,fma,f16c,avxvnni",
+            Level::V4 => "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,f16c",
+            Level::V4Vnni => "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c",
         }
     }
 
@@ -94,6 +94,10 @@ impl Target for Level {
             // A dot product is a helper of three instructions.
             Level::V3Exact => !matches!(op, Op::MulAdd(..) | Op::NegMulAdd(..) | Op::Dot(..)),
         }
+    }
+
+    fn converts_halves(&self) -> bool {
+        true
     }
 
     fn vector_type(&self, ty: Ty) -> TokenStream {
@@ -112,6 +116,10 @@ impl Target for Level {
             (Elem::U32, _) => self.call(&format!("loadu_si{}", self.bits()), &[quote!(#at.cast())]),
             (Elem::I8, true) => quote!(_mm512_cvtepi8_epi32(_mm_loadu_si128(#at.cast()))),
             (Elem::I8, false) => quote!(_mm256_cvtepi8_epi32(_mm_loadl_epi64(#at.cast()))),
+            (Elem::U16, true) => quote!(_mm512_cvtepu16_epi32(_mm256_loadu_si256(#at.cast()))),
+            (Elem::U16, false) => quote!(_mm256_cvtepu16_epi32(_mm_loadu_si128(#at.cast()))),
+            (Elem::F16, true) => quote!(_mm512_cvtph_ps(_mm256_loadu_si256(#at.cast()))),
+            (Elem::F16, false) => quote!(_mm256_cvtph_ps(_mm_loadu_si128(#at.cast()))),
         }
     }
 
@@ -119,7 +127,9 @@ impl Target for Level {
         match elem {
             Elem::F32 => self.call("set1_ps", &[quote!(*#at)]),
             Elem::U32 => self.call("set1_epi32", &[quote!(*#at as i32)]),
-            Elem::I8 => self.call("set1_epi32", &[quote!(i32::from(*#at))]),
+            Elem::I8 | Elem::U16 => self.call("set1_epi32", &[quote!(i32::from(*#at))]),
+            Elem::F16 if self.wide() => quote!(_mm512_cvtph_ps(_mm256_set1_epi16(*#at as i16))),
+            Elem::F16 => quote!(_mm256_cvtph_ps(_mm_set1_epi16(*#at as i16))),
         }
     }
 
@@ -209,6 +219,12 @@ impl Target for Level {
             }
             Elem::I8 if self.wide() => quote!(_mm_storeu_si128(#at.cast(), _mm512_cvtepi32_epi8(#value));),
             Elem::I8 => quote!(_mm_storel_epi64(#at.cast(), narrow(#value));),
+            Elem::U16 if self.wide() => quote!(_mm256_storeu_si256(#at.cast(), _mm512_cvtepi32_epi16(#value));),
+            Elem::U16 => quote!(_mm_storeu_si128(#at.cast(), low_halves(#value));),
+            Elem::F16 if self.wide() => {
+                quote!(_mm256_storeu_si256(#at.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(#value));)
+            }
+            Elem::F16 => quote!(_mm_storeu_si128(#at.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(#value));),
             Elem::U32 => {
                 let f = self.intrinsic(&format!("storeu_si{}", self.bits()));
                 quote!(#f(#at.cast(), #value);)
@@ -225,6 +241,11 @@ impl Target for Level {
             }
             Elem::U32 => quote!(*#at = #first(#value) as u32;),
             Elem::I8 => quote!(*#at = #first(#value) as i8;),
+            Elem::U16 => quote!(*#at = #first(#value) as u16;),
+            Elem::F16 => {
+                let low = self.intrinsic(&format!("castps{}_ps128", self.bits()));
+                quote!(*#at = _mm_cvtsi128_si32(_mm_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(#low(#value))) as u16;)
+            }
         }
     }
 
@@ -264,6 +285,7 @@ impl Target for Level {
         items.push(self.tree("reduce_add_int", "The sum of all integers, in all lanes.", Ty::I32, "add_epi32"));
         if !self.wide() {
             items.push(self.narrow());
+            items.push(self.low_halves());
         }
         if *self == Level::V3Exact {
             items.push(self.dot());
@@ -289,6 +311,20 @@ impl Level {
                 quote!(let low = _mm256_set1_epi32(0x0c08_0400);),
                 quote!(let x = _mm256_shuffle_epi8(x, low);),
                 quote!(_mm_unpacklo_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x))),
+            ],
+        )
+    }
+
+    /// The helper that keeps the low half of each of eight lanes.
+    fn low_halves(self) -> Item {
+        self.helper(
+            "low_halves",
+            "The low half of each lane.",
+            (&[quote!(x: __m256i)], quote!(__m128i)),
+            &[
+                quote!(let low = _mm256_set1_epi64x(0x0d0c_0908_0504_0100);),
+                quote!(let x = _mm256_shuffle_epi8(x, low);),
+                quote!(_mm_unpacklo_epi64(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x))),
             ],
         )
     }

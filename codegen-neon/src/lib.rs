@@ -32,6 +32,11 @@ impl Target for Neon {
         true
     }
 
+    /// Stable Rust has no names for `fcvtl` and `fcvtn` of halves.
+    fn converts_halves(&self) -> bool {
+        false
+    }
+
     fn vector_type(&self, ty: Ty) -> TokenStream {
         match ty {
             Ty::F32 => quote!(float32x4_t),
@@ -45,6 +50,9 @@ impl Target for Neon {
             Elem::F32 => quote!(vld1q_f32(#at)),
             Elem::U32 => quote!(vld1q_s32(#at.cast())),
             Elem::I8 => quote!(widen(#at)),
+            Elem::U16 => quote!(vreinterpretq_s32_u32(vmovl_u16(vld1_u16(#at)))),
+            // Made U16 by the legalizer, here and below.
+            Elem::F16 => TokenStream::new(),
         }
     }
 
@@ -52,7 +60,8 @@ impl Target for Neon {
         match elem {
             Elem::F32 => quote!(vld1q_dup_f32(#at)),
             Elem::U32 => quote!(vld1q_dup_s32(#at.cast())),
-            Elem::I8 => quote!(vdupq_n_s32(i32::from(*#at))),
+            Elem::I8 | Elem::U16 => quote!(vdupq_n_s32(i32::from(*#at))),
+            Elem::F16 => TokenStream::new(),
         }
     }
 
@@ -150,6 +159,8 @@ impl Target for Neon {
             Elem::F32 => quote!(vst1q_f32(#at, #value);),
             Elem::U32 => quote!(vst1q_u32(#at, vreinterpretq_u32_s32(#value));),
             Elem::I8 => quote!(narrow(#at, #value);),
+            Elem::U16 => quote!(vst1_u16(#at, vmovn_u32(vreinterpretq_u32_s32(#value)));),
+            Elem::F16 => TokenStream::new(),
         }
     }
 
@@ -158,6 +169,8 @@ impl Target for Neon {
             Elem::F32 => quote!(*#at = vgetq_lane_f32::<0>(#value);),
             Elem::U32 => quote!(*#at = vgetq_lane_s32::<0>(#value) as u32;),
             Elem::I8 => quote!(*#at = vgetq_lane_s32::<0>(#value) as i8;),
+            Elem::U16 => quote!(*#at = vgetq_lane_s32::<0>(#value) as u16;),
+            Elem::F16 => TokenStream::new(),
         }
     }
 

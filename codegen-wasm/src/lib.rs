@@ -34,6 +34,10 @@ impl Target for Simd128 {
         !matches!(op, Op::MulAdd(..) | Op::NegMulAdd(..))
     }
 
+    fn converts_halves(&self) -> bool {
+        false
+    }
+
     fn vector_type(&self, _ty: Ty) -> TokenStream {
         quote!(v128)
     }
@@ -42,13 +46,17 @@ impl Target for Simd128 {
         match elem {
             Elem::F32 | Elem::U32 => quote!(v128_load(#at.cast())),
             Elem::I8 => quote!(i32x4_extend_low_i16x8(i16x8_extend_low_i8x16(v128_load32_zero(#at.cast())))),
+            Elem::U16 => quote!(u32x4_extend_low_u16x8(v128_load64_zero(#at.cast()))),
+            // Made U16 by the legalizer, here and below.
+            Elem::F16 => TokenStream::new(),
         }
     }
 
     fn broadcast(&self, elem: Elem, at: &TokenStream) -> TokenStream {
         match elem {
             Elem::F32 | Elem::U32 => quote!(v128_load32_splat(#at.cast())),
-            Elem::I8 => quote!(i32x4_splat(i32::from(*#at))),
+            Elem::I8 | Elem::U16 => quote!(i32x4_splat(i32::from(*#at))),
+            Elem::F16 => TokenStream::new(),
         }
     }
 
@@ -145,6 +153,8 @@ impl Target for Simd128 {
         match elem {
             Elem::F32 | Elem::U32 => quote!(v128_store(#at.cast(), #value);),
             Elem::I8 => quote!(v128_store32_lane::<0>(narrow(#value), #at.cast());),
+            Elem::U16 => quote!(v128_store64_lane::<0>(low_halves(#value), #at.cast());),
+            Elem::F16 => TokenStream::new(),
         }
     }
 
@@ -152,6 +162,8 @@ impl Target for Simd128 {
         match elem {
             Elem::F32 | Elem::U32 => quote!(v128_store32_lane::<0>(#value, #at.cast());),
             Elem::I8 => quote!(v128_store8_lane::<0>(#value, #at.cast());),
+            Elem::U16 => quote!(v128_store16_lane::<0>(#value, #at.cast());),
+            Elem::F16 => TokenStream::new(),
         }
     }
 
@@ -178,6 +190,12 @@ impl Target for Simd128 {
                 "The low byte of each lane, in the low four bytes.",
                 &["x"],
                 &[quote!(i8x16_shuffle::<0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12>(x, x))],
+            ),
+            function(
+                "low_halves",
+                "The low half of each lane, in the low eight bytes.",
+                &["x"],
+                &[quote!(i16x8_shuffle::<0, 2, 4, 6, 0, 2, 4, 6>(x, x))],
             ),
             function(
                 "dot",

@@ -96,6 +96,16 @@ impl Builder {
         self.pointer(name, Elem::I8, Access::Write)
     }
 
+    /// A pointer parameter to 16-bit floats that are only read.
+    pub fn read_f16(&mut self, name: &str) -> Ptr {
+        self.pointer(name, Elem::F16, Access::Read)
+    }
+
+    /// A pointer parameter to 16-bit floats that are written.
+    pub fn write_f16(&mut self, name: &str) -> Ptr {
+        self.pointer(name, Elem::F16, Access::Write)
+    }
+
     /// A size parameter.
     pub fn size(&mut self, name: &str) -> Int {
         let var = self.var(name);
@@ -131,8 +141,8 @@ impl Builder {
     fn type_of(&self, op: &Op) -> Ty {
         match op {
             Op::Load(ptr, _) | Op::Broadcast(ptr, _) => match self.elem(*ptr) {
-                Elem::F32 => Ty::F32,
-                Elem::U32 | Elem::I8 => Ty::I32,
+                Elem::F32 | Elem::F16 => Ty::F32,
+                Elem::U32 | Elem::I8 | Elem::U16 => Ty::I32,
             },
             Op::Splat(_) | Op::MulAdd(..) | Op::NegMulAdd(..) => Ty::F32,
             Op::SplatBits(_) | Op::SplatInt(_) | Op::Iota(_) | Op::Dot(..) => Ty::I32,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::half;
 use crate::int::Int;
 use crate::ir::{Arg, BinaryOp, CompareOp, Elem, Kernel, Op, ParamKind, Ptr, ReduceOp, Reg, Stmt, UnaryOp};
 
@@ -130,6 +131,12 @@ impl Machine<'_> {
                     *o = buffer[at / 4].to_le_bytes()[at % 4] as i8 as u32;
                 }
             }
+            Elem::U16 | Elem::F16 => {
+                for (at, o) in (place.at..).step_by(2).zip(out) {
+                    let bits = buffer[at / 4] >> (8 * (at % 4)) & 0xffff;
+                    *o = if elem == Elem::F16 { half::widen(bits) } else { bits };
+                }
+            }
         }
     }
 
@@ -144,6 +151,13 @@ impl Machine<'_> {
                     let mut word = buffer[at / 4].to_le_bytes();
                     word[at % 4] = *value as u8;
                     buffer[at / 4] = u32::from_le_bytes(word);
+                }
+            }
+            Elem::U16 | Elem::F16 => {
+                for (at, value) in (place.at..).step_by(2).zip(values) {
+                    let bits = if elem == Elem::F16 { half::narrow(*value) } else { *value & 0xffff };
+                    let (word, shift) = (&mut buffer[at / 4], 8 * (at % 4));
+                    *word = *word & !(0xffff << shift) | bits << shift;
                 }
             }
         }
@@ -184,7 +198,7 @@ impl Machine<'_> {
                 let (from, elem) = self.place(*from, from_at, 1)?;
                 let (to, _) = self.place(*to, to_at, 1)?;
                 if elem.bytes() != 4 {
-                    return Err(self.fault("bytes are not copied one by one"));
+                    return Err(self.fault("only whole words are copied one by one"));
                 }
                 self.memory.buffers[to.buffer][to.at / 4] = self.memory.buffers[from.buffer][from.at / 4];
             }

@@ -32,6 +32,11 @@ pub enum Elem {
     U32,
     /// Signed bytes. A load widens them to 32-bit integers, a store keeps the low byte of each lane.
     I8,
+    /// Unsigned halves of words. A load widens them to 32-bit integers, a store keeps the low half of each lane.
+    U16,
+    /// 16-bit floats. A load widens them to 32-bit floats, a store rounds to the nearest, ties to even, beyond
+    /// 65504 to infinity; a NaN stays one, made quiet.
+    F16,
 }
 
 impl Elem {
@@ -39,6 +44,7 @@ impl Elem {
     pub fn bytes(self) -> usize {
         match self {
             Elem::F32 | Elem::U32 => 4,
+            Elem::U16 | Elem::F16 => 2,
             Elem::I8 => 1,
         }
     }

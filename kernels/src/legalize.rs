@@ -3,8 +3,9 @@
 use std::rc::Rc;
 
 use crate::LANES;
+use crate::half;
 use crate::int::Int;
-use crate::ir::{BinaryOp, CompareOp, Kernel, Op, ReduceOp, Reg, RegInfo, Stmt, Ty};
+use crate::ir::{BinaryOp, CompareOp, Elem, Kernel, Op, Param, ParamKind, Ptr, ReduceOp, Reg, RegInfo, Stmt, Ty};
 use crate::target::Target;
 
 /// The kernel, and every kernel it calls, on registers of the target.
@@ -18,12 +19,21 @@ pub fn legalize(kernel: &Kernel, target: &dyn Target) -> Rc<Kernel> {
     Rc::new(Kernel {
         name: kernel.name.clone(),
         docs: kernel.docs.clone(),
-        params: kernel.params.clone(),
+        params: kernel.params.iter().map(|p| moved(p, target)).collect(),
         regs: l.regs,
         vars: kernel.vars.clone(),
         body,
         lanes: target.lanes(),
     })
+}
+
+/// A parameter as the target's loads and stores take it: 16-bit floats it cannot convert by their bits.
+fn moved(param: &Param, target: &dyn Target) -> Param {
+    let kind = match param.kind {
+        ParamKind::Ptr(ptr, Elem::F16, access) if !target.converts_halves() => ParamKind::Ptr(ptr, Elem::U16, access),
+        kind => kind,
+    };
+    Param { name: param.name.clone(), kind }
 }
 
 struct Legalizer<'a> {
@@ -67,10 +77,14 @@ impl Legalizer<'_> {
             }
             Stmt::Store(ptr, at, reg) => {
                 for part in 0..self.parts {
-                    out.push(Stmt::Store(*ptr, at.clone() + part * lanes, self.of(*reg, part)));
+                    let value = self.stored(*ptr, self.of(*reg, part), out);
+                    out.push(Stmt::Store(*ptr, at.clone() + part * lanes, value));
                 }
             }
-            Stmt::StoreOne(ptr, at, reg) => out.push(Stmt::StoreOne(*ptr, at.clone(), self.of(*reg, 0))),
+            Stmt::StoreOne(ptr, at, reg) => {
+                let value = self.stored(*ptr, self.of(*reg, 0), out);
+                out.push(Stmt::StoreOne(*ptr, at.clone(), value));
+            }
             Stmt::Loop(var, from, to, body) => {
                 let body = self.block(body);
                 out.push(Stmt::Loop(*var, from.clone(), to.clone(), body));
@@ -138,10 +152,17 @@ impl Legalizer<'_> {
 
     /// Pushes `wrap(dst, op)`, expanded first where the target lacks the operation.
     fn emit(&mut self, dst: Reg, op: Op, wrap: fn(Reg, Op) -> Stmt, out: &mut Vec<Stmt>) {
+        let name = self.regs[dst.0 as usize].name.clone();
+        if let Op::Load(ptr, _) | Op::Broadcast(ptr, _) = &op
+            && self.expands_half(*ptr)
+        {
+            let bits = self.temp(&name, Ty::I32, op, out);
+            let op = half::emit_widen(&mut |ty, op| self.temp(&name, ty, op, out), bits);
+            return out.push(wrap(dst, op));
+        }
         if self.target.supports(&op) {
             return out.push(wrap(dst, op));
         }
-        let name = self.regs[dst.0 as usize].name.clone();
         match op {
             Op::MulAdd(a, b, c) => {
                 let product = self.temp(&name, Ty::F32, Op::Binary(BinaryOp::Mul, a, b), out);
@@ -154,6 +175,21 @@ impl Legalizer<'_> {
             // Every target has the rest; the verifier of the printed source would tell.
             op => out.push(wrap(dst, op)),
         }
+    }
+
+    /// Whether a pointer's elements are 16-bit floats that the target cannot convert.
+    fn expands_half(&self, ptr: Ptr) -> bool {
+        let elem = self.source.pointers().nth(ptr.0 as usize).map(|(_, elem, _)| elem);
+        elem == Some(Elem::F16) && !self.target.converts_halves()
+    }
+
+    /// What is stored for a register: its bits as a 16-bit float where the target cannot convert.
+    fn stored(&mut self, ptr: Ptr, value: Reg, out: &mut Vec<Stmt>) -> Reg {
+        if !self.expands_half(ptr) {
+            return value;
+        }
+        let name = self.regs[value.0 as usize].name.clone();
+        half::emit_narrow(&mut |ty, op| self.temp(&name, ty, op, out), value)
     }
 
     fn temp(&mut self, near: &str, ty: Ty, op: Op, out: &mut Vec<Stmt>) -> Reg {

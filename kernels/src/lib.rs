@@ -13,6 +13,7 @@
 mod build;
 mod callable;
 mod extent;
+mod half;
 mod int;
 mod interp;
 mod ir;

@@ -45,6 +45,8 @@ pub fn parameter_tokens(kernel: &Kernel) -> Vec<TokenStream> {
                         Elem::F32 => quote!(f32),
                         Elem::U32 => quote!(u32),
                         Elem::I8 => quote!(i8),
+                        // A float's bits: stable Rust has no type for it.
+                        Elem::U16 | Elem::F16 => quote!(u16),
                     };
                     match access {
                         Access::Read => quote!(*const #elem),

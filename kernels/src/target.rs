@@ -25,10 +25,14 @@ pub trait Target {
     /// Whether the target has an instruction for this operation.
     fn supports(&self, op: &Op) -> bool;
 
+    /// Whether `load`, `broadcast` and the stores convert 16-bit floats. Where not, the legalizer moves
+    /// their bits as [`Elem::U16`] and converts these.
+    fn converts_halves(&self) -> bool;
+
     /// The register type.
     fn vector_type(&self, ty: Ty) -> TokenStream;
 
-    /// The expression that reads consecutive elements at the address `at`, bytes widened.
+    /// The expression that reads consecutive elements at the address `at`, widened to 32 bits.
     fn load(&self, elem: Elem, at: &TokenStream) -> TokenStream;
 
     /// The expression that reads the element at the address `at` into all lanes.

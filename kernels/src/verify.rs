@@ -144,8 +144,8 @@ impl Scope<'_> {
             Op::SplatInt(n) => self.int(n).map(|()| Ty::I32),
             Op::Load(ptr, at) | Op::Broadcast(ptr, at) => {
                 let ty = match self.pointer(*ptr, false)? {
-                    Elem::F32 => Ty::F32,
-                    Elem::U32 | Elem::I8 => Ty::I32,
+                    Elem::F32 | Elem::F16 => Ty::F32,
+                    Elem::U32 | Elem::I8 | Elem::U16 => Ty::I32,
                 };
                 self.int(at).map(|()| ty)
             }
@@ -246,7 +246,7 @@ impl Scope<'_> {
                 self.reg(*reg, ty)?;
                 self.int(at)?;
                 match (ty, self.pointer(*ptr, true)?) {
-                    (Ty::F32, Elem::F32) | (Ty::I32, Elem::U32 | Elem::I8) => Ok(()),
+                    (Ty::F32, Elem::F32 | Elem::F16) | (Ty::I32, Elem::U32 | Elem::I8 | Elem::U16) => Ok(()),
                     (Ty::Mask, _) => Err("a mask is stored".to_string()),
                     (ty, elem) => Err(format!("{ty:?} is stored through a pointer to {elem:?}")),
                 }
@@ -255,9 +255,10 @@ impl Scope<'_> {
                 self.int(to_at)?;
                 self.int(from_at)?;
                 match (self.pointer(*from, false)?, self.pointer(*to, true)?) {
-                    (Elem::I8, Elem::I8) => Err("bytes are copied one by one".to_string()),
-                    (from, to) if from == to => Ok(()),
-                    (from, to) => Err(format!("{from:?} is copied to {to:?}")),
+                    (from, to) if from != to => Err(format!("{from:?} is copied to {to:?}")),
+                    (Elem::I8, _) => Err("bytes are copied one by one".to_string()),
+                    (Elem::U16 | Elem::F16, _) => Err("halves are copied one by one".to_string()),
+                    (Elem::F32 | Elem::U32, _) => Ok(()),
                 }
             }
             Stmt::Prefetch(ptr, at) => {

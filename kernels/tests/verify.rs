@@ -184,6 +184,25 @@ fn pointers_to_bytes() {
     check(&kernel(&|y, _, _| Stmt::CopyOne((y, zero()), (y, zero()))), "bytes are copied one by one");
 }
 
+#[test]
+fn pointers_to_16_bit_floats() {
+    let kernel = |stmts: &dyn Fn(Ptr, Reg, Reg) -> Stmt| {
+        let mut k = Builder::new("halves", &[]);
+        let y = k.write_f16("y");
+        let (float, whole) = (k.splat("float", 1.0), k.bind("whole", Op::SplatBits(1)));
+        let mut kernel = Rc::unwrap_or_clone(k.finish());
+        kernel.regs.push(RegInfo { name: "out".to_string(), ty: Ty::I32 });
+        kernel.body.push(stmts(y, float, whole));
+        kernel
+    };
+    check(&kernel(&|y, float, _| Stmt::Store(y, zero(), float)), "");
+    check(&kernel(&|y, _, whole| Stmt::Store(y, zero(), whole)), "I32 is stored through a pointer to F16");
+    check(&kernel(&|y, _, whole| Stmt::StoreOne(y, zero(), whole)), "I32 is stored through a pointer to F16");
+    check(&kernel(&|y, _, _| Stmt::Let(Reg(2), Op::Load(y, zero()))), "out is I32 and is given F32");
+    check(&kernel(&|y, _, _| Stmt::Let(Reg(2), Op::Broadcast(y, zero()))), "out is I32 and is given F32");
+    check(&kernel(&|y, _, _| Stmt::CopyOne((y, zero()), (y, zero()))), "halves are copied one by one");
+}
+
 /// What does not exist is refused by its number, wherever it stands.
 #[test]
 fn registers_and_variables_exist() {

@@ -10,7 +10,7 @@ use core::fmt;
 /// Name of a feature as the compiler spells it, and whether it is there.
 type Feature = (&'static str, bool);
 
-/// True where the code of [`Level`](crate::Level) "x86-64-v3" can run: AVX2 and FMA.
+/// True where the code of [`Level`](crate::Level) "x86-64-v3" can run: AVX2, FMA and F16C.
 pub fn x86_64_v3() -> bool {
     has_all("x86-64-v3")
 }
@@ -68,7 +68,7 @@ impl fmt::Display for Listed<'_> {
 }
 
 /// Most features of a level.
-const MOST: usize = 8;
+const MOST: usize = 9;
 
 fn features(level: &str) -> Option<[Option<Feature>; MOST]> {
     Some(match level {
@@ -76,7 +76,7 @@ fn features(level: &str) -> Option<[Option<Feature>; MOST]> {
         "x86-64-v4" => x86(true, false),
         "x86-64-v3-vnni" => x86(false, true),
         "x86-64-v4-vnni" => x86(true, true),
-        "armv8.0" => [Some(("neon", cfg!(target_arch = "aarch64"))), None, None, None, None, None, None, None],
+        "armv8.0" => [Some(("neon", cfg!(target_arch = "aarch64"))), None, None, None, None, None, None, None, None],
         _ => return None,
     })
 }
@@ -93,19 +93,19 @@ fn x86(v4: bool, vnni: bool) -> [Option<Feature>; MOST] {
             Some(($feature, present))
         }};
     }
-    let v3 = [has!("avx2"), has!("fma")];
+    let v3 = [has!("avx2"), has!("fma"), has!("f16c")];
     if !v4 {
         let dot = if vnni { has!("avxvnni") } else { None };
-        return [v3[0], v3[1], dot, None, None, None, None, None];
+        return [v3[0], v3[1], v3[2], dot, None, None, None, None, None];
     }
     let dot = if vnni { has!("avx512vnni") } else { None };
     let more = [has!("avx512f"), has!("avx512bw"), has!("avx512cd"), has!("avx512dq"), has!("avx512vl")];
-    [v3[0], v3[1], more[0], more[1], more[2], more[3], more[4], dot]
+    [v3[0], v3[1], v3[2], more[0], more[1], more[2], more[3], more[4], dot]
 }
 
 #[cfg(not(target_arch = "x86_64"))]
 fn x86(_v4: bool, _vnni: bool) -> [Option<Feature>; MOST] {
-    [Some(("x86-64", false)), None, None, None, None, None, None, None]
+    [Some(("x86-64", false)), None, None, None, None, None, None, None, None]
 }
 
 #[cfg(test)]
@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(text!("{}", Listed(&[Some("avx2"), Some("fma"), None], "")), "avx2 and fma");
         assert_eq!(text!("{}", Listed(&[Some("avx2"), Some("fma"), Some("avx512f")], "")), "avx2, fma and avx512f");
         assert_eq!(text!("{}", Listed(&[None], "nothing")), "nothing");
-        assert_eq!(describe("x86-64-v3").0, if cfg!(target_arch = "x86_64") { "avx2 and fma" } else { "x86-64" });
+        assert_eq!(describe("x86-64-v3").0, if cfg!(target_arch = "x86_64") { "avx2, fma and f16c" } else { "x86-64" });
         assert!(!has_all("z80"));
         assert!(!x86_64_v4() || x86_64_v3());
     }

@@ -93,7 +93,7 @@ pub enum Error {
     Cpu {
         /// The level that was wanted, or the lowest one of the build.
         level: String,
-        /// What that level needs, in words: "avx2 and fma".
+        /// What that level needs, in words: "avx2, fma and f16c".
         needs: String,
         /// What this processor lacks, in words.
         lacks: String,

@@ -326,7 +326,7 @@ fn what_the_code_claims_is_checked() {
         Model::<Crooked>::from_bytes("fake", &file, &OpenOptions::default()).expect_err("logits leave the arena");
     assert_eq!(error.code(), "program");
     let error = Model::<Elsewhere>::from_bytes("fake", &file, &OpenOptions::default()).expect_err("no such CPU");
-    assert!(error.to_string().starts_with("needs avx2 and fma (x86-64-v3); this CPU lacks "), "{error}");
+    assert!(error.to_string().starts_with("needs avx2, fma and f16c (x86-64-v3); this CPU lacks "), "{error}");
     let named =
         |level| Model::<Fake>::from_bytes("fake", &file, &OpenOptions { level: Some(level), ..Default::default() });
     assert_eq!(named("plain").expect("available").level(), "plain");

@@ -14,7 +14,10 @@ use kernels::library::matrix::Format;
 use kernels::library::split::{self, Split};
 use kernels::library::two_layer::{Activation, TwoLayer};
 use kernels::library::{Schedule, depthwise, head};
-use kernels::{Access, Elem, Kernel, Memory, ParamKind, Place, Target, extents, interpret, legalize};
+use kernels::{
+    Access, BinaryOp, Builder, Elem, Kernel, LANES, Memory, Op, ParamKind, Place, Target, UnaryOp, extents, interpret,
+    legalize,
+};
 use snapshots::{integer_targets, module};
 
 const BYTES: Format = Format::Bytes { block: 128 };
@@ -56,7 +59,37 @@ fn cases(s: &Schedule) -> Vec<Case> {
             case(conv_ffn(s, &Map { row, height: 4 }, &t, 2), &[0, 2]);
         }
     }
+    all.push(Case { kernel: halves(), sizes: vec![], nibbles: false });
     all
+}
+
+/// Every 16-bit float widened, and values between them rounded: ties, their neighbors, and what is below the least
+/// and above the largest.
+fn halves() -> Rc<Kernel> {
+    let mut k = Builder::new("halves", &["Conversions of 16-bit floats."]);
+    let (x, noise) = (k.read_f16("x"), k.read_u32("noise"));
+    let wide = k.write("wide");
+    let rounded = ["near", "tie", "small", "one"].map(|name| k.write_f16(name));
+    let (low, ties) = (k.bind("low", Op::SplatBits(0x3fff)), k.bind("ties", Op::SplatBits(0x3000)));
+    let step = k.splat("step", 0.375);
+    k.each("i", 0usize, 65536 / LANES, |k, i| {
+        let at = k.int("at", i.clone() * LANES);
+        let v = k.load("v", x, at.clone());
+        k.store(wide, at.clone(), v);
+        let bits = k.unary("bits", UnaryOp::BitsToInt, v);
+        let n = k.load("n", noise, at.clone());
+        for (mask, to) in [(low, rounded[0]), (ties, rounded[1])] {
+            let more = k.binary("more", BinaryOp::And, n, mask);
+            let moved = k.binary("moved", BinaryOp::AddInt, bits, more);
+            let moved = k.unary("moved", UnaryOp::BitsToFloat, moved);
+            k.store(to, at.clone(), moved);
+        }
+        let less = k.mul("less", v, step);
+        k.store(rounded[2], at.clone(), less);
+        let same = k.broadcast("same", x, at);
+        k.store_one(rounded[3], i, same);
+    });
+    k.finish()
 }
 
 /// Words from a fixed sequence.
@@ -80,7 +113,9 @@ fn operands(case: &Case) -> Vec<Vec<u32>> {
             (Access::Write, _) => vec![0; n],
             // Odd nibbles: a factor is never -8, which has no place in a byte.
             (Access::Read, Elem::U32) if case.nibbles => (0..n).map(|_| next() | 0x1111_1111).collect(),
-            (Access::Read, Elem::U32 | Elem::I8) => (0..n).map(|_| next() & 0x7f7f_7f7f).collect(),
+            // Every 16-bit float there is, in turn.
+            (Access::Read, Elem::F16) => (0..n as u32).map(|i| (2 * i & 0xffff) | (2 * i + 1) << 16).collect(),
+            (Access::Read, Elem::U32 | Elem::I8 | Elem::U16) => (0..n).map(|_| next() & 0x7f7f_7f7f).collect(),
             (Access::Read, Elem::F32) if name == "q" => quantized(case, n),
             (Access::Read, Elem::F32) => (0..n).map(|_| float(next())).collect(),
         });
@@ -202,7 +237,7 @@ fn runner(folder: &str, dir: &Path) -> Result<(&'static str, Vec<String>), Strin
     #[cfg(target_arch = "x86_64")]
     {
         let detected = match folder {
-            "v3_exact" => Some(is_x86_feature_detected!("avx2")),
+            "v3_exact" => Some(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c")),
             "v3_vnni" => Some(is_x86_feature_detected!("avxvnni")),
             "v4_vnni" => Some(is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vnni")),
             _ => None,

@@ -45,7 +45,7 @@ fn main() {
             [$(($feature, is_x86_feature_detected!($feature))),*].into_iter().find(|(_, there)| !there).map(|(name, _)| name)
         };
     }
-    if let Some(feature) = lacks!("avx2" "fma") {
+    if let Some(feature) = lacks!("avx2" "fma" "f16c") {
         println!("this processor has no {feature}: nothing to time");
         return;
     }
