@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use kernels::library::attention::{self, Attention};
+use kernels::library::cache::Cache;
 use kernels::library::columns::{self, Columns};
 use kernels::library::conv::{self, Map};
 use kernels::library::gemm::Init;
@@ -92,8 +93,8 @@ pub fn floats(s: &Schedule) -> Vec<Case> {
     }
     let elements = |rows: usize, n: usize| (Unit::Elements, (rows * n) as f64);
     cases.push(case("gelu/128x1536".to_string(), elementwise::gelu(1536), vec![ROWS], elements(ROWS, 1536)));
-    let softmax = softmax::softmax(pitch(1024), false);
-    cases.push(case("softmax/32x1024".to_string(), softmax, vec![32, 1024, 64], elements(32, 1024)));
+    let softmax = softmax::Softmax { group: 1, channels: 32, causal: false, planes: false }.block();
+    cases.push(case("softmax/32x128".to_string(), softmax, vec![32, 128, 0, 8], elements(32, 128)));
     cases.push(vector(s, "gemv", Format::F32, (896, 4864)));
     cases
 }
@@ -197,19 +198,14 @@ fn rows_to_bytes() -> Vec<Case> {
 /// The decoder's attention: a prompt, and one row with 300 positions before it.
 fn attentions(s: &Schedule) -> Vec<Case> {
     let (heads, head_dim, before) = (14, 64, 300);
-    let a = Attention { heads, kv_heads: 2, head_dim, capacity: 2048, causal: true };
+    let a = Attention { heads, kv_heads: 2, head_dim, capacity: 2048, causal: true, cache: Cache::Int8 };
     let flops = |keys: usize| (Unit::Flops, 4.0 * (heads * head_dim * keys) as f64);
-    let (block, blocks) = (32, PROMPT.div_ceil(32));
-    let many = attention::attend(s, &a, Rows::UpTo(PROMPT), block);
+    let units = a.kv_heads * PROMPT.div_ceil(a.unit());
+    let many = attention::attend(s, &a, Rows::UpTo(PROMPT), a.unit());
     let one = attention::attend(s, &a, Rows::Fixed(1), 1);
     vec![
-        case(
-            format!("attention/{PROMPT} rows"),
-            many,
-            vec![0, PROMPT, 0, heads * blocks],
-            flops(PROMPT * (PROMPT + 1) / 2),
-        ),
-        case(format!("attention/1 row after {before}"), one, vec![before, 0, heads], flops(before + 1)),
+        case(format!("attention/{PROMPT} rows"), many, vec![0, PROMPT, 0, units], flops(PROMPT * (PROMPT + 1) / 2)),
+        case(format!("attention/1 row after {before}"), one, vec![before, 0, a.kv_heads], flops(before + 1)),
     ]
 }
 

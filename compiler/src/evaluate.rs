@@ -146,7 +146,7 @@ pub fn compare(
     if ops.is_empty() {
         return Err(wrong("no step has the name of a node".into()));
     }
-    let exact = prepared.recipe.is_float();
+    let exact = prepared.recipe.is_exact();
     Ok(Comparison { ops, tokens: dump.index.token_ids, expected, exact })
 }
 

@@ -87,7 +87,7 @@ pub fn prepare(checkpoint: &Checkpoint, options: &Options<'_>) -> Result<Prepare
     let table = models::embedding(&description, &mut weights);
     let vision = passes::run_all(vision, &mut weights, options.dump).map_err(|e| pass_error(&config, &e))?;
     let decoder = passes::run_all(decoder, &mut weights, options.dump).map_err(|e| pass_error(&config, &e))?;
-    let levels: &[Level] = if formats == Formats::F32 { &Level::FLOAT } else { &Level::EXACT };
+    let levels: &[Level] = if formats.is_float() { &Level::FLOAT } else { &Level::EXACT };
     let targets: Vec<Box<dyn Target>> = levels.iter().map(|l| Box::new(*l) as Box<dyn Target>).collect();
     let tuning = options.tuning.cloned();
     let schedules = schedules(&targets, tuning.as_ref());

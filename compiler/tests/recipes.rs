@@ -89,19 +89,24 @@ fn logits(checkpoint: &Checkpoint, recipe: &Recipe, level: usize) -> [Vec<f32>; 
 #[test]
 fn every_mixture_of_text_formats_computes_the_logits() {
     let checkpoint = Checkpoint::open(&nano("hf"), &OpenOptions::default()).expect("a checkpoint");
-    for decoder in [F32, int8(Block::Channels(128)), int8(Block::Channels(16)), int8(Block::Row), INT4] {
-        for head in [F32, int8(Block::Channels(128)), int8(Block::Row), INT4, SPLIT] {
-            let recipe = Recipe { decoder, head, ..named("f32") };
-            // The first level is the best; one of floats has two, one with integers three.
-            let levels = if recipe.is_float() { 2 } else { 3 };
-            let made: Vec<[Vec<f32>; 2]> = (0..levels).map(|level| logits(&checkpoint, &recipe, level)).collect();
-            let (snr, limit) = (snr(&made[0][0], &made[0][1]), limit_db(&recipe, "head"));
-            println!("decoder {decoder:?}, head {head:?}: {snr:.1} dB");
-            assert!(snr >= limit, "decoder {decoder:?}, head {head:?}: {snr} dB, at least {limit} is expected");
-            // Floats differ between levels in rounding only where they have other instructions.
-            if !recipe.is_float() && decoder != F32 && head != F32 {
-                assert!(made.iter().all(|m| m[0] == made[0][0]), "levels differ: decoder {decoder:?}, head {head:?}");
-            }
+    let bytes = int8(Block::Channels(128));
+    let decoders = [F32, bytes, int8(Block::Channels(16)), int8(Block::Row), INT4];
+    let heads = [F32, bytes, int8(Block::Row), INT4, SPLIT];
+    let matrices = decoders.into_iter().flat_map(|decoder| heads.map(|head| (decoder, head, Cache::F32)));
+    let halves = [(F32, F32), (bytes, bytes), (INT4, bytes)].map(|(decoder, head)| (decoder, head, Cache::F16));
+    let caches = [(F32, F32), (bytes, bytes), (INT4, bytes)].map(|(decoder, head)| (decoder, head, Cache::Int8));
+    for (decoder, head, cache) in matrices.chain(halves).chain(caches) {
+        let recipe = Recipe { decoder, head, cache, ..named("f32") };
+        // The first level is the best; one of floats has two, one with integers three.
+        let floats = Formats::of(&recipe, "mixed").expect("supported").is_float();
+        let levels = if floats { 2 } else { 3 };
+        let made: Vec<[Vec<f32>; 2]> = (0..levels).map(|level| logits(&checkpoint, &recipe, level)).collect();
+        let (snr, limit) = (snr(&made[0][0], &made[0][1]), limit_db(&recipe, "head"));
+        println!("decoder {decoder:?}, head {head:?}, cache {cache}: {snr:.1} dB");
+        assert!(snr >= limit, "{decoder:?}, {head:?}, {cache}: {snr} dB, at least {limit} is expected");
+        // Floats differ between levels in rounding only where they have other instructions.
+        if !floats {
+            assert!(made.iter().all(|m| m[0] == made[0][0]), "levels differ: {decoder:?}, {head:?}, {cache}");
         }
     }
 }
@@ -146,11 +151,10 @@ fn what_cannot_be_lowered_is_named() {
     check(Recipe { vision: SPLIT, ..f32() }, &format!("my.ron: vision.weights: Int8Split {only} F32 and Int8"));
     check(Recipe { decoder: SPLIT, ..f32() }, &format!("my.ron: decoder.weights: Int8Split {only} F32, Int8 and Int4"));
     check(Recipe { projector: INT4, ..f32() }, &format!("my.ron: projector.weights: Int4 {only} F32 and Int8"));
-    for (cache, name) in [(Cache::F16, "F16"), (Cache::Int8, "Int8")] {
-        check(Recipe { cache, ..f32() }, &format!("my.ron: cache: {name} {only} F32"));
-    }
     for name in Recipe::list() {
-        assert!(Formats::of(&named(name), name).is_ok(), "{name}");
+        for cache in [Cache::F32, Cache::F16, Cache::Int8] {
+            assert!(Formats::of(&Recipe { cache, ..named(name) }, name).is_ok(), "{name}, {cache}");
+        }
     }
 }
 
@@ -177,7 +181,7 @@ fn command_lines_name_what_is_wrong() {
     refuse("--recipe", dir.path(), 4, &["cannot read the recipe"]);
     refuse("--recipe", &file(&dir, "int4", "decoder:", "decodr:"), 3, &["my.ron:", "did you mean `decoder`?"]);
     refuse("--recipe", &file(&dir, "int4", "Int8", "Int4"), 3, &["my.ron: vision.activation_block", "Channels(384)"]);
-    refuse("--recipe", &file(&dir, "int4", "cache: F32", "cache: F16"), 3, &["my.ron: cache: F16", "has F32"]);
+    refuse("--recipe", &file(&dir, "int4", "cache: Int8", "cache: Int7"), 3, &["my.ron:", "did you mean `Int8`?"]);
     let int4 = "weights: Int4,\n        activation_block: Channels(128)";
     let int8 = "weights: Int8,\n        activation_block: Channels(384)";
     refuse("--recipe", &file(&dir, "int4", int8, int4), 3, &["my.ron: vision.weights: Int4", "has F32 and Int8"]);

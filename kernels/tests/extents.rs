@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use codegen_avx2::Level;
 use kernels::library::attention::{Attention, attend};
+use kernels::library::cache::{Cache, GROUP};
 use kernels::library::columns::{Columns, columns, gated};
 use kernels::library::gemm::Init;
 use kernels::library::linear::{Linear, Rows, linear};
@@ -125,10 +126,10 @@ fn a_slot_one_element_short_is_refused() {
     check_bounds(&linear(&s, &l), &[7, 0, 1], &[6 * 32 + 20, 3 * 20 * 16, 48, 7 * 48]);
     check_bounds(&head::embed(Format::F32, 48, 40), &[39], &[2 * 48 * 16 + 47 * 16 + 8, 48]);
     check_bounds(&head::argmax(40), &[0, 1], &[48, 1]);
-    let a = Attention { heads: 2, kv_heads: 1, head_dim: 32, capacity: 20, causal: true };
-    let values = (32 + 16) * 16 + 4 * 16;
+    let a = Attention { heads: 2, kv_heads: 1, head_dim: 32, capacity: 20, causal: true, cache: Cache::F32 };
+    let values = 128 * 16 + 20 * 16;
     let rope_slots = [3 * 128 + 128, 20 * 16, 20 * 16, 32 * 16 + 31 * 16 + 4, values];
-    check_bounds(&rope(&a), &[16, 0, 4], &rope_slots);
+    check_bounds(&rope(&a, Rows::UpTo(4)), &[16, 4, 0, 1], &rope_slots);
 }
 
 #[test]
@@ -227,14 +228,15 @@ fn a_kernel_that_is_too_large_is_refused() {
 #[test]
 fn the_largest_sizes_cover_all_others() {
     let s = Schedule::new(&Level::V3);
-    let a = Attention { heads: 4, kv_heads: 2, head_dim: 32, capacity: 40, causal: true };
+    let a = |cache| Attention { heads: 4, kv_heads: 2, head_dim: 32, capacity: 140, causal: true, cache };
     let (most, block) = (12, 8);
-    let kernels = [(attend(&s, &a, Rows::UpTo(most), block), true), (rope(&a), false)];
-    for (kernel, by_heads) in kernels {
+    let both = |a: Attention| [(attend(&s, &a, Rows::UpTo(most), block), true), (rope(&a, Rows::UpTo(most)), false)];
+    let kernels = [Cache::F32, Cache::F16, Cache::Int8].map(|cache| both(a(cache)));
+    let a = a(Cache::F32);
+    for (kernel, by_heads) in kernels.into_iter().flatten() {
         let sizes = |start: usize, rows: usize| {
-            let start = start as i64;
-            let units = if by_heads { a.heads * rows.div_ceil(block) } else { rows } as i64;
-            if by_heads { vec![start, rows as i64, 0, units] } else { vec![start, 0, units] }
+            let units = if by_heads { a.kv_heads * rows.div_ceil(block) } else { rows.div_ceil(GROUP) };
+            [start, rows, 0, units].map(|n| n as i64).to_vec()
         };
         let of = |sizes: Vec<i64>| {
             let sizes: Vec<(i64, i64)> = sizes.into_iter().map(|n| (n, n)).collect();

@@ -6,7 +6,7 @@ use codegen_avx2::Level;
 use codegen_neon::Neon;
 use codegen_wasm::Simd128;
 use kernels::library::elementwise;
-use kernels::math::{Exp, QuickGelu};
+use kernels::math::{Exp, QuickExp2, QuickGelu};
 use kernels::{Builder, Kernel, LANES, Memory, Reg, Target, interpret, legalize};
 
 #[path = "library/functions.rs"]
@@ -177,6 +177,21 @@ fn quick_gelu_is_near() {
     check("quick GELU of large numbers", &kernel, &large[4..], [2e-5, 2e-5], error);
     for y in fused_and_not(&kernel, &[0.0, -0.0]) {
         assert_eq!(y, [0.0, 0.0]);
+    }
+}
+
+/// The power of two of what is quantized next, of numbers up to 0.
+#[test]
+fn quick_exp2_is_near() {
+    let kernel = kernel(|k, x| {
+        let f = QuickExp2::new(k);
+        f.apply(k, x)
+    });
+    let relative = |x: f64, y: f64| (y / x.exp2() - 1.0).abs();
+    check("quick 2^x", &kernel, &sweep(-125.0, 0.0, 300_000), [1.02e-4, 1.02e-4], relative);
+    let least = (-125f32).exp2();
+    for y in fused_and_not(&kernel, &[0.0, -0.0, -1.0, -126.0, f32::MIN, f32::NEG_INFINITY, f32::NAN]) {
+        assert_eq!(y, [1.0, 1.0, 0.5, least, least, least, least]);
     }
 }
 

@@ -161,6 +161,11 @@ impl Recipe {
         ron::ser::to_string_pretty(self, ron::ser::PrettyConfig::new()).unwrap_or_else(|e| format!("/* {e} */"))
     }
 
+    /// Whether nothing is rounded to fewer bits than a float has.
+    pub fn is_exact(&self) -> bool {
+        self.is_float() && self.cache == Cache::F32
+    }
+
     /// Whether no weight is quantized.
     pub fn is_float(&self) -> bool {
         self.regions().iter().all(|(_, linears)| linears.weights == Weights::F32)

@@ -10,7 +10,9 @@ fn built_in_recipes_are_what_their_names_say() {
         let recipe = Recipe::named(name).unwrap();
         assert_eq!(recipe.name, name);
         assert!(!recipe.description.is_empty() && !recipe.description.contains('\n'));
-        assert_eq!(recipe.cache, Cache::F32);
+        let cache = [("f32", Cache::F32), ("int8", Cache::F16), ("int4", Cache::Int8)];
+        assert!(cache.contains(&(name, recipe.cache)), "{name}: {}", recipe.cache);
+        assert_eq!(recipe.is_exact(), name == "f32");
         assert_eq!(Recipe::parse(&recipe.to_ron(), "again").unwrap(), recipe);
     }
     let linears = |weights, activation_block| Linears { weights, activation_block };

@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use emit::{File, Item};
 use kernels::library::attention::{self, Attention};
+use kernels::library::cache::Cache;
 use kernels::library::conv::{self, Map};
 use kernels::library::gemm::{self, Init, Tile};
 use kernels::library::linear::{self, Linear, Norm, Rows};
@@ -16,7 +17,7 @@ use kernels::library::quantize::{self, QuantRows, Source, Span};
 use kernels::library::split::{self, Split};
 use kernels::library::squeeze_excite::{self, Shapes};
 use kernels::library::two_layer::{self, TwoLayer};
-use kernels::library::{Schedule, depthwise, elementwise, head, integer, norm, rope, softmax};
+use kernels::library::{Schedule, depthwise, elementwise, head, integer, norm, rope};
 use kernels::{Kernel, Target, emit_kernel, legalize, verify};
 
 /// A target and the folder of its snapshots: `V3Exact` is printed as `v3`, a name it shares with `V3`.
@@ -63,7 +64,7 @@ fn least() -> Schedule {
 pub fn kernels() -> Vec<(&'static str, Rc<Kernel>)> {
     let s = &least();
     let row = depthwise::Shape { channels: 16, multiplier: 1, kernel: 3, stride: 1, width: 4 };
-    let heads = Attention { heads: 2, kv_heads: 1, head_dim: 32, capacity: 32, causal: true };
+    let heads = Attention { heads: 2, kv_heads: 1, head_dim: 32, capacity: 32, causal: true, cache: Cache::F32 };
     let rms = Norm::Rms { eps: 1e-6, gain: false };
     let rows = Linear {
         norm: Some(rms),
@@ -80,7 +81,7 @@ pub fn kernels() -> Vec<(&'static str, Rc<Kernel>)> {
     let two = TwoLayer::new((16, 32), two_layer::Activation::Gelu, Format::F32, 8, s.strip_bytes);
     let gates = Shapes { pixels: 4, channels: 32, reduced: 16 };
     vec![
-        ("gemm_tile", gemm::tile(&Tile { rows: 2, lines: 1, init: Init::Bias, lda: Some(32) })),
+        ("gemm_tile", gemm::tile(&Tile { rows: 2, lines: 1, init: Init::Bias, halves: false, lda: Some(32) })),
         ("linear", linear::linear(s, &rows)),
         ("gemv", linear::vector(s, &one, false)),
         ("depthwise", depthwise::row(s, &row)),
@@ -88,8 +89,8 @@ pub fn kernels() -> Vec<(&'static str, Rc<Kernel>)> {
         ("squeeze_excite", squeeze_excite::gate(s, &gates)),
         ("layer_norm", norm::layer_norm(32, 1e-5)),
         ("rms_norm", norm::rms_norm(32, 1e-6, true)),
-        ("softmax", softmax::softmax(32, true)),
-        ("rope", rope::rope(&heads)),
+        ("softmax", callee(&attention::attend(s, &heads, Rows::UpTo(4), 2), "softmax")),
+        ("rope", rope::rope(&heads, Rows::UpTo(4))),
         ("attend", attention::attend(s, &heads, Rows::UpTo(4), 2)),
         ("gelu", elementwise::gelu(16)),
         ("swiglu", elementwise::swiglu(16)),
@@ -114,6 +115,9 @@ pub fn integer_kernels() -> Vec<(&'static str, Rc<Kernel>)> {
     };
     let one = Linear { format: Format::Nibbles, init: Init::Bias, rows: Rows::Fixed(1), strip: 1, ..rows };
     let to = QuantRows::new(144, 128, false);
+    let heads = Attention { heads: 2, kv_heads: 1, head_dim: 32, capacity: 32, causal: true, cache: Cache::Int8 };
+    let attend = attention::attend(s, &heads, Rows::UpTo(4), 2);
+    let keep = rope::rope(&heads, Rows::UpTo(4));
     let groups = QuantRows::new(48, 0, true);
     let halves = Split { inputs: 128, vocab: 64, rows: 1 };
     vec![
@@ -122,6 +126,11 @@ pub fn integer_kernels() -> Vec<(&'static str, Rc<Kernel>)> {
         ("quantize", quantize::quantize(Source::Plain, 144, &to, Span::all(&to))),
         ("quantize_groups", quantize::quantize(Source::Plain, 48, &groups, Span::all(&groups))),
         ("expand", integer::expand()),
+        ("attend_i8", attend.clone()),
+        ("softmax_i8", callee(&attend, "softmax")),
+        ("mix_i8", callee(&attend, "gemm_accumulate")),
+        ("quantize_u7", callee(&keep, "quantize_u7")),
+        ("interleave", callee(&keep, "interleave_u7_later")),
         ("embed_i4", head::embed(Format::Nibbles, 128, 64)),
         ("split_low", callee(&split::complete(&halves), "split_low")),
         ("split_rescore", split::rescore(&halves, false)),

@@ -12,7 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use std::process::Stdio;
 
 use models::Recipe;
-use models::recipe::Weights;
+use models::recipe::{self, Weights};
 use runtime_decode::Options;
 use serde::Deserialize;
 
@@ -165,7 +165,8 @@ impl Display for Tally {
 /// Points of accuracy that a recipe may lose; none for floats, which have to give the same answers.
 fn allowed_loss(recipe: &Recipe) -> Option<f64> {
     let has = |weights| recipe.regions().iter().any(|(_, linears)| linears.weights == weights);
-    match (has(Weights::Int4), has(Weights::Int8) || has(Weights::Int8Split)) {
+    let bytes = has(Weights::Int8) || has(Weights::Int8Split) || recipe.cache != recipe::Cache::F32;
+    match (has(Weights::Int4), bytes) {
         (true, _) => Some(2.0),
         (false, true) => Some(0.5),
         (false, false) => None,

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use ir::{Axis, Graph, Node, Op, RegionKind, Shape, WeightId};
 use kernels::library::attention::{self, Attention};
+use kernels::library::cache::GROUP;
 use kernels::library::columns::{self, Columns};
 use kernels::library::gemm::Init;
 use kernels::library::linear::{self, Linear, Norm, Rows, UNIT};
@@ -18,7 +19,7 @@ use models::Description;
 
 use super::context::{Context, Draft, Packed, SlotId, Value, line_units};
 use super::pattern::{body, mismatch, whole_lines};
-use super::vision::{LINEAR_STRIP, QUERY_BLOCK};
+use super::vision::LINEAR_STRIP;
 use super::{LowerError, Phase, Place, Tap, Units};
 use crate::pack::PackId;
 
@@ -309,8 +310,14 @@ impl Decoder<'_, '_> {
         if *turned != heads + kv_heads || rotated != head_dim || *scale != 1.0 {
             return Err(mismatch(node, "all queries and keys turned, the scale folded", &found));
         }
-        let a =
-            Attention { heads: *heads, kv_heads: *kv_heads, head_dim: *head_dim, capacity: self.context, causal: true };
+        let a = Attention {
+            heads: *heads,
+            kv_heads: *kv_heads,
+            head_dim: *head_dim,
+            capacity: self.context,
+            causal: true,
+            cache: self.cx.formats.cache,
+        };
         let (norm, _) = rms(norm)?;
         let format = self.cx.formats.decoder;
         let (w1, w2) = (linear_of(self.cx, qkv, format)?, linear_of(self.cx, out, format)?);
@@ -318,7 +325,7 @@ impl Decoder<'_, '_> {
         let (cos, sin) = self.tables(a.head_dim, *theta);
         let keys = self.cx.slot(format!("{}.keys", node.name), a.cache_floats(), true);
         let values = self.cx.slot(format!("{}.values", node.name), a.cache_floats(), true);
-        self.cache.extend([(keys, a.key_blocks()), (values, a.value_blocks())]);
+        self.cache.extend([(keys, a.blocks()), (values, a.blocks())]);
         let merged = self.values(&qkv.name, wide);
         let mixed = self.values(&att.name, w2.inputs);
         let y = self.values(&node.name, w2.outputs);
@@ -329,34 +336,35 @@ impl Decoder<'_, '_> {
             let cache = [("keys", Place::Slot(keys, 0)), ("values", Place::Slot(values, 0))];
             let mut bind = vec![("qkv", merged[i].place()), ("cos", Place::Weight(cos)), ("sin", Place::Weight(sin))];
             bind.extend(cache);
+            bind.push(("scratch", Place::Scratch));
+            // A few rows take the kernels for many.
+            let kind = if way == Way::One { Rows::Fixed(1) } else { Rows::UpTo(self.chunk) };
             let draft = Draft {
                 name: turn.name.clone(),
                 shapes: format!("[{rows}, {wide}] turned, keys and values to the cache"),
-                units: if way == Way::One { Units::Fixed(1) } else { Units::Rows(1) },
+                units: if way == Way::One { Units::Fixed(1) } else { Units::Rows(GROUP) },
                 bind,
                 result: merged[i].tap(),
                 macs: 0,
                 most: vec![],
             };
-            self.step(way, draft, |_| rope::rope(&a), 0)?;
+            self.step(way, draft, |_| rope::rope(&a, kind), a.cache.scratch(a.head_dim))?;
             let mut bind = vec![("qkv", merged[i].place()), ("y", mixed[i].place()), ("scratch", Place::Scratch)];
             bind.extend(cache);
-            // A few rows take the kernel for many.
-            let kind = if way == Way::One { Rows::Fixed(1) } else { Rows::UpTo(self.chunk) };
-            let block = QUERY_BLOCK.min(kind.most());
+            let block = a.unit().min(kind.most());
             let draft = Draft {
                 name: att.name.clone(),
                 shapes: format!("{} heads of [{rows}, {}] over the cache of {}", a.heads, a.head_dim, a.kv_heads),
                 units: match way {
-                    Way::One => Units::Fixed(a.heads),
-                    Way::Many | Way::Few => Units::HeadRows { heads: a.heads, block },
+                    Way::One => Units::Fixed(a.kv_heads),
+                    Way::Many | Way::Few => Units::HeadRows { heads: a.kv_heads, block },
                 },
                 bind,
                 result: mixed[i].tap(),
                 macs: 0,
                 most: vec![],
             };
-            self.step(way, draft, |s| attention::attend(s, &a, kind, block), block * pitch(self.context))?;
+            self.step(way, draft, |s| attention::attend(s, &a, kind, block), a.scratch(block))?;
         }
         self.linear(&node.name, None, &w2, mixed, Some(self.x), y)?;
         self.x = y;

@@ -15,9 +15,10 @@ use std::rc::Rc;
 
 use ir::{Graph, WeightId, Weights};
 use kernels::library::Schedule;
+use kernels::library::cache::Cache;
 use kernels::library::matrix::Format;
 use kernels::{Kernel, Target};
-use models::recipe::{self as recipes, Block, Cache, LARGEST_BLOCK, Linears};
+use models::recipe::{self as recipes, Block, LARGEST_BLOCK, Linears};
 use models::{Description, Recipe, RecipeError};
 
 pub use context::SlotId;
@@ -52,7 +53,7 @@ pub struct Program {
     pub packs: Packs,
     /// The slots that the runtime touches.
     pub io: Io,
-    /// The KV cache: its slots, and how each is cut (`Attention::key_blocks`).
+    /// The KV cache: its slots, and how each is cut (`Attention::blocks`).
     pub cache: Vec<(SlotId, [usize; 4])>,
     /// Bytes of scratch of one thread: the largest of all steps and levels.
     pub scratch_bytes: usize,
@@ -193,21 +194,28 @@ pub struct Formats {
     pub head: Format,
     /// Whether these have a second half, the first being [`Format::Nibbles`].
     pub split: bool,
+    /// Keys and values of the decoder.
+    pub cache: Cache,
 }
 
 impl std::fmt::Display for Formats {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Formats { vision, projector, decoder, head, split } = self;
+        let Formats { vision, projector, decoder, head, split, cache } = self;
         let [v, p, d, h] = [vision, projector, decoder, head].map(|x| match x {
             Format::F32 => "f32",
             Format::Bytes { .. } => "int8",
             Format::Nibbles => "int4",
         });
         let h = if *split { "int8split" } else { h };
-        if [p, d, h] == [v; 3] {
+        let c = match cache {
+            Cache::F32 => "f32",
+            Cache::F16 => "f16",
+            Cache::Int8 => "int8",
+        };
+        if [p, d, h, c] == [v; 4] {
             return f.write_str(v);
         }
-        write!(f, "vision {v}, projector {p}, decoder {d}, head {h}")
+        write!(f, "vision {v}, projector {p}, decoder {d}, head {h}, cache {c}")
     }
 }
 
@@ -234,16 +242,38 @@ impl Formats {
         if recipe.decoder.weights == recipes::Weights::Int8Split {
             return refused("decoder.weights".to_string(), "Int8Split".to_string(), "F32, Int8 and Int4");
         }
-        if recipe.cache != Cache::F32 {
-            return refused("cache".to_string(), recipe.cache.to_string(), "F32");
-        }
         let [vision, projector, decoder, head] = recipe.regions().map(|(_, linears)| format_of(linears));
-        Ok(Formats { vision, projector, decoder, head, split: recipe.head.weights == recipes::Weights::Int8Split })
+        let cache = match recipe.cache {
+            recipes::Cache::F32 => Cache::F32,
+            recipes::Cache::F16 => Cache::F16,
+            recipes::Cache::Int8 => Cache::Int8,
+        };
+        let split = recipe.head.weights == recipes::Weights::Int8Split;
+        Ok(Formats { vision, projector, decoder, head, split, cache })
     }
 
     /// All as floats.
-    pub const F32: Formats =
-        Formats { vision: Format::F32, projector: Format::F32, decoder: Format::F32, head: Format::F32, split: false };
+    pub const F32: Formats = Formats {
+        vision: Format::F32,
+        projector: Format::F32,
+        decoder: Format::F32,
+        head: Format::F32,
+        split: false,
+        cache: Cache::F32,
+    };
+
+    /// Whether no product is of integers.
+    pub fn is_float(&self) -> bool {
+        [self.vision, self.projector, self.decoder, self.head] == [Format::F32; 4] && self.cache != Cache::Int8
+    }
+
+    /// Keys and values of the vision tower.
+    pub fn vision_cache(&self) -> Cache {
+        match self.vision {
+            Format::F32 => Cache::F32,
+            Format::Bytes { .. } | Format::Nibbles => Cache::Int8,
+        }
+    }
 }
 
 fn format_of(linears: Linears) -> Format {

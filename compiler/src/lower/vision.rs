@@ -23,9 +23,6 @@ const STRIP_PIXELS: usize = 128;
 /// Least strips of a map, so that several threads have work.
 const LEAST_STRIPS: usize = 4;
 
-/// Query rows of an attention block.
-pub(super) const QUERY_BLOCK: usize = 32;
-
 /// Rows of a strip of a linear layer.
 pub(super) const LINEAR_STRIP: usize = 128;
 

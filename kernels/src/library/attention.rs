@@ -1,17 +1,21 @@
-//! Attention: keys and values in the order the products read them, and the products.
+//! Attention over a cache of keys and values, by a softmax that streams through blocks of keys.
 //!
-//! Keys of one head are `[line of keys][head_dim][16]`, values `[line of head_dim][keys][16]`, so
-//! both products are matrix products like any other.
+//! The rows of a product are the heads that share keys and values, of one position or of several, so
+//! that each key and each value is read once for all of them. Bytes and floats differ in how
+//! queries and weights are made for the products, and in the products; the way is one.
 
 use std::rc::Rc;
 
 use crate::LANES;
 use crate::build::Builder;
 use crate::int::Int;
-use crate::ir::Kernel;
+use crate::ir::{Arg, Kernel, Ptr};
+use crate::library::cache::{BLOCK, Cache};
 use crate::library::gemm::{self, Init, Operands, Shape};
 use crate::library::linear::Rows;
-use crate::library::{Schedule, lines, pitch, softmax};
+use crate::library::quantize::{QuantRows, Quantized, Source, Span, quantize};
+use crate::library::softmax::{STATE, Softmax, plane_views, planes};
+use crate::library::{Schedule, integer, lines, pitch};
 
 /// Sizes of an attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +30,13 @@ pub struct Attention {
     pub capacity: usize,
     /// Whether row `i` sees the keys up to its own position only.
     pub causal: bool,
+    /// How keys and values are stored.
+    pub cache: Cache,
 }
+
+/// Rows of products in a unit of work, more or less: they and a block of keys stay in the first-level
+/// cache.
+const UNIT_ROWS: usize = 32;
 
 impl Attention {
     /// Channels of a merged row of queries, keys and values.
@@ -34,166 +44,254 @@ impl Attention {
         (self.heads + 2 * self.kv_heads) * self.head_dim
     }
 
-    /// Floats of the keys, or of the values, of one head.
-    pub fn head_floats(&self) -> usize {
-        lines(self.capacity) * LANES * self.head_dim
+    /// Query heads that share keys and values.
+    pub fn group(&self) -> usize {
+        self.heads / self.kv_heads
     }
 
-    /// How the keys of the cache are cut: pieces, floats from one to the next, positions of a block, floats of a block.
-    /// Blocks follow each other in a piece.
-    pub fn key_blocks(&self) -> [usize; 4] {
-        [self.kv_heads, self.head_floats(), LANES, LANES * self.head_dim]
+    /// Positions of a unit of work of [`attend`].
+    pub fn unit(&self) -> usize {
+        (UNIT_ROWS / self.group()).max(1)
     }
 
-    /// How the values of the cache are cut, as [`Attention::key_blocks`].
-    pub fn value_blocks(&self) -> [usize; 4] {
-        let piece = lines(self.capacity) * LANES * LANES;
-        [self.kv_heads * self.head_dim / LANES, piece, LANES, LANES * LANES]
+    /// Floats of scratch of [`attend`] with units of `positions` positions.
+    pub fn scratch(&self, positions: usize) -> usize {
+        Room::new(self, positions).floats
     }
 
-    /// Floats of the keys, or of the values, of all heads.
-    pub fn cache_floats(&self) -> usize {
-        self.kv_heads * self.head_floats()
+    /// A line for the documentation of kernels.
+    pub(super) fn layout(&self) -> String {
+        let (blocks, heads, d) = (self.capacity.div_ceil(BLOCK), self.kv_heads, self.head_dim);
+        let (per_line, in_line, rest) = match self.cache {
+            Cache::F32 | Cache::F16 => (d, BLOCK, ""),
+            Cache::Int8 => (d / 4, BLOCK / 4, " words, then scales"),
+        };
+        let keys = format!("`keys` is `[{blocks}, {heads}, {}, {per_line}, 16]`{rest}", BLOCK / LANES);
+        format!("{keys}, `values` `[{blocks}, {heads}, {}, {in_line}, 16]`{rest}.", d / LANES)
     }
 
-    /// Emits the copy of one row's keys and values of head `h` to their place at `position`.
-    pub fn emit_store(
-        &self,
-        k: &mut Builder,
-        (merged, row): (crate::Ptr, Int),
-        (keys, values): (crate::Ptr, crate::Ptr),
-        h: Int,
-        position: Int,
-    ) {
-        let d = self.head_dim;
-        let from = k.int("k_at", row.clone() + (h.clone() + self.heads) * d);
-        let (line, lane) = (position.clone() / LANES as i64, position.clone() % LANES as i64);
-        let to = k.int("k_to", h.clone() * self.head_floats() + line * (d * LANES) + lane);
-        k.each("c", 0usize, d, |k, c| {
-            k.copy_one(keys, to + c.clone() * LANES, merged, from + c);
+    /// Queries as quantized rows.
+    fn queries(&self) -> QuantRows {
+        QuantRows::new(self.head_dim, self.head_dim, false)
+    }
+}
+
+/// What a unit's scratch holds, from which float on.
+struct Room {
+    queries: usize,
+    /// Floats between two queries.
+    query: usize,
+    scores: usize,
+    weights: usize,
+    out: usize,
+    state: usize,
+    floats: usize,
+}
+
+impl Room {
+    fn new(a: &Attention, positions: usize) -> Room {
+        let rows = positions * a.group();
+        let (query, weights) = match a.cache {
+            Cache::F32 | Cache::F16 => (a.head_dim, 0),
+            Cache::Int8 => (a.queries().pitch(), planes().pitch()),
+        };
+        let mut end = 0;
+        let mut take = |floats: usize| {
+            let at = end;
+            end += (rows * floats).next_multiple_of(LANES);
+            at
+        };
+        let [queries, scores, weights, out, state] = [query, BLOCK, weights, a.head_dim, STATE].map(&mut take);
+        Room { queries, query, scores, weights, out, state, floats: end }
+    }
+}
+
+/// Attention of all rows; a unit is a head of keys and values and a block of `positions` rows, heads
+/// outermost. Parameters: qkv, keys, values, y, scratch, [start, rows], first, last.
+///
+/// Row `i` is position `start + i` and sees the keys `0..=start + i` if causal, else all of
+/// `rows`. Scratch: [`Attention::scratch`] floats.
+pub fn attend(s: &Schedule, a: &Attention, rows: Rows, positions: usize) -> Rc<Kernel> {
+    let (d, group) = (a.head_dim, a.group());
+    let (ldq, ldy) = (pitch(a.merged()), pitch(a.heads * d));
+    let unit = positions.min(rows.most());
+    let causal = if a.causal { "_causal" } else { "" };
+    let one = if rows == Rows::Fixed(1) { "_one" } else { "" };
+    let mut k = Builder::new(
+        format!("attend{causal}{one}_{}_{}x{d}_c{}", a.cache.name(), a.heads, a.capacity),
+        &[
+            &format!("`y = softmax(q keys) values` for {} heads of {d}, {} of keys and values.", a.heads, a.kv_heads),
+            "",
+            &format!(
+                "A unit is a head of keys and values and {unit} rows. `qkv` has rows {ldq} floats apart, `y` {ldy}."
+            ),
+            &a.layout(),
+        ],
+    );
+    let (qkv, keys, values) = (k.read("qkv"), a.cache.read(&mut k, "keys"), a.cache.read(&mut k, "values"));
+    let (y, scratch) = (k.write("y"), k.write("scratch"));
+    let start = if a.causal { k.size("start") } else { Int::from(0usize) };
+    let n = rows.size(&mut k);
+    let (first, last) = (k.size("first"), k.size("last"));
+    let room = Room::new(a, unit);
+    let at = |from: usize| (scratch, Int::from(from));
+    let softmax = Softmax { group, channels: d, causal: a.causal, planes: a.cache == Cache::Int8 }.block();
+    // Never zero, which the compiler of the printed code cannot know.
+    let units = k.int("units", n.clone().div_ceil(unit as i64).max(1usize));
+    k.each("u", first, last, |k, u| {
+        let head = k.int("head", u.clone() / units.clone());
+        let row = k.int("row", (u % units) * unit);
+        let count = k.int("count", Int::from(unit).min(n.clone() - row.clone()));
+        let many = k.int("many", count.clone() * group);
+        // Keys that the unit's last row sees.
+        let seen = if a.causal { start.clone() + row.clone() + count.clone() } else { n.clone() };
+        let seen = k.int("seen", seen.min(a.capacity));
+        let q = (qkv, row.clone() * ldq + head.clone() * (group * d));
+        queries(k, a, &q, (&count, &many), (scratch, &room));
+        let (zero, lowest) = (k.splat("zero", 0.0), k.splat("lowest", f32::MIN));
+        k.each("r", 0usize, many.clone(), |k, r| {
+            k.store_one(scratch, r.clone() * STATE + room.state, lowest);
+            k.store_one(scratch, r.clone() * STATE + (room.state + 1), zero);
+            k.each("j", 0usize, d / LANES, |k, j| k.store(scratch, r * d + j * LANES + room.out, zero));
         });
-        let from = k.int("v_at", row + (h.clone() + self.heads + self.kv_heads) * d);
-        let to = k.int("v_to", h * self.head_floats() + position * LANES);
-        for j in 0..d / LANES {
-            let v = k.load(&format!("v_{j}"), merged, from.clone() + j * LANES);
-            k.store(values, to.clone() + j * (lines(self.capacity) * LANES * LANES), v);
+        k.each("b", 0usize, seen.clone().div_ceil(BLOCK as i64), |k, b| {
+            let from = k.int("from", b.clone() * BLOCK);
+            let block = k.int("block", b * a.block() + head.clone() * a.cache.head(d));
+            let depth = k.int("depth", (seen.clone() - from.clone()).min(BLOCK));
+            score(k, s, a, (scratch, &room), (keys, &block), &many);
+            let mut args: Vec<Arg> = vec![at(room.scores).into()];
+            if a.cache == Cache::Int8 {
+                args.push((values, block.clone() + BLOCK * d / 4).into());
+                args.extend(plane_views(scratch, &Int::from(room.weights)));
+            }
+            args.extend([at(room.out).into(), at(room.state).into(), Arg::from(count.clone())]);
+            let sees = if a.causal { start.clone() + row.clone() + 1usize } else { n.clone() };
+            args.extend([sees, from, depth.clone().div_ceil(LANES as i64)].map(Arg::from));
+            k.call(&softmax, args);
+            mix(k, s, a, (scratch, &room), (values, &block), (&many, depth));
+        });
+        let one = k.splat("one", 1.0);
+        k.each("i", 0usize, count, |k, i| {
+            let to = k.int("to", (row + i.clone()) * ldy + head * (group * d));
+            k.each("g", 0usize, group, |k, g| {
+                let r = k.int("r", i * group + g.clone());
+                let total = k.broadcast("total", scratch, r.clone() * STATE + (room.state + 1));
+                let share = k.div("share", one, total);
+                k.each("j", 0usize, d / LANES, |k, j| {
+                    let v = k.load("v", scratch, r * d + j.clone() * LANES + room.out);
+                    let v = k.mul("v", v, share);
+                    k.store(y, to + g * d + j * LANES, v);
+                });
+            });
+        });
+    });
+    k.finish()
+}
+
+/// The queries of `count` positions, `many` rows, to scratch: as floats, or as bytes with scales of base
+/// two.
+fn queries(k: &mut Builder, a: &Attention, q: &(Ptr, Int), (count, many): (&Int, &Int), (scratch, room): (Ptr, &Room)) {
+    let (d, group, ldq) = (a.head_dim, a.group(), pitch(a.merged()));
+    match a.cache {
+        Cache::F32 | Cache::F16 => k.each("i", 0usize, count.clone(), |k, i| {
+            k.each("j", 0usize, group * d / LANES, |k, j| {
+                let v = k.load("q", q.0, q.1.clone() + i.clone() * ldq + j.clone() * LANES);
+                k.store(scratch, i * (group * d) + j * LANES + room.queries, v);
+            });
+        }),
+        Cache::Int8 => {
+            let rows = a.queries();
+            let to = Quantized { ptr: scratch, at: Int::from(room.queries), rows };
+            let fill = |k: &mut Builder, i: Int, (ldx, n): (usize, Int)| {
+                let mut args: Vec<Arg> = vec![(q.0, q.1.clone() + i.clone() * ldq).into()];
+                args.extend(to.arguments(i * group, false));
+                args.extend([Arg::from(n), Arg::from(Int::from(0usize))]);
+                k.call(&quantize(Source::Plain, ldx, &rows, Span::all(&rows)), args);
+            };
+            if group == 1 {
+                fill(k, Int::from(0usize), (ldq, count.clone()));
+            } else {
+                k.each("i", 0usize, count.clone(), |k, i| fill(k, i, (d, Int::from(group))));
+            }
+            let log2e = k.splat("log2e", std::f32::consts::LOG2_E);
+            k.each("r", 0usize, many.clone(), |k, r| {
+                let at = k.int("scale_at", r * room.query + (room.queries + rows.scales_at()));
+                let scale = k.broadcast("scale", scratch, at.clone());
+                let scale = k.mul("scale", scale, log2e);
+                k.store_one(scratch, at, scale);
+            });
         }
     }
 }
 
-/// Copies keys and values of `rows` merged rows; heads `first..last`. Parameters: qkv, keys, values,
-/// first, last.
-pub fn pack(a: &Attention, rows: usize) -> Rc<Kernel> {
-    let ld = pitch(a.merged());
-    let mut k = Builder::new(
-        format!("pack_kv_f32_{rows}x{}x{}", a.kv_heads, a.head_dim),
-        &[
-            "Keys and values of merged rows to their panels; heads `first..last`.",
-            "",
-            &format!(
-                "`qkv` is `[{rows}, {}]` with rows {ld} floats apart, `keys` is `[{}, {}, {}, 16]`,",
-                a.merged(),
-                a.kv_heads,
-                lines(a.capacity),
-                a.head_dim
-            ),
-            &format!("`values` is `[{}, {}, {}, 16]`.", a.kv_heads, lines(a.head_dim), lines(a.capacity) * LANES),
-        ],
-    );
-    let (qkv, keys, values) = (k.read("qkv"), k.write("keys"), k.write("values"));
-    let (first, last) = (k.size("first"), k.size("last"));
-    k.each("h", first, last, |k, h| {
-        k.each("t", 0usize, rows, |k, t| {
-            let row = k.int("row", t.clone() * ld);
-            a.emit_store(k, (qkv, row), (keys, values), h, t);
-        });
-    });
-    k.finish()
+/// Scores of all rows over a whole block of keys; those of positions behind the last one are of no use.
+fn score(
+    k: &mut Builder,
+    s: &Schedule,
+    a: &Attention,
+    (scratch, room): (Ptr, &Room),
+    (keys, block): (Ptr, &Int),
+    many: &Int,
+) {
+    let d = a.head_dim;
+    let c = (scratch, Int::from(room.scores));
+    let count = BLOCK / LANES;
+    match a.cache {
+        Cache::F32 | Cache::F16 => {
+            let shape = Shape {
+                depth: Int::from(d),
+                lines: Int::from(count),
+                line: a.cache.lines(d).0,
+                lda: room.query,
+                ldc: BLOCK,
+                ldr: 0,
+                halves: a.cache == Cache::F16,
+                segment: None,
+            };
+            let a = (scratch, Int::from(room.queries));
+            let x = Operands { a, b: (keys, block.clone()), bias: None, residual: None, c };
+            gemm::rows(k, s, &shape, Init::Zero, many.clone(), &x);
+        }
+        Cache::Int8 => {
+            let q = Quantized { ptr: scratch, at: Int::from(room.queries), rows: a.queries() };
+            let scale = Some((keys, block.clone() + BLOCK * d / 4));
+            let w = integer::Weights { w: (keys, block.clone()), scale, bias: None, residual: None };
+            integer::rows(k, s, &q, (&w, Init::Zero), (many, &Int::from(count)), (c, BLOCK));
+        }
+    }
 }
 
-/// Attention of all rows; a unit is a head and a block of `block` rows, heads outermost.
-/// Parameters: qkv, keys, values, y, scratch, [start, rows], first, last.
-///
-/// Row `i` is position `start + i` and sees the keys `0..=start + i` if causal, else all of
-/// `rows`. Scratch: `block * pitch(capacity)` floats.
-pub fn attend(s: &Schedule, a: &Attention, rows: Rows, block: usize) -> Rc<Kernel> {
-    let (d, group) = (a.head_dim, a.heads / a.kv_heads);
-    let (ldq, ldy, lds) = (pitch(a.merged()), pitch(a.heads * d), pitch(a.capacity));
-    let unit = block.min(rows.most());
-    let causal = if a.causal { "_causal" } else { "" };
-    let one = if rows == Rows::Fixed(1) { "_one" } else { "" };
-    let mut k = Builder::new(
-        format!("attend{causal}{one}_f32_{}x{d}_c{}", a.heads, a.capacity),
-        &[
-            &format!("`y = softmax(q keys) values` for {} heads of {d}, {} of keys and values.", a.heads, a.kv_heads),
-            "",
-            &format!("A unit is a head and {unit} rows. `qkv` has rows {ldq} floats apart, `y` {ldy}; `keys` is"),
-            &format!(
-                "`[{}, {}, {d}, 16]`, `values` is `[{}, {}, {}, 16]`.",
-                a.kv_heads,
-                lines(a.capacity),
-                a.kv_heads,
-                lines(d),
-                lines(a.capacity) * LANES
-            ),
-        ],
-    );
-    let (qkv, keys, values) = (k.read("qkv"), k.read("keys"), k.read("values"));
-    let (y, scratch) = (k.write("y"), k.write("scratch"));
-    let start = if a.causal { k.size("start") } else { Int::from(0usize) };
-    let n = match rows {
-        Rows::Fixed(n) => Int::from(n),
-        Rows::UpTo(_) => k.size("rows"),
-    };
-    let (first, last) = (k.size("first"), k.size("last"));
-    // Never zero, which the compiler of the printed code cannot know.
-    let blocks = k.int("blocks", n.clone().div_ceil(unit as i64).max(1usize));
-    let softmax = softmax::softmax(lds, a.causal);
-    k.each("u", first, last, |k, u| {
-        let head = k.int("head", u.clone() / blocks.clone());
-        let row = k.int("row", (u % blocks) * unit);
-        let count = k.int("count", Int::from(unit).min(n.clone() - row.clone()));
-        let kv = k.int("kv", head.clone() / group as i64 * a.head_floats());
-        // Keys that the block's last row sees.
-        let seen = if a.causal { start.clone() + row.clone() + count.clone() } else { n.clone() };
-        let seen = k.int("seen", seen);
-        let seen_lines = k.int("seen_lines", seen.clone().div_ceil(LANES as i64));
-        let scores = Operands {
-            a: (qkv, row.clone() * ldq + head.clone() * d),
-            b: (keys, kv.clone()),
-            bias: None,
-            residual: None,
-            c: (scratch, Int::from(0usize)),
-        };
-        let shape = Shape {
-            depth: Int::from(d),
-            lines: seen_lines.clone(),
-            line: d * LANES,
-            lda: ldq,
-            ldc: lds,
-            ldr: 0,
-            segment: None,
-        };
-        gemm::rows(k, s, &shape, Init::Zero, count.clone(), &scores);
-        let visible = if a.causal { start.clone() + row.clone() + 1usize } else { n };
-        k.call(&softmax, vec![scratch.into(), count.clone().into(), visible.into(), seen_lines.into()]);
-        let mix = Operands {
-            a: (scratch, Int::from(0usize)),
-            b: (values, kv),
-            bias: None,
-            residual: None,
-            c: (y, row * ldy + head * d),
-        };
-        let shape = Shape {
-            depth: seen,
-            lines: Int::from(lines(d)),
-            line: lines(a.capacity) * LANES * LANES,
-            lda: lds,
-            ldc: ldy,
-            ldr: 0,
-            segment: None,
-        };
-        gemm::rows(k, s, &shape, Init::Zero, count, &mix);
-    });
-    k.finish()
+/// The products of the weights and a block of values, added to the rows of the output.
+fn mix(
+    k: &mut Builder,
+    s: &Schedule,
+    a: &Attention,
+    (scratch, room): (Ptr, &Room),
+    (values, block): (Ptr, &Int),
+    (many, depth): (&Int, Int),
+) {
+    let d = a.head_dim;
+    let c = (scratch, Int::from(room.out));
+    match a.cache {
+        Cache::F32 | Cache::F16 => {
+            let shape = Shape {
+                depth,
+                lines: Int::from(lines(d)),
+                line: a.cache.lines(d).1,
+                lda: BLOCK,
+                ldc: d,
+                ldr: 0,
+                halves: a.cache == Cache::F16,
+                segment: None,
+            };
+            let a = (scratch, Int::from(room.scores));
+            let x = Operands { a, b: (values, block.clone()), bias: None, residual: None, c };
+            gemm::rows(k, s, &shape, Init::Accumulate, many.clone(), &x);
+        }
+        Cache::Int8 => {
+            let p = Quantized { ptr: scratch, at: Int::from(room.weights), rows: planes() };
+            let w = integer::Weights { w: (values, block.clone()), scale: None, bias: None, residual: None };
+            integer::rows(k, s, &p, (&w, Init::Accumulate), (many, &Int::from(lines(d))), (c, d));
+        }
+    }
 }

@@ -280,6 +280,7 @@ pub fn stem(s: &Schedule, stem: &Stem) -> Rc<Kernel> {
         depth: Int::from(27usize),
         lines: Int::from(lines(channels)),
         line: 27 * LANES,
+        halves: false,
         lda: 6,
         ldc: pitch(channels),
         ldr: 0,

@@ -55,6 +55,8 @@ pub struct Tile {
     pub lines: usize,
     /// What the accumulators start from.
     pub init: Init,
+    /// Whether `b` is of 16-bit floats.
+    pub halves: bool,
     /// Floats between rows of `a`, as a constant: the tile that does most of the work then needs
     /// one address register for all rows. The tiles of what is left take it as a parameter.
     pub lda: Option<usize>,
@@ -66,13 +68,14 @@ pub struct Tile {
 /// `ldc` apart. Each sum runs over the depth in order, so every tile gives the same bits.
 /// Distances of what there is only one of are not parameters.
 pub fn tile(t: &Tile) -> Rc<Kernel> {
-    let Tile { rows, lines, init, lda } = *t;
+    let Tile { rows, lines, init, halves, lda } = *t;
+    let b_name = if halves { "f16" } else { "f32" };
     let suffix = lda.map(|n| format!("_a{n}")).unwrap_or_default();
     let apart = |n: &str| if rows > 1 { format!(" with rows {n} floats apart") } else { String::new() };
     let lines_apart = if lines > 1 { " with lines `line` floats apart" } else { "" };
     let lda_text = lda.map_or("`lda`".to_string(), |n| n.to_string());
     let mut k = Builder::new(
-        format!("gemm{}_f32_{rows}x{lines}{suffix}", init.name()),
+        format!("gemm{}_{b_name}_{rows}x{lines}{suffix}", init.name()),
         &[
             &format!("`c = {} + a b` on one {rows}x{} register tile.", start(init), lines * LANES),
             "",
@@ -80,7 +83,8 @@ pub fn tile(t: &Tile) -> Rc<Kernel> {
             &format!("`c` is `[{rows}, {}]`{}.", lines * LANES, apart("`ldc`")),
         ],
     );
-    let (a, b) = (k.read("a"), k.read("b"));
+    let a = k.read("a");
+    let b = if halves { k.read_f16("b") } else { k.read("b") };
     let bias = init.has_bias().then(|| k.read("bias"));
     let residual = init.has_residual().then(|| k.read("residual"));
     let c = k.write("c");
@@ -165,8 +169,10 @@ pub struct Shape {
     pub depth: Int,
     /// Lines of output channels.
     pub lines: Int,
-    /// Floats of `b` from one line to the next; `depth * 16` for a whole matrix.
+    /// Elements of `b` from one line to the next; `depth * 16` for a whole matrix.
     pub line: usize,
+    /// Whether `b` is of 16-bit floats.
+    pub halves: bool,
     /// Floats between rows of `a`.
     pub lda: usize,
     /// Floats between rows of `c`.
@@ -184,6 +190,7 @@ impl Shape {
             depth: Int::from(inputs),
             lines: Int::from(lines(outputs)),
             line: inputs * LANES,
+            halves: false,
             lda: pitch(inputs),
             ldc: pitch(outputs),
             ldr: pitch(outputs),
@@ -310,7 +317,15 @@ fn row_tiles(
     let call = |k: &mut Builder, height: usize, row: Int| {
         let at = (a.clone() + row.clone() * shape.lda, b.clone(), column.clone());
         let own = ((height, width) == s.tile).then_some(shape.lda);
-        call_tile(k, shape, &Tile { rows: height, lines: width, init, lda: own }, x, row, at, depth);
+        call_tile(
+            k,
+            shape,
+            &Tile { rows: height, lines: width, init, halves: shape.halves, lda: own },
+            x,
+            row,
+            at,
+            depth,
+        );
     };
     in_powers(k, "i", s.tile.0, Int::from(0usize), n, call);
 }
@@ -354,7 +369,7 @@ fn powers_below(n: usize) -> impl Iterator<Item = usize> + Clone {
 pub fn vector(k: &mut Builder, s: &Schedule, shape: &Shape, init: Init, (first, last): (Int, Int), x: &Operands) {
     let call = |k: &mut Builder, width: usize, j: Int| {
         let at = (x.a.1.clone(), x.b.1.clone() + j.clone() * shape.line, j * LANES);
-        let tile = Tile { rows: 1, lines: width, init, lda: None };
+        let tile = Tile { rows: 1, lines: width, init, halves: shape.halves, lda: None };
         call_tile(k, shape, &tile, x, Int::from(0usize), at, &shape.depth);
     };
     in_powers(k, "j", s.vector_lines, first, &last, call);

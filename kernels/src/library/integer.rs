@@ -21,8 +21,9 @@ pub const BLOCK_WORDS: usize = 17 * LANES;
 pub struct Weights {
     /// Bytes or nibbles, as words.
     pub w: (Ptr, Int),
-    /// A scale for each output channel.
-    pub scale: (Ptr, Int),
+    /// A scale for each output channel. Without one, the blocks of a row are planes of one number: each
+    /// has a scale of its own and meets the same weights, which are one block deep.
+    pub scale: Option<(Ptr, Int)>,
     /// Bias, for the `Init`s that have one.
     pub bias: Option<(Ptr, Int)>,
     /// Residual and floats between its rows, for the `Init`s that have one.
@@ -35,30 +36,35 @@ struct Params {
     scales: Ptr,
     sums: Ptr,
     w: Ptr,
-    w_scale: Ptr,
+    w_scale: Option<Ptr>,
     bias: Option<Ptr>,
     residual: Option<Ptr>,
     c: Ptr,
+    accumulate: bool,
 }
 
 impl Params {
-    fn declare(k: &mut Builder, init: Init) -> Params {
+    fn declare(k: &mut Builder, init: Init, planes: bool) -> Params {
         Params {
             a: k.read_u32("a"),
             scales: k.read("scales"),
             sums: k.read_u32("sums"),
             w: k.read_u32("w"),
-            w_scale: k.read("w_scale"),
+            w_scale: (!planes).then(|| k.read("w_scale")),
             bias: init.has_bias().then(|| k.read("bias")),
             residual: init.has_residual().then(|| k.read("residual")),
             c: k.write("c"),
+            accumulate: init == Init::Accumulate,
         }
     }
 
     /// `c = f * w_scale + bias + residual` for line `j` of row `i`.
     fn finish(&self, k: &mut Builder, (i, j): (usize, usize), f: Reg, ldr: &Int, ldc: &Int) {
-        let scale = k.load("w_s", self.w_scale, j * LANES);
-        let mut out = k.mul("out", f, scale);
+        let mut out = f;
+        if let Some(w_scale) = self.w_scale {
+            let scale = k.load("w_s", w_scale, j * LANES);
+            out = k.mul("out", f, scale);
+        }
         if let Some(bias) = self.bias {
             let b = k.load("b", bias, j * LANES);
             out = k.add("out", out, b);
@@ -67,35 +73,43 @@ impl Params {
             let r = k.load("r", residual, ldr.clone() * i + j * LANES);
             out = k.add("out", r, out);
         }
+        if self.accumulate {
+            let own = k.load("own", self.c, ldc.clone() * i + j * LANES);
+            out = k.add("out", own, out);
+        }
         k.store(self.c, ldc.clone() * i + j * LANES, out);
     }
 }
 
-/// A register tile of `rows` x `width` lines over all blocks of the depth.
+/// A register tile of `rows` x `width` lines over all blocks of the depth. `planes` says that all blocks
+/// meet the same weights, which have no scale.
 ///
 /// Parameters: those of [`Params`], then blocks, line, lda, ldc, ldr, those of what there is only one
 /// of left out. Weights `ahead` bytes on are asked for, if that is not 0.
-fn tile((rows, width): (usize, usize), q: &QuantRows, init: Init, ahead: usize) -> Rc<Kernel> {
+fn tile((rows, width): (usize, usize), q: &QuantRows, init: Init, (ahead, planes): (usize, bool)) -> Rc<Kernel> {
     let tail = q.physical() % q.block;
     let tail_name = if tail > 0 { format!("_t{tail}") } else { String::new() };
     let mut k = Builder::new(
         format!(
-            "{}{}_u7s8_{rows}x{width}_b{}{tail_name}",
+            "{}{}_u7s8_{rows}x{width}_b{}{tail_name}{}",
             if ahead > 0 { "gemv" } else { "gemm" },
             init.name(),
-            q.block
+            q.block,
+            if planes { "_planes" } else { "" }
         ),
         &[
             &format!("One {rows}x{} register tile of a product of quantized rows.", width * LANES),
             "",
             "For each block of depth the sums are integers, which start from minus the zero point's share;",
             &format!(
-                "they are scaled and added in floats. A block is {} deep, `w` is `[{width}, depth / 4, 16]` words.",
-                q.block
+                "they are scaled and added in floats. A block is {} deep, `w` is `[{width}, {} / 4, 16]` words{}.",
+                q.block,
+                if planes { "block" } else { "depth" },
+                if planes { " for all blocks" } else { "" }
             ),
         ],
     );
-    let p = Params::declare(&mut k, init);
+    let p = Params::declare(&mut k, init, planes);
     let blocks = k.size("blocks");
     let one = || Int::from(0usize);
     let line = if width > 1 { k.size("line") } else { one() };
@@ -118,8 +132,9 @@ fn tile((rows, width): (usize, usize), q: &QuantRows, init: Init, ahead: usize) 
         let more: Vec<Vec<Reg>> = (1..chains)
             .map(|c| (0..rows * width).map(|n| k.bind_mut(&format!("more_{c}_{n}"), Op::SplatBits(0))).collect())
             .collect();
-        let quads = |k: &mut Builder, at: Int, chain: usize| {
-            let line_at = |j: usize| line.clone() * j + at.clone() * LANES;
+        // The quad `at` of the rows meets the quad `of` of the weights.
+        let quads = |k: &mut Builder, at: Int, of: Int, chain: usize| {
+            let line_at = |j: usize| line.clone() * j + of.clone() * LANES;
             (0..width).for_each(|j| ask(k, ahead, p.w, &line_at(j)));
             let w: Vec<Reg> = (0..width).map(|j| k.load(&format!("w_{j}"), p.w, line_at(j))).collect();
             for (i, row) in acc.iter().enumerate() {
@@ -130,13 +145,15 @@ fn tile((rows, width): (usize, usize), q: &QuantRows, init: Init, ahead: usize) 
                 }
             }
         };
-        if chains == 1 {
-            k.each("p", first.clone(), first + depth / 4, |k, at| quads(k, at, 0));
+        if chains == 1 && !planes {
+            k.each("p", first.clone(), first + depth / 4, |k, at| quads(k, at.clone(), at, 0));
         } else {
             // Blocks are whole lines: their quads come in fours.
-            k.each("p", 0usize, depth / 4 / chains, |k, at| {
-                let at = k.int("quad", first + at * chains);
-                (0..chains).for_each(|c| quads(k, at.clone() + c, c));
+            k.each("p", 0usize, depth / 4 / chains, |k, p| {
+                let within = p * chains;
+                let at = k.int("quad", first + within.clone());
+                let of = if planes { within } else { at.clone() };
+                (0..chains).for_each(|c| quads(k, at.clone() + c, of.clone() + c, c));
             });
         }
         for sums in &more {
@@ -184,10 +201,11 @@ pub fn rows(
     (c, ldc): ((Ptr, Int), usize),
 ) {
     let (height, width) = s.integer_tile(count.constant().unwrap_or(0) as usize);
-    let line = q.rows.physical() / 4 * LANES;
+    let planes = w.scale.is_none();
+    let line = if planes { q.rows.block } else { q.rows.physical() } / 4 * LANES;
     in_powers(k, "j", width, Int::from(0usize), count, |k, width, j| {
         in_powers(k, "i", height, Int::from(0usize), n, |k, height, i| {
-            let kernel = tile((height, width), &q.rows, init, 0);
+            let kernel = tile((height, width), &q.rows, init, (0, planes));
             call(k, (&kernel, true), q, (w, init), (i, j.clone()), line, (&c, ldc), (height, width));
         });
     });
@@ -208,7 +226,7 @@ fn call(
     let moved = |x: &(Ptr, Int), by: Int| Arg::from((x.0, x.1.clone() + by));
     let mut args: Vec<Arg> = q.arguments(row.clone(), bytes).into();
     args.push(moved(&w.w, line_at * line));
-    args.push(moved(&w.scale, column.clone()));
+    args.extend(w.scale.as_ref().map(|scale| moved(scale, column.clone())));
     if let (true, Some(bias)) = (init.has_bias(), &w.bias) {
         args.push(moved(bias, column.clone()));
     }
@@ -260,7 +278,7 @@ fn nibble_tile((rows, width): (usize, usize), init: Init, ahead: usize) -> Rc<Ke
             "point's share.",
         ],
     );
-    let p = Params::declare(&mut k, init);
+    let p = Params::declare(&mut k, init, false);
     let blocks = k.size("blocks");
     let one = || Int::from(0usize);
     let line = if width > 1 { k.size("line") } else { one() };
@@ -343,7 +361,7 @@ pub fn vectors(
     if !q.rows.groups {
         let line = q.rows.physical() / 4 * LANES;
         return in_powers(k, "j", s.byte_lines, first, &last, |k, width, j| {
-            let kernel = tile((n, width), &q.rows, init, s.ahead);
+            let kernel = tile((n, width), &q.rows, init, (s.ahead, false));
             call(k, (&kernel, true), q, (w, init), (none.clone(), j), line, (c, ldc), (n, width));
         });
     }

@@ -209,7 +209,7 @@ impl Matrix {
         let words = self.format.line_words(self.inputs);
         let weights = integer::Weights {
             w: (self.w, rest.line.clone() * words),
-            scale: (self.layout().1, rest.line * LANES),
+            scale: Some((self.layout().1, rest.line * LANES)),
             bias: rest.bias,
             residual: rest.residual.map(|r| (r, rest.ldc)),
         };

@@ -6,6 +6,7 @@
 //! units of work their thread takes.
 
 pub mod attention;
+pub mod cache;
 pub mod choice;
 pub mod columns;
 pub mod conv;

@@ -17,7 +17,7 @@ pub const BLOCK: usize = 128;
 
 /// The least peak that is divided by: 127 over less than 3.8e-37 is no float. Blocks below it lose
 /// levels, then become zero.
-const TINY: f32 = 1e-36;
+pub(super) const TINY: f32 = 1e-36;
 
 /// Quantized rows: for each row its bytes, then a scale for each block, then sums.
 ///

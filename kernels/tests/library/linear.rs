@@ -181,7 +181,7 @@ fn every_tile() {
             for lda in [None, Some(pitch(depth))] {
                 check(&Case {
                     name: format!("tile {n}x{width} {init:?} {lda:?}"),
-                    kernel: &|_| gemm::tile(&Tile { rows: n, lines: width, init, lda }),
+                    kernel: &|_| gemm::tile(&Tile { rows: n, lines: width, init, halves: false, lda }),
                     buffers: vec![
                         ("a", Buffer::Read(data::rows(&d.x, depth))),
                         ("b", Buffer::Read(panels(&d.w, depth, outputs))),

@@ -17,5 +17,6 @@ mod packed;
 mod quantize;
 mod regions;
 mod rows;
+mod softmax;
 mod split;
 mod trace;

@@ -1,7 +1,7 @@
 //! Kernels that work row by row: norms, GELU, SwiGLU, copies, softmax.
 
 use kernels::LANES;
-use kernels::library::{elementwise, lines, norm, pitch, softmax};
+use kernels::library::{elementwise, lines, norm};
 
 use crate::case::{Buffer, Case, Want, check};
 use crate::data::{self, CHANNELS, HOLE, noise, want_rows, wide};
@@ -126,49 +126,4 @@ fn swiglus() {
             });
         }
     }
-}
-
-/// Softmax of `n` rows of a buffer for `capacity` keys; what lies behind the keys is NaN
-/// or infinite.
-fn check_softmax(n: usize, keys: usize, capacity: usize, causal: bool, spread: f32) {
-    let ld = pitch(capacity);
-    let count = |row: usize| if causal { keys + row } else { keys };
-    let whole = lines(count(n - 1));
-    let (mut start, mut want) = (Vec::new(), Vec::new());
-    for row in 0..n {
-        let x: Vec<f32> = noise(12 + row as u64, count(row)).iter().map(|v| v * spread).collect();
-        let mut y = wide(&x);
-        data::softmax(&mut y);
-        let end = start.len();
-        start.extend(x.iter().map(|v| v.to_bits()));
-        let behind = if row % 2 == 0 { f32::NAN } else { f32::INFINITY };
-        start.resize(end + whole * LANES, behind.to_bits());
-        start.resize(end + ld, HOLE);
-        want.extend(y.into_iter().map(Want::Near));
-        want.resize(end + whole * LANES, Want::Bits(0));
-        want.resize(end + ld, Want::Same);
-    }
-    check(&Case {
-        name: format!("softmax of {n} x {keys} of {capacity}, causal: {causal}, times {spread}"),
-        kernel: &|_| softmax::softmax(ld, causal),
-        buffers: vec![("s", Buffer::Update(start, want))],
-        sizes: vec![("rows", n), ("keys", keys), ("lines", whole)],
-        units: None,
-        tolerance: 5e-7,
-    });
-}
-
-#[test]
-fn softmaxes() {
-    for keys in [1, 2, 15, 16, 17, 31, 32, 33, 63] {
-        for causal in [false, true] {
-            for n in [1, 2, 7] {
-                check_softmax(n, keys, 70, causal, 3.0);
-            }
-        }
-    }
-    check_softmax(3, 40, 1024, true, 1.0);
-    // Differences beyond the range of exp, and scores near the largest float.
-    check_softmax(2, 20, 32, false, 300.0);
-    check_softmax(2, 20, 32, false, 3e38);
 }

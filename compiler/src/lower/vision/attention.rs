@@ -2,11 +2,11 @@
 
 use ir::{Graph, Node, Op};
 use kernels::library::attention::{self, Attention};
+use kernels::library::cache;
 use kernels::library::gemm::Init;
 use kernels::library::linear::{self, Linear, Norm, Rows, UNIT};
-use kernels::library::pitch;
 
-use super::{LINEAR_STRIP, QUERY_BLOCK, pointwise};
+use super::{LINEAR_STRIP, pointwise};
 use crate::lower::context::{Context, Draft, Value};
 use crate::lower::pattern::{body, mismatch, whole_lines};
 use crate::lower::{LowerError, Phase, Place, Units};
@@ -34,7 +34,14 @@ pub(super) fn lower(
     };
     let c = whole_lines(&node.name, "the width", x.channels)?;
     whole_lines(&node.name, "the head dimension", *head_dim)?;
-    let a = Attention { heads: *heads, kv_heads: *kv_heads, head_dim: *head_dim, capacity: x.rows, causal: false };
+    let a = Attention {
+        heads: *heads,
+        kv_heads: *kv_heads,
+        head_dim: *head_dim,
+        capacity: x.rows,
+        causal: false,
+        cache: cx.formats.vision_cache(),
+    };
     let format = cx.formats.vision;
     let (w1, w2) = (pointwise(cx, qkv, None, format)?, pointwise(cx, proj, None, format)?);
     let wide = w1.outputs;
@@ -44,6 +51,7 @@ pub(super) fn lower(
     let mixed = cx.value(&att.name, x.rows, a.heads * a.head_dim);
     let y = cx.value(&node.name, x.rows, c);
     let n = x.rows;
+    let block = a.unit().min(n);
     let rows = Units::Fixed(n.div_ceil(UNIT));
 
     let first = Linear {
@@ -75,17 +83,22 @@ pub(super) fn lower(
         name: format!("{}.pack", node.name),
         shapes: format!("{} heads of [{n}, {}]", a.kv_heads, a.head_dim),
         units: Units::Fixed(a.kv_heads),
-        bind: vec![("qkv", merged.place()), ("keys", Place::Slot(keys, 0)), ("values", Place::Slot(values, 0))],
+        bind: vec![
+            ("qkv", merged.place()),
+            ("keys", Place::Slot(keys, 0)),
+            ("values", Place::Slot(values, 0)),
+            ("scratch", Place::Scratch),
+        ],
         result: merged.tap(),
         macs: 0,
         most: vec![],
     };
-    phase.steps.push(cx.step(draft, |_| attention::pack(&a, n), |_| 0)?);
+    phase.steps.push(cx.step(draft, |_| cache::pack(&a, n), |_| a.cache.scratch(a.head_dim))?);
 
     let draft = Draft {
         name: att.name.clone(),
         shapes: format!("{} heads of [{n}, {}] x [{}, {n}]", a.heads, a.head_dim, a.head_dim),
-        units: Units::Fixed(a.heads * n.div_ceil(QUERY_BLOCK)),
+        units: Units::Fixed(a.kv_heads * n.div_ceil(block)),
         bind: vec![
             ("qkv", merged.place()),
             ("keys", Place::Slot(keys, 0)),
@@ -97,9 +110,7 @@ pub(super) fn lower(
         macs: (2 * a.heads * n * n * a.head_dim) as u64,
         most: vec![],
     };
-    let step =
-        cx.step(draft, |s| attention::attend(s, &a, Rows::Fixed(n), QUERY_BLOCK), |_| QUERY_BLOCK * pitch(a.capacity))?;
-    phase.steps.push(step);
+    phase.steps.push(cx.step(draft, |s| attention::attend(s, &a, Rows::Fixed(n), block), |_| a.scratch(block))?);
 
     let last = Linear { norm: None, inputs: a.heads * a.head_dim, outputs: c, init: Init::BiasResidual, ..first };
     let draft = Draft {
