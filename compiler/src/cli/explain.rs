@@ -36,7 +36,13 @@ pub fn explain(prepared: &Prepared) -> String {
     }
     let _ = writeln!(text, "\nmatrices: {}", prepared.program.formats);
     let program = &prepared.program;
-    for (name, phase) in [("vision", &program.vision), ("prefill", &program.prefill), ("decode", &program.decode)] {
+    let phases = [
+        ("vision", &program.vision),
+        ("prefill", &program.prefill),
+        ("decode", &program.decode),
+        ("verify", &program.verify),
+    ];
+    for (name, phase) in phases.into_iter().filter(|(_, phase)| !phase.steps.is_empty()) {
         write_phase(&mut text, name, phase, program.chunk);
     }
     text

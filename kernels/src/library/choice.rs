@@ -48,7 +48,7 @@ impl Choice {
             Choice::IntegerTiles => "tile of quantized rows",
             Choice::NibbleLines => "lines of 4-bit weights at once, one row",
             Choice::ByteLines => "lines of 8-bit weights at once, one row",
-            Choice::Ahead => "bytes asked for ahead of quantized weights, one row",
+            Choice::Ahead => "bytes asked ahead of weights, one row",
             Choice::Tile => "tile of float rows",
             Choice::VectorLines => "lines of float weights at once, one row",
             Choice::DepthBlock => "depth of a block of floats",
