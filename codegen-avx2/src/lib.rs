@@ -198,6 +198,8 @@ impl Target for Level {
             }
             Op::Compare(op, ..) => self.compare(*op, regs),
             Op::Select(..) => self.select(ty, regs),
+            Op::InterleaveLow(..) => self.interleave(0, regs),
+            Op::InterleaveHigh(..) => self.interleave(1, regs),
             Op::Reduce(op, _) => {
                 let [a] = regs else { return TokenStream::new() };
                 match op {
@@ -391,6 +393,17 @@ impl Level {
         let mut lines: Vec<TokenStream> = swaps.iter().map(|swap| quote!(let x = #fold(x, #swap);)).collect();
         lines.push(quote!(x));
         self.helper(name, doc, (&[quote!(x: #vector)], vector.clone()), &lines)
+    }
+
+    /// Lanes of two registers in turn, half 0 or 1 of them.
+    fn interleave(self, half: i32, regs: &[TokenStream]) -> TokenStream {
+        let [a, b] = regs else { return TokenStream::new() };
+        if self.wide() {
+            let lanes = (0..16).map(|i| Literal::i32_unsuffixed(8 * half + i / 2 + 16 * (i % 2)));
+            return quote!(_mm512_permutex2var_ps(#a, _mm512_setr_epi32(#(#lanes),*), #b));
+        }
+        let halves = if half == 0 { quote!(0x20) } else { quote!(0x31) };
+        quote!(_mm256_permute2f128_ps::<#halves>(_mm256_unpacklo_ps(#a, #b), _mm256_unpackhi_ps(#a, #b)))
     }
 
     fn compare(self, op: CompareOp, regs: &[TokenStream]) -> TokenStream {

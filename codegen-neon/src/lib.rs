@@ -144,6 +144,8 @@ impl Target for Neon {
                 Ty::I32 => call("vbslq_s32"),
                 Ty::F32 | Ty::Mask => call("vbslq_f32"),
             },
+            Op::InterleaveLow(..) => call("vzip1q_f32"),
+            Op::InterleaveHigh(..) => call("vzip2q_f32"),
             Op::Reduce(op, _) => match op {
                 ReduceOp::Add => call("reduce_add"),
                 ReduceOp::Max => call("reduce_max"),

@@ -139,6 +139,8 @@ impl Target for Simd128 {
                 let [mask, yes, no] = regs else { return TokenStream::new() };
                 quote!(v128_bitselect(#yes, #no, #mask))
             }
+            Op::InterleaveLow(..) => quote!(i32x4_shuffle::<0, 4, 1, 5>(#(#regs),*)),
+            Op::InterleaveHigh(..) => quote!(i32x4_shuffle::<2, 6, 3, 7>(#(#regs),*)),
             Op::Reduce(op, _) => match op {
                 ReduceOp::Add => call("reduce_add"),
                 ReduceOp::Max => call("reduce_max"),

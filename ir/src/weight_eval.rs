@@ -110,6 +110,17 @@ impl Weights {
                 let dot = |row: &[f64]| row.iter().zip(&v).map(|(a, b)| a * b).sum();
                 Ok(w.chunks_exact(v.len()).map(|row| T::from_f64(dot(row))).collect())
             }
+            WeightOp::Diagonal(a) => {
+                let (n, items) = (self.shape(*a)[1], self.rows::<T>(*a, rows.clone(), source)?);
+                Ok(rows.zip(items.chunks_exact(n)).map(|(r, row)| row[r]).collect())
+            }
+            WeightOp::OffDiagonal(a) => {
+                let mut items = self.rows::<T>(*a, rows.clone(), source)?;
+                for (r, row) in rows.zip(items.chunks_exact_mut(width)) {
+                    row[r] = T::ZERO;
+                }
+                Ok(items)
+            }
             WeightOp::ConcatRows(parts) => {
                 let (mut out, mut first) = (Vec::with_capacity(rows.len() * width), 0);
                 for part in parts {

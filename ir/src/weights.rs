@@ -91,6 +91,10 @@ pub enum WeightOp {
         /// As long as `w` has columns.
         v: WeightId,
     },
+    /// The diagonal of a square matrix, `[n, n]` or `[n, n, 1, 1]`.
+    Diagonal(WeightId),
+    /// A square matrix with zeros on its diagonal.
+    OffDiagonal(WeightId),
     /// One below the other.
     ConcatRows(Vec<WeightId>),
     /// Blocks of `block` rows, alternating a, b, a, b; both have a multiple of `block` rows.
@@ -346,6 +350,14 @@ impl Weights {
                 (w, v) => fail(format!("{w:?} by {v:?}")),
             },
             WeightOp::Scale(a, _) => Ok(Some(of(a).to_vec())),
+            WeightOp::Diagonal(a) => match square(of(a)) {
+                Some(n) => Ok(Some(vec![n])),
+                None => fail(format!("{:?} is not square", of(a))),
+            },
+            WeightOp::OffDiagonal(a) => match square(of(a)) {
+                Some(_) => Ok(Some(of(a).to_vec())),
+                None => fail(format!("{:?} is not square", of(a))),
+            },
             WeightOp::ConcatRows(parts) => {
                 let Some((first, rest)) = parts.split_first() else { return fail("of nothing".into()) };
                 let mut shape = of(first).to_vec();
@@ -397,6 +409,14 @@ impl Weights {
     }
 }
 
+/// Rows of a square matrix.
+fn square(shape: &[usize]) -> Option<usize> {
+    match shape {
+        [n, m, rest @ ..] if n == m && rest.iter().all(|axis| *axis == 1) => Some(*n),
+        _ => None,
+    }
+}
+
 impl WeightNode {
     /// Length of the first axis.
     pub fn rows(&self) -> usize {
@@ -427,6 +447,8 @@ impl WeightOp {
             WeightOp::Mul(..) => "Mul",
             WeightOp::Scale(..) => "Scale",
             WeightOp::MatVec { .. } => "MatVec",
+            WeightOp::Diagonal(_) => "Diagonal",
+            WeightOp::OffDiagonal(_) => "OffDiagonal",
             WeightOp::ConcatRows(_) => "ConcatRows",
             WeightOp::InterleaveRows { .. } => "InterleaveRows",
             WeightOp::PermuteRows { .. } => "PermuteRows",
@@ -445,6 +467,8 @@ impl WeightOp {
             WeightOp::Reshape(a)
             | WeightOp::PadKernel { a, .. }
             | WeightOp::Scale(a, _)
+            | WeightOp::Diagonal(a)
+            | WeightOp::OffDiagonal(a)
             | WeightOp::PermuteRows { a, .. }
             | WeightOp::PermuteCols { a, .. }
             | WeightOp::PadRows { a, .. }

@@ -23,7 +23,7 @@ fn grow(choices: &[u8]) -> (Weights, MemorySource) {
             break;
         }
         let (a, half) = (last, shape[0] / 2);
-        let op = match choice % 18 {
+        let op = match choice % 19 {
             0 => WeightOp::MulRows { w: a, v: tensor(&mut w, &mut s, &[shape[0]]) },
             1 => WeightOp::MulCols { w: a, v: tensor(&mut w, &mut s, &[shape[1]]) },
             2 => WeightOp::Add(a, tensor(&mut w, &mut s, &shape)),
@@ -45,12 +45,13 @@ fn grow(choices: &[u8]) -> (Weights, MemorySource) {
             17 if shape[0] % 3 == 0 => {
                 WeightOp::PermuteRows { a, order: ColumnOrder::Planar { planes: 3, each: shape[0] / 3 } }
             }
-            10 | 14 | 17 => {
+            18 if shape[0] == shape[1] => WeightOp::OffDiagonal(a),
+            10 | 14 | 17 | 18 => {
                 let v = tensor(&mut w, &mut s, &[shape[1]]);
                 let v = w.derive(WeightOp::MatVec { w: a, v }).expect("fits");
                 WeightOp::MulRows { w: a, v }
             }
-            _ => unreachable!("18 choices"),
+            _ => unreachable!("19 choices"),
         };
         last = w.derive(op).expect("fits");
     }
@@ -111,6 +112,28 @@ fn folding_formulas() {
     let scaled = w.derive(WeightOp::MulCols { w: padded, v: gamma }).expect("fits");
     (expected[4], expected[31]) = (2.0, -3.0);
     assert_eq!(w.eval(scaled, &s).expect("values"), expected);
+}
+
+#[test]
+fn diagonals() {
+    let (mut w, s) = (Weights::new(), MemorySource::default());
+    let v = w.values((1..=9).map(f64::from).collect());
+    let ones = w.fill(1.0, &[1, 9]);
+    let row = w.derive(WeightOp::MulCols { w: ones, v }).expect("fits");
+    let rows = w.derive(WeightOp::ConcatRows(vec![row, row])).expect("fits");
+    let error = w.derive(WeightOp::Diagonal(rows)).expect_err("2 x 9");
+    assert_eq!(error.to_string(), "weight expression Diagonal: [2, 9] is not square");
+    let all = w.derive(WeightOp::ConcatRows(vec![row; 9])).expect("fits");
+    let kernel = w.reshape(all, &[9, 9, 1, 1]).expect("fits");
+    for matrix in [all, kernel] {
+        let (d, off) = (WeightOp::Diagonal(matrix), WeightOp::OffDiagonal(matrix));
+        let (d, off) = (w.derive(d).expect("square"), w.derive(off).expect("square"));
+        assert_eq!((w.shape(d), w.shape(off)), (&[9][..], w.shape(matrix)));
+        assert_eq!(w.eval_rows(d, 2..5, &s).expect("values"), [3.0, 4.0, 5.0]);
+        let mut want: Vec<f32> = (0..18).map(|i| (i % 9 + 1) as f32).collect();
+        (want[3], want[9 + 4]) = (0.0, 0.0);
+        assert_eq!(w.eval_rows(off, 3..5, &s).expect("values"), want);
+    }
 }
 
 /// Heads of 2 x 3 channels to 2 x 4, along rows and along columns.

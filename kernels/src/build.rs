@@ -145,6 +145,7 @@ impl Builder {
                 Elem::U32 | Elem::I8 | Elem::U16 => Ty::I32,
             },
             Op::Splat(_) | Op::MulAdd(..) | Op::NegMulAdd(..) => Ty::F32,
+            Op::InterleaveLow(..) | Op::InterleaveHigh(..) => Ty::F32,
             Op::SplatBits(_) | Op::SplatInt(_) | Op::Iota(_) | Op::Dot(..) => Ty::I32,
             Op::ShiftLeft(..) | Op::ShiftRight(..) | Op::ShiftRightSigned(..) => Ty::I32,
             Op::Unary(UnaryOp::ToInt | UnaryOp::RoundToInt | UnaryOp::BitsToInt, _) => Ty::I32,

@@ -125,6 +125,8 @@ impl Walk<'_> {
             | Op::Dot(..)
             | Op::Compare(..)
             | Op::Select(..)
+            | Op::InterleaveLow(..)
+            | Op::InterleaveHigh(..)
             | Op::Reduce(..)
             | Op::Copy(_) => Ok(()),
         }

@@ -278,6 +278,12 @@ impl Machine<'_> {
                     *o = if self.reg(*mask)[i] != 0 { self.reg(*yes)[i] } else { self.reg(*no)[i] };
                 }
             }
+            Op::InterleaveLow(a, b) | Op::InterleaveHigh(a, b) => {
+                let first = if matches!(op, Op::InterleaveHigh(..)) { lanes / 2 } else { 0 };
+                for (i, o) in out.iter_mut().enumerate() {
+                    *o = self.reg(if i % 2 == 0 { *a } else { *b })[first + i / 2];
+                }
+            }
             Op::Reduce(op, a) => {
                 let mut tree = self.reg(*a).to_vec();
                 while tree.len() > 1 {

@@ -196,6 +196,10 @@ pub enum Op {
     Compare(CompareOp, Reg, Reg),
     /// `mask ? yes : no`.
     Select(Reg, Reg, Reg),
+    /// The first halves of two lines of floats, lanes in turn: a0, b0, a1, b1, .. b7.
+    InterleaveLow(Reg, Reg),
+    /// The same of the second halves: a8, b8, .. b15.
+    InterleaveHigh(Reg, Reg),
     /// The reduction in all lanes.
     Reduce(ReduceOp, Reg),
     /// Another register's value.

@@ -223,12 +223,18 @@ impl Legalizer<'_> {
         let all = |regs: &[Reg]| regs.iter().all(|r| self.map[r.0 as usize].len() == 1);
         match op {
             Op::Splat(_) | Op::SplatBits(_) | Op::SplatInt(_) | Op::Broadcast(..) | Op::Reduce(..) => true,
-            Op::Iota(_) | Op::Load(..) => false,
+            Op::Iota(_) | Op::Load(..) | Op::InterleaveLow(..) | Op::InterleaveHigh(..) => false,
             Op::Unary(_, a) | Op::ShiftLeft(a, _) | Op::Copy(a) => all(&[*a]),
             Op::ShiftRight(a, _) | Op::ShiftRightSigned(a, _) => all(&[*a]),
             Op::Binary(_, a, b) | Op::Compare(_, a, b) => all(&[*a, *b]),
             Op::MulAdd(a, b, c) | Op::NegMulAdd(a, b, c) | Op::Select(a, b, c) | Op::Dot(a, b, c) => all(&[*a, *b, *c]),
         }
+    }
+
+    /// Register `at` of two lines' lanes in turn, of twice as many registers as a line has.
+    fn interleaved(&self, a: Reg, b: Reg, at: usize) -> Op {
+        let (a, b) = (self.of(a, at / 2), self.of(b, at / 2));
+        if at.is_multiple_of(2) { Op::InterleaveLow(a, b) } else { Op::InterleaveHigh(a, b) }
     }
 
     fn part(&self, op: &Op, part: usize) -> Op {
@@ -247,6 +253,8 @@ impl Legalizer<'_> {
             Op::Dot(w, a, acc) => Op::Dot(of(w), of(a), of(acc)),
             Op::Compare(op, a, b) => Op::Compare(*op, of(a), of(b)),
             Op::Select(a, b, c) => Op::Select(of(a), of(b), of(c)),
+            Op::InterleaveLow(a, b) => self.interleaved(*a, *b, part),
+            Op::InterleaveHigh(a, b) => self.interleaved(*a, *b, self.parts + part),
             Op::Reduce(op, a) => Op::Reduce(*op, of(a)),
             Op::Copy(a) => Op::Copy(of(a)),
         }

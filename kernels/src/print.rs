@@ -152,7 +152,9 @@ impl Printer<'_> {
             | Op::ShiftRight(a, _)
             | Op::ShiftRightSigned(a, _)
             | Op::Reduce(_, a) => self.target.op(op, ty, &[self.reg(*a)], &none),
-            Op::Binary(_, a, b) | Op::Compare(_, a, b) => self.target.op(op, ty, &[self.reg(*a), self.reg(*b)], &none),
+            Op::Binary(_, a, b) | Op::Compare(_, a, b) | Op::InterleaveLow(a, b) | Op::InterleaveHigh(a, b) => {
+                self.target.op(op, ty, &[self.reg(*a), self.reg(*b)], &none)
+            }
             Op::MulAdd(a, b, c) | Op::NegMulAdd(a, b, c) | Op::Select(a, b, c) | Op::Dot(a, b, c) => {
                 self.target.op(op, ty, &[self.reg(*a), self.reg(*b), self.reg(*c)], &none)
             }

@@ -190,6 +190,10 @@ impl Scope<'_> {
                 self.reg(*yes, ty)?;
                 self.reg(*no, ty).map(|()| ty)
             }
+            Op::InterleaveLow(a, b) | Op::InterleaveHigh(a, b) => {
+                self.reg(*a, Ty::F32)?;
+                self.reg(*b, Ty::F32).map(|()| Ty::F32)
+            }
             Op::Reduce(op, a) => {
                 let ty = match op {
                     ReduceOp::Add | ReduceOp::Max => Ty::F32,

@@ -150,6 +150,11 @@ fn operations_on_three_registers() {
     check("Dot", true, true, &|o| Op::Dot(o.weights, o.bits, o.bits));
     check("Dot with a splat", true, true, &|o| Op::Dot(o.weights, o.flat_bits, o.bits));
     check("Dot of splats", true, true, &|o| Op::Dot(o.flat_weights, o.flat_bits, o.flat_bits));
+    for (i, op) in [Op::InterleaveLow as fn(Reg, Reg) -> Op, Op::InterleaveHigh].into_iter().enumerate() {
+        check(&format!("Interleave {i}"), false, true, &|o| op(o.a, o.b));
+        check(&format!("Interleave {i} with a splat"), false, true, &|o| op(o.flat, o.b));
+        check(&format!("Interleave {i} of splats"), false, true, &|o| op(o.flat, o.flat));
+    }
     check("Select of integers", true, true, &|o| Op::Select(o.mask, o.flat_bits, o.bits));
 }
 
@@ -269,6 +274,26 @@ fn bytes() {
         let places = [memory.words(&words), memory.zeros(14)];
         interpret(kernel, &mut memory, &places, &[]).expect("in range");
         assert_eq!(memory.buffers[1], want, "in {} lanes", kernel.lanes);
+    }
+}
+
+/// Two lines in turn: first halves, then second halves.
+#[test]
+fn interleaving() {
+    let mut k = Builder::new("interleave", &[]);
+    let (x, y) = (k.read("x"), k.write("y"));
+    let (a, b) = (k.load("a", x, 0usize), k.load("b", x, LANES));
+    let (low, high) = (k.bind("low", Op::InterleaveLow(a, b)), k.bind("high", Op::InterleaveHigh(a, b)));
+    k.store(y, 0usize, low);
+    k.store(y, LANES, high);
+    let lines = k.finish();
+    let values: Vec<f32> = (0..32).map(|i| i as f32).collect();
+    let want: Vec<f32> = (0..32).map(|i| (i / 2 + i % 2 * 16) as f32).collect();
+    for kernel in TARGETS.map(|t| legalize(&lines, t)).iter().chain([&lines]) {
+        let mut memory = Memory::default();
+        let places = [memory.floats(&values), memory.zeros(32)];
+        interpret(kernel, &mut memory, &places, &[]).expect("in range");
+        assert_eq!(memory.read(places[1], 32), want, "in {} lanes", kernel.lanes);
     }
 }
 

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::rc::Rc;
 
 use kernels::library::columns::{Columns, columns, gated, quantize_rows};
-use kernels::library::conv::{Map, conv_ffn};
+use kernels::library::conv::{Map, conv_ffn, patch_embed};
 use kernels::library::gemm::Init;
 use kernels::library::linear::{Linear, Norm, Rows, gated_vectors, linear, vector};
 use kernels::library::matrix::Format;
@@ -57,6 +57,8 @@ fn cases(s: &Schedule) -> Vec<Case> {
             let row = depthwise::Shape { channels: 48, multiplier: 1, kernel: 3, stride: 1, width: 3 };
             let t = TwoLayer::new((48, 144), Activation::Gelu, format, 6, 1 << 12);
             case(conv_ffn(s, &Map { row, height: 4 }, &t, 2), &[0, 2]);
+            let row = depthwise::Shape { channels: 24, multiplier: 2, kernel: 7, stride: 2, width: 9 };
+            case(patch_embed(s, &Map { row, height: 4 }, format, 48, 1), &[0, 2]);
         }
     }
     all.push(Case { kernel: halves(), sizes: vec![], nibbles: false });

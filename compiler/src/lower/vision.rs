@@ -5,7 +5,7 @@
 mod attention;
 mod projector;
 
-use ir::{Activation, ChannelOrder, Graph, Node, Op, RegionKind, WeightId};
+use ir::{Activation, ChannelOrder, Graph, Node, Op, RegionKind, WeightError, WeightId, WeightOp};
 use kernels::library::conv::{self, Map, Stem};
 use kernels::library::linear::UNIT;
 use kernels::library::matrix::Format;
@@ -164,7 +164,8 @@ fn depthwise_node(
     Ok(y)
 }
 
-fn pointwise(cx: &mut Context<'_>, node: &Node, gap: Option<usize>, format: Format) -> Result<Packed, LowerError> {
+/// The weight of a 1x1 convolution or linear, and its bias.
+fn pointwise_weights(cx: &Context<'_>, node: &Node) -> Result<(WeightId, Option<WeightId>), LowerError> {
     let (weight, bias) = match &node.op {
         Op::Conv2d { weight, bias, stride: 1, padding: 0, groups: 1, .. } | Op::Linear { weight, bias } => {
             (*weight, *bias)
@@ -176,14 +177,57 @@ fn pointwise(cx: &mut Context<'_>, node: &Node, gap: Option<usize>, format: Form
             ));
         }
     };
-    let shape = cx.weights.shape(weight).to_vec();
-    let (outputs, inputs) = (shape[0], shape[1]);
+    let shape = cx.weights.shape(weight);
     if shape[2..].iter().any(|&n| n != 1) {
         return Err(LowerError::unsupported(&node.name, format!("expected a kernel of 1x1, found {shape:?}")));
     }
+    Ok((weight, bias))
+}
+
+fn pointwise(cx: &mut Context<'_>, node: &Node, gap: Option<usize>, format: Format) -> Result<Packed, LowerError> {
+    let (weight, bias) = pointwise_weights(cx, node)?;
+    Ok(packed(cx, node, (weight, bias), gap, format))
+}
+
+fn packed(
+    cx: &mut Context<'_>,
+    node: &Node,
+    (weight, bias): (WeightId, Option<WeightId>),
+    gap: Option<usize>,
+    format: Format,
+) -> Packed {
+    let (outputs, inputs) = (cx.weights.shape(weight)[0], cx.weights.shape(weight)[1]);
     let pack = cx.packs.matrix(&format!("{}.weight", node.name), weight, (outputs, inputs), gap, format);
     let bias = cx.bias(&node.name, bias, outputs);
-    Ok(Packed { format, pack, bias: Some(Place::Weight(bias)), outputs, inputs })
+    Packed { format, pack, bias: Some(Place::Weight(bias)), outputs, inputs }
+}
+
+/// The matrix behind a depthwise convolution, and its diagonal where the kernel takes it apart.
+fn behind_depthwise(
+    cx: &mut Context<'_>,
+    node: &Node,
+    row: &depthwise::Shape,
+    format: Format,
+) -> Result<(Packed, Option<Place>), LowerError> {
+    let (weight, bias) = pointwise_weights(cx, node)?;
+    let gap = (row.multiplier > 1).then_some(row.channels);
+    if !conv::has_diagonal(row, format, cx.weights.shape(weight)[0]) {
+        return Ok((packed(cx, node, (weight, bias), gap, format), None));
+    }
+    let failed = |e: WeightError| LowerError::unsupported(&node.name, e.to_string());
+    // The diagonal is that of the checkpoint's order, in which outputs are; `layout` moved the inputs.
+    let (square, order) = match cx.weights.get(weight).map(|w| &w.op) {
+        Some(WeightOp::PermuteCols { a, order }) => (*a, Some(*order)),
+        _ => (weight, None),
+    };
+    let diagonal = cx.weights.derive(WeightOp::Diagonal(square)).map_err(failed)?;
+    let mut rest = cx.weights.derive(WeightOp::OffDiagonal(square)).map_err(failed)?;
+    if let Some(order) = order {
+        rest = cx.weights.derive(WeightOp::PermuteCols { a: rest, order }).map_err(failed)?;
+    }
+    let packed = packed(cx, node, (rest, bias), gap, format);
+    let diagonal = cx.packs.vector(&format!("{}.diagonal", node.name), diagonal, packed.outputs);
+    Ok((packed, Some(Place::Weight(diagonal))))
 }
 
 fn stem(cx: &mut Context<'_>, phase: &mut Phase, node: &Node, graph: &Graph, x: Value) -> Result<Value, LowerError> {
@@ -211,7 +255,7 @@ fn stem(cx: &mut Context<'_>, phase: &mut Phase, node: &Node, graph: &Graph, x: 
     let (h1, w1, _) = map(c0)?;
     let side = x.rows.isqrt();
     let d = depthwise_of(cx, c1, h1, w1, channels)?;
-    let last = pointwise(cx, c2, None, cx.formats.vision)?;
+    let (last, diagonal) = behind_depthwise(cx, c2, &d.map.row, cx.formats.vision)?;
     if d.map.row.kernel != 3 || d.map.row.stride != 2 || d.map.row.multiplier != 1 || last.outputs != channels {
         return Err(mismatch(node, "a depthwise 3x3 convolution with stride 2 and a 1x1 of the same width", &found));
     }
@@ -237,6 +281,7 @@ fn stem(cx: &mut Context<'_>, phase: &mut Phase, node: &Node, graph: &Graph, x: 
                 ("scratch", Place::Scratch),
             ],
             last.arguments(["w2", "w2_scale", "b2"]),
+            diagonal.map(|d| ("w2_diagonal", d)).into_iter().collect(),
         ]
         .concat(),
         result: y.tap(),
@@ -258,8 +303,7 @@ fn patch_embed(
     let [c0, _, c1, _] = found[..] else { return Err(mismatch(node, "two convolutions, each with GELU", &found)) };
     let (h, w, c) = map(&graph[graph.entry().ok_or_else(|| mismatch(node, "an input", &found))?])?;
     let d = depthwise_of(cx, c0, h, w, c)?;
-    let gap = (d.map.row.multiplier > 1).then_some(c);
-    let last = pointwise(cx, c1, gap, cx.formats.vision)?;
+    let (last, diagonal) = behind_depthwise(cx, c1, &d.map.row, cx.formats.vision)?;
     let (out, depth) = (last.outputs, last.inputs);
     let (ho, wo, _) = map(c1)?;
     let strip = strip_of(ho, wo, STRIP_PIXELS);
@@ -274,7 +318,12 @@ fn patch_embed(
             shape_text(ho, wo, out)
         ),
         units: Units::Fixed(ho / strip),
-        bind: [d.arguments(x, y), last.arguments(["w1", "w1_scale", "b1"])].concat(),
+        bind: [
+            d.arguments(x, y),
+            last.arguments(["w1", "w1_scale", "b1"]),
+            diagonal.map(|d| ("w1_diagonal", d)).into_iter().collect(),
+        ]
+        .concat(),
         result: y.tap(),
         macs: depthwise_macs(&d.map) + (ho * wo * depth * out) as u64,
         most: vec![],

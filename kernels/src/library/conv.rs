@@ -138,15 +138,24 @@ pub fn conv_ffn_scratch(map: &Map, t: &TwoLayer, strip: usize) -> usize {
     pixels * pitch(map.row.channels) + t.scratch(pixels)
 }
 
+/// Whether the matrix behind a depthwise convolution is quantized without its diagonal, which is a
+/// parameter of its own: an identity branch was folded into it, and would take the scale of each row.
+pub fn has_diagonal(row: &depthwise::Shape, format: Format, outputs: usize) -> bool {
+    format != Format::F32 && row.multiplier <= 2 && outputs == row.multiplier * row.channels
+}
+
 /// Depthwise convolution, GELU, pointwise convolution, GELU, by strips of `strip` output rows.
-/// Parameters: x, w0, b0, w1, [w1_scale], b1, y, scratch, first, last. Scratch:
+/// Parameters: x, w0, b0, w1, [w1_scale], [w1_diagonal], b1, y, scratch, first, last. Scratch:
 /// [`patch_embed_scratch`] floats.
 pub fn patch_embed(s: &Schedule, map: &Map, format: Format, channels: usize, strip: usize) -> Rc<Kernel> {
     let (width, middle) = (map.row.out_width(), map.row.out_channels());
     let mut k = Builder::new(
         format!("patch_embed_{}_{}x{width}x{channels}", format.name(), map.out_height()),
         &[
-            "`y = gelu(gelu(conv(x)) w1 + b1)`, the convolution depthwise with stride 2.",
+            &format!(
+                "`y = gelu(gelu(conv(x)) w1 + b1)`, the convolution depthwise with stride 2{}.",
+                diagonal_text(&map.row, format, channels)
+            ),
             "",
             &format!(
                 "`x` is `[{}, {}, {}]`, `y` is `[{}, {width}, {channels}]`; strips of {strip} rows `first..last`.",
@@ -158,7 +167,7 @@ pub fn patch_embed(s: &Schedule, map: &Map, format: Format, channels: usize, str
         ],
     );
     let (x, w0, b0) = (k.read("x"), k.read("w0"), k.read("b0"));
-    let (w1, b1) = (Matrix::declare(&mut k, "w1", format, middle), k.read("b1"));
+    let pointwise = Pointwise::declare(&mut k, ["w1", "w1_diagonal", "b1"], &map.row, format, channels);
     let (y, scratch) = (k.write("y"), k.write("scratch"));
     let after = strip * width * pitch(middle);
     let (first, last) = (k.size("first"), k.size("last"));
@@ -170,7 +179,7 @@ pub fn patch_embed(s: &Schedule, map: &Map, format: Format, channels: usize, str
         });
         let at = k.int("at", u * (strip * width * pitch(channels)));
         let x = (scratch, zero());
-        pointwise_gelu(k, s, channels, strip * width, x, (w1, b1), (y, at), (scratch, Int::from(after)));
+        pointwise.emit(k, s, strip * width, x, (y, at), (scratch, Int::from(after)));
     });
     k.finish()
 }
@@ -181,29 +190,55 @@ pub fn patch_embed_scratch(map: &Map, format: Format, strip: usize) -> usize {
     pixels * pitch(middle) + format.scratch(middle, pixels)
 }
 
-/// `x = gelu(x)` in place, then `y = gelu(x w + bias)`, on `pixels` rows.
-#[expect(clippy::too_many_arguments, reason = "the operands of a convolution")]
-fn pointwise_gelu(
-    k: &mut Builder,
-    s: &Schedule,
+/// The pointwise convolution behind a depthwise one.
+struct Pointwise {
+    w: Matrix,
+    diagonal: Option<Ptr>,
+    bias: Ptr,
+    row: depthwise::Shape,
     outputs: usize,
-    pixels: usize,
-    x: (Ptr, Int),
-    (w, bias): (Matrix, Ptr),
-    y: (Ptr, Int),
-    scratch: (Ptr, Int),
-) {
-    let n = Int::from(pixels);
-    let left = w.left(k, Source::Gelu, x, &n, Some(scratch));
-    let rest = Rest {
-        line: Int::from(0usize),
-        bias: Some((bias, Int::from(0usize))),
-        residual: None,
-        c: y.clone(),
-        ldc: pitch(outputs),
-    };
-    w.rows(k, s, &left, Init::Bias, (&n, &Int::from(lines(outputs))), rest);
-    k.call(&elementwise::gelu(outputs), vec![y.into(), n.into()]);
+}
+
+impl Pointwise {
+    fn declare(
+        k: &mut Builder,
+        [w, diagonal, bias]: [&str; 3],
+        row: &depthwise::Shape,
+        format: Format,
+        outputs: usize,
+    ) -> Pointwise {
+        Pointwise {
+            w: Matrix::declare(k, w, format, row.out_channels()),
+            diagonal: has_diagonal(row, format, outputs).then(|| k.read(diagonal)),
+            bias: k.read(bias),
+            row: *row,
+            outputs,
+        }
+    }
+
+    /// `x = gelu(x)` in place, then `y = gelu(x (w + diagonal) + bias)`, on `pixels` rows.
+    fn emit(&self, k: &mut Builder, s: &Schedule, pixels: usize, x: (Ptr, Int), y: (Ptr, Int), scratch: (Ptr, Int)) {
+        let n = Int::from(pixels);
+        let left = self.w.left(k, Source::Gelu, x.clone(), &n, Some(scratch));
+        if let Some(d) = self.diagonal {
+            let kernel = elementwise::diagonal(self.row.multiplier, self.row.channels);
+            k.call(&kernel, vec![x.into(), d.into(), y.clone().into(), n.clone().into()]);
+        }
+        let rest = Rest {
+            line: Int::from(0usize),
+            bias: Some((self.bias, Int::from(0usize))),
+            residual: self.diagonal.map(|_| y.clone()),
+            c: y.clone(),
+            ldc: pitch(self.outputs),
+        };
+        let init = if self.diagonal.is_some() { Init::BiasResidual } else { Init::Bias };
+        self.w.rows(k, s, &left, init, (&n, &Int::from(lines(self.outputs))), rest);
+        k.call(&elementwise::gelu(self.outputs), vec![y.into(), n.into()]);
+    }
+}
+
+fn diagonal_text(row: &depthwise::Shape, format: Format, outputs: usize) -> &'static str {
+    if has_diagonal(row, format, outputs) { "; the diagonal of `w` is apart" } else { "" }
 }
 
 /// Sizes of the stem.
@@ -230,7 +265,8 @@ impl Stem {
         self.middle().div_ceil(2)
     }
 
-    fn map(&self) -> Map {
+    /// Its depthwise convolution.
+    pub fn map(&self) -> Map {
         let row =
             depthwise::Shape { channels: self.channels, multiplier: 1, kernel: 3, stride: 2, width: self.middle() };
         Map { row, height: self.middle() }
@@ -248,7 +284,7 @@ impl Stem {
 }
 
 /// 3x3 convolution of the picture with stride 2, GELU, depthwise 3x3 with stride 2, GELU, pointwise,
-/// GELU. Parameters: image, w0, b0, w1, b1, w2, [w2_scale], b2, y, scratch, first, last.
+/// GELU. Parameters: image, w0, b0, w1, b1, w2, [w2_scale], [w2_diagonal], b2, y, scratch, first, last.
 ///
 /// The image is `[side + 2][side + 2][3]` with a border of zeros, so that a kernel row's nine
 /// inputs follow each other and the convolution is a matrix product in three runs. Rows that two
@@ -269,10 +305,10 @@ pub fn stem(s: &Schedule, stem: &Stem) -> Rc<Kernel> {
         ],
     );
     let (image, w0, b0, w1, b1) = (k.read("image"), k.read("w0"), k.read("b0"), k.read("w1"), k.read("b1"));
-    let (w2, b2) = (Matrix::declare(&mut k, "w2", format, channels), k.read("b2"));
+    let map = stem.map();
+    let pointwise = Pointwise::declare(&mut k, ["w2", "w2_diagonal", "b2"], &map.row, format, channels);
     let (y, scratch) = (k.write("y"), k.write("scratch"));
     let (first, last) = (k.size("first"), k.size("last"));
-    let map = stem.map();
     let (in_row, image_row) = (middle * pitch(channels), (side + 2) * 3);
     let below = (2 * strip + 1) * in_row;
     let zero = || Int::from(0usize);
@@ -308,7 +344,7 @@ pub fn stem(s: &Schedule, stem: &Stem) -> Rc<Kernel> {
         });
         let at = k.int("at", u * (strip * out * pitch(channels)));
         let (x, after) = ((scratch, Int::from(below)), (scratch, Int::from(stem.floats())));
-        pointwise_gelu(k, s, channels, strip * out, x, (w2, b2), (y, at), after);
+        pointwise.emit(k, s, strip * out, x, (y, at), after);
     });
     k.finish()
 }

@@ -4,7 +4,8 @@ use std::rc::Rc;
 
 use crate::LANES;
 use crate::build::Builder;
-use crate::ir::{Kernel, Op};
+use crate::int::Int;
+use crate::ir::{Kernel, Op, Reg};
 use crate::library::{lines, pitch};
 use crate::math::{Exp, Gelu};
 
@@ -61,6 +62,58 @@ pub fn swiglu(channels: usize) -> Rc<Kernel> {
             let out = k.mul("out", g, up);
             k.store(y, i * ldy + j * LANES, out);
         });
+    });
+    k.finish()
+}
+
+/// `y = d x` by channel, where output `planes * i + m` reads channel `i` of plane `m`: the diagonal of
+/// a matrix behind a convolution that multiplies channels.
+///
+/// # Panics
+/// For more than two planes.
+pub fn diagonal(planes: usize, channels: usize) -> Rc<Kernel> {
+    assert!(planes == 1 || planes == 2, "a diagonal over {planes} planes");
+    let out = planes * channels;
+    let (each, n) = (lines(channels), lines(out));
+    let (ldx, ldy) = (pitch(planes * each * LANES), pitch(out));
+    let mut k = Builder::new(
+        format!("diagonal_f32_{channels}x{planes}"),
+        &[
+            "`y = d x` by channel; output `planes * i + m` reads channel `i` of plane `m` of `x`.",
+            "",
+            &format!(
+                "`x` is `[rows, {planes}, {channels}]` with rows {ldx} floats apart, `y` is `[rows, {out}]` with rows {ldy}."
+            ),
+        ],
+    );
+    let (x, d, y) = (k.read("x"), k.read("d"), k.write("y"));
+    let rows = k.size("rows");
+    k.each("i", 0usize, rows, |k, i| {
+        let times = |k: &mut Builder, v: Reg, line: Int| {
+            let factor = k.load("factor", d, line.clone() * LANES);
+            let v = k.mul("product", v, factor);
+            k.store(y, i.clone() * ldy + line * LANES, v);
+        };
+        let loaded = |k: &mut Builder, line: Int| k.load("v", x, i.clone() * ldx + line * LANES);
+        if planes == 1 {
+            return k.each("j", 0usize, n, |k, j| {
+                let v = loaded(k, j.clone());
+                times(k, v, j);
+            });
+        }
+        let pair = |k: &mut Builder, j: Int, both: bool| {
+            let (a, b) = (loaded(k, j.clone()), loaded(k, j.clone() + each));
+            let low = k.bind("low", Op::InterleaveLow(a, b));
+            times(k, low, j.clone() * 2usize);
+            if both {
+                let high = k.bind("high", Op::InterleaveHigh(a, b));
+                times(k, high, j * 2usize + 1usize);
+            }
+        };
+        k.each("j", 0usize, n / 2, |k, j| pair(k, j, true));
+        if !n.is_multiple_of(2) {
+            pair(k, Int::from(n / 2), false);
+        }
     });
     k.finish()
 }

@@ -1,7 +1,9 @@
 //! The regions with quantized matrices: the same bits everywhere, and near the region in floats.
 
 use kernels::LANES;
-use kernels::library::conv::{Map, Stem, conv_ffn, conv_ffn_scratch, patch_embed, patch_embed_scratch, stem};
+use kernels::library::conv::{
+    Map, Stem, conv_ffn, conv_ffn_scratch, has_diagonal, patch_embed, patch_embed_scratch, stem,
+};
 use kernels::library::depthwise::Shape;
 use kernels::library::linear::{Norm, UNIT};
 use kernels::library::matrix::Format;
@@ -96,21 +98,44 @@ fn conv_ffns() {
     }
 }
 
+/// The diagonal that a matrix behind a depthwise convolution has apart: about 1, added to what the rest gives.
+fn diagonal(
+    name: &'static str,
+    (row, format, outputs): (&Shape, Format, usize),
+    x: &[f64],
+    y: &mut [f64],
+) -> Vec<(&'static str, Buffer)> {
+    if !has_diagonal(row, format, outputs) {
+        return vec![];
+    }
+    let d: Vec<f32> = noise(39, outputs).into_iter().map(|v| 1.0 + v).collect();
+    let m = row.multiplier;
+    for (x, y) in x.chunks(row.out_channels()).zip(y.chunks_mut(outputs)) {
+        for (o, y) in y.iter_mut().enumerate() {
+            let at = if m == 1 { o } else { o % m * lines(row.channels) * LANES + o / m };
+            *y += f64::from(d[o]) * x[at];
+        }
+    }
+    vec![(name, Buffer::Read(data::vector(&d)))]
+}
+
 fn check_patch_embed(format: Format, row: Shape, height: usize, channels: usize, strip: usize) -> Vec<u32> {
     let map = Map { row, height };
     let middle = row.out_channels();
     let x = noise(35, height * row.width * row.channels);
     let d = Weights::new(&row);
     let (w1, b1) = (Quant::noise(format, middle, channels, 36), noise(37, channels));
-    let y = gelus(naive(&map, &wide(&x), &d));
-    let y = gelus(layer(&y, &w1.floats(), &b1, middle));
-    let mut buffers = vec![
+    let between = gelus(naive(&map, &wide(&x), &d));
+    let mut y = layer(&between, &w1.floats(), &b1, middle);
+    let mut buffers = diagonal("w1_diagonal", (&row, format, channels), &between, &mut y);
+    let y = gelus(y);
+    buffers.extend(vec![
         ("x", Buffer::Read(data::rows(&x, row.channels))),
         ("w0", Buffer::Read(d.packed(&row))),
         ("b0", Buffer::Read(d.packed_bias(&row))),
         ("y", written(map.out_height() * row.out_width(), channels)),
         ("scratch", scratch(patch_embed_scratch(&map, format, strip))),
-    ];
+    ]);
     buffers.extend(matrix(["w1", "w1_scale", "b1"], &w1, &b1));
     let case = Case {
         name: format!("patch embedding of {map:?} to {channels}, strips of {strip}, {format:?}"),
@@ -125,8 +150,19 @@ fn check_patch_embed(format: Format, row: Shape, height: usize, channels: usize,
 
 #[test]
 fn patch_embeddings() {
-    for (i, (channels, multiplier, out)) in
-        [(16, 2, 32), (15, 2, 33), (48, 1, 17), (56, 2, 144), (72, 2, 48)].into_iter().enumerate()
+    for (i, (channels, multiplier, out)) in [
+        (16, 2, 32),
+        (15, 2, 33),
+        (48, 1, 17),
+        (56, 2, 144),
+        (72, 2, 48),
+        (15, 2, 30),
+        (33, 1, 33),
+        (56, 2, 112),
+        (24, 2, 48),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let row = Shape { channels, multiplier, kernel: 7, stride: 2, width: 5 };
         check_patch_embed(FORMATS[i % 3], row, 4, out, 2);
@@ -147,9 +183,11 @@ fn check_stem(t: Stem) -> Vec<u32> {
     let map = Map { row: Shape { channels, multiplier: 1, kernel: 3, stride: 2, width: middle }, height: middle };
     let d = Weights::new(&map.row);
     let y = gelus(first_conv(&image, side, &w0, &b0));
-    let y = gelus(naive(&map, &y, &d));
-    let y = gelus(layer(&y, &w2.floats(), &b2, channels));
-    let mut buffers = vec![
+    let between = gelus(naive(&map, &y, &d));
+    let mut y = layer(&between, &w2.floats(), &b2, channels);
+    let mut buffers = diagonal("w2_diagonal", (&map.row, format, channels), &between, &mut y);
+    let y = gelus(y);
+    buffers.extend(vec![
         ("image", Buffer::Read(bordered(&image, side))),
         ("w0", Buffer::Read(panels(&w0, 27, channels))),
         ("b0", Buffer::Read(data::vector(&b0))),
@@ -157,7 +195,7 @@ fn check_stem(t: Stem) -> Vec<u32> {
         ("b1", Buffer::Read(d.packed_bias(&map.row))),
         ("y", written(out * out, channels)),
         ("scratch", scratch(t.scratch())),
-    ];
+    ]);
     buffers.extend(matrix(["w2", "w2_scale", "b2"], &w2, &b2));
     let case = Case {
         name: format!("{t:?}"),
