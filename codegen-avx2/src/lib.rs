@@ -222,7 +222,11 @@ impl Target for Level {
             Elem::I8 if self.wide() => quote!(_mm_storeu_si128(#at.cast(), _mm512_cvtepi32_epi8(#value));),
             Elem::I8 => quote!(_mm_storel_epi64(#at.cast(), narrow(#value));),
             Elem::U16 if self.wide() => quote!(_mm256_storeu_si256(#at.cast(), _mm512_cvtepi32_epi16(#value));),
-            Elem::U16 => quote!(_mm_storeu_si128(#at.cast(), low_halves(#value));),
+            Elem::U16 => {
+                let halves = quote!(_mm256_shuffle_epi8(#value, _mm256_set1_epi64x(0x0d0c_0908_0504_0100)));
+                let low = quote!(_mm256_castsi256_si128(_mm256_permute4x64_epi64::<0x08>(#halves)));
+                quote!(_mm_storeu_si128(#at.cast(), #low);)
+            }
             Elem::F16 if self.wide() => {
                 quote!(_mm256_storeu_si256(#at.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(#value));)
             }
@@ -287,7 +291,6 @@ impl Target for Level {
         items.push(self.tree("reduce_add_int", "The sum of all integers, in all lanes.", Ty::I32, "add_epi32"));
         if !self.wide() {
             items.push(self.narrow());
-            items.push(self.low_halves());
         }
         if *self == Level::V3Exact {
             items.push(self.dot());
@@ -313,20 +316,6 @@ impl Level {
                 quote!(let low = _mm256_set1_epi32(0x0c08_0400);),
                 quote!(let x = _mm256_shuffle_epi8(x, low);),
                 quote!(_mm_unpacklo_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x))),
-            ],
-        )
-    }
-
-    /// The helper that keeps the low half of each of eight lanes.
-    fn low_halves(self) -> Item {
-        self.helper(
-            "low_halves",
-            "The low half of each lane.",
-            (&[quote!(x: __m256i)], quote!(__m128i)),
-            &[
-                quote!(let low = _mm256_set1_epi64x(0x0d0c_0908_0504_0100);),
-                quote!(let x = _mm256_shuffle_epi8(x, low);),
-                quote!(_mm_unpacklo_epi64(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x))),
             ],
         )
     }

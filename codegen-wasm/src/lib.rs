@@ -155,7 +155,10 @@ impl Target for Simd128 {
         match elem {
             Elem::F32 | Elem::U32 => quote!(v128_store(#at.cast(), #value);),
             Elem::I8 => quote!(v128_store32_lane::<0>(narrow(#value), #at.cast());),
-            Elem::U16 => quote!(v128_store64_lane::<0>(low_halves(#value), #at.cast());),
+            Elem::U16 => {
+                let low = quote!(i16x8_shuffle::<0, 2, 4, 6, 0, 2, 4, 6>(#value, #value));
+                quote!(v128_store64_lane::<0>(#low, #at.cast());)
+            }
             Elem::F16 => TokenStream::new(),
         }
     }
@@ -192,12 +195,6 @@ impl Target for Simd128 {
                 "The low byte of each lane, in the low four bytes.",
                 &["x"],
                 &[quote!(i8x16_shuffle::<0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12>(x, x))],
-            ),
-            function(
-                "low_halves",
-                "The low half of each lane, in the low eight bytes.",
-                &["x"],
-                &[quote!(i16x8_shuffle::<0, 2, 4, 6, 0, 2, 4, 6>(x, x))],
             ),
             function(
                 "dot",
