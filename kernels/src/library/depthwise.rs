@@ -1,5 +1,6 @@
 //! Depthwise convolutions, one output row at a time.
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use crate::LANES;
@@ -41,7 +42,7 @@ impl Shape {
     }
 
     /// Taps of output pixel `x` that fall inside the row.
-    fn taps(&self, x: usize) -> std::ops::Range<usize> {
+    fn taps(&self, x: usize) -> Range<usize> {
         let left = x * self.stride;
         let from = self.padding().saturating_sub(left);
         let to = self.kernel.min(self.width + self.padding() - left);
@@ -72,75 +73,75 @@ pub fn row(s: &Schedule, shape: &Shape) -> Rc<Kernel> {
     let (x, w, bias, y) = (k.read("x"), k.read("w"), k.read("bias"), k.write("y"));
     let (top, bottom) = (k.size("top"), k.size("bottom"));
 
-    let (whole, padding) = (0..kernel, shape.padding());
-    let out_width = shape.out_width();
-    let left = (0..out_width).take_while(|&p| shape.taps(p) != whole).count();
-    let right = (left..out_width).rev().take_while(|&p| shape.taps(p) != whole).count();
-    let inner = out_width - left - right;
-    let tile = s.depthwise.min(inner.max(1));
+    let (padding, out_width) = (shape.padding(), shape.out_width());
+    let tile = s.depthwise.min(out_width);
+    // Outputs at both ends whose windows meet the border.
+    let left = (0..out_width).take_while(|&x| shape.taps(x).start > 0).count();
+    let right = (left..out_width).rev().take_while(|&x| shape.taps(x).end < kernel).count();
 
     for plane in 0..multiplier {
         k.each("c", 0usize, in_lines, |k, c| {
             let c_out = c.clone() + plane * in_lines;
             let b = k.load("b", bias, c_out.clone() * LANES);
-            // First floats of kernel row `r` in `x` and in `w`.
-            let row_at = |k: &mut Builder, r: Int| {
-                let x_at = k.int("x_at", (r.clone() - top.clone()) * (width * in_pitch) + c.clone() * LANES);
-                let w_at = k.int("w_at", (c_out.clone() * kernel + r) * (kernel * LANES));
-                (x_at, w_at)
-            };
-            let edge = |k: &mut Builder, from: usize, to: usize| {
-                k.each("e", from, to, |k, e| {
-                    let center = k.int("center", e.clone() * stride);
-                    let first = k.int("first", Int::from(padding) - center.clone().min(padding));
-                    let last = k.int("last", Int::from(kernel).min(Int::from(width + padding) - center.clone()));
-                    let pixel = k.int("pixel", center.max(padding) - padding);
-                    let acc = k.bind_mut("acc", Op::Copy(b));
-                    k.each("r", top.clone(), bottom.clone(), |k, r| {
-                        let (x_at, w_at) = row_at(k, r);
-                        k.each("t", first.clone(), last, |k, t| {
-                            let weight = k.load("w_t", w, w_at + t.clone() * LANES);
-                            let v = k.load("x_t", x, x_at + (pixel + (t - first)) * in_pitch);
-                            k.mul_add(acc, weight, v);
-                        });
-                    });
-                    k.store(y, e * out_pitch + c_out.clone() * LANES, acc);
-                });
-            };
-            // `n` outputs from `at` on whose windows lie inside the row, the first one at `pixel`.
-            let block = |k: &mut Builder, at: Int, n: usize, pixel: Int| {
-                let acc: Vec<Reg> = (0..n).map(|i| k.bind_mut(&format!("acc_{i}"), Op::Copy(b))).collect();
+            // The outputs of a tile from `at` on; tap 0 of the first one lies at `from`, and pixels
+            // `taps` of its window are inside the row.
+            let block = |k: &mut Builder, at: Int, from: Int, taps: Range<usize>| {
+                let acc: Vec<Reg> = (0..tile).map(|i| k.bind_mut(&format!("acc_{i}"), Op::Copy(b))).collect();
                 k.each("r", top.clone(), bottom.clone(), |k, r| {
-                    let (x_at, w_at) = row_at(k, r);
-                    let from = k.int("from", x_at + pixel * in_pitch);
-                    accumulate(k, s, shape, (w, w_at), (x, from), &acc);
+                    let row_at = (r.clone() - top.clone()) * (width * in_pitch) + c.clone() * LANES;
+                    let x_at = k.int("x_at", row_at + from.clone() * in_pitch);
+                    let w_at = k.int("w_at", (c_out.clone() * kernel + r) * (kernel * LANES));
+                    accumulate(k, s, shape, (w, w_at), (x, x_at), &acc, &taps);
                 });
                 for (i, &a) in acc.iter().enumerate() {
                     k.store(y, (at.clone() + i) * out_pitch + c_out.clone() * LANES, a);
                 }
             };
-            edge(k, 0, left);
-            // The last block ends with the row: it may compute outputs again, to the same bits.
-            k.each("t", 0usize, inner.div_ceil(tile), |k, t| {
-                let at = k.int("at", (t * tile).min(inner - tile) + left);
-                block(k, at.clone(), tile, at * stride - padding);
+            let window = (tile - 1) * stride + kernel;
+            let border = |k: &mut Builder, at: usize| {
+                let first = at * stride;
+                let taps = padding.saturating_sub(first)..window.min(width + padding - first);
+                block(k, Int::from(at), Int::from((first + taps.start) - padding), taps);
+            };
+            // Tiles overlap where they do not divide the row: an output computed again has the same bits.
+            if out_width - left - right < tile {
+                return (0..out_width.div_ceil(tile)).for_each(|t| border(k, (t * tile).min(out_width - tile)));
+            }
+            let (before, after) = (left.div_ceil(tile), right.div_ceil(tile));
+            (0..before).for_each(|t| border(k, t * tile));
+            let middle = out_width.saturating_sub((before + after) * tile);
+            k.each("t", 0usize, middle.div_ceil(tile), |k, t| {
+                let at = k.int("at", ((t + before) * tile).min(out_width - right - tile));
+                block(k, at.clone(), at * stride - padding, 0..window);
             });
-            edge(k, out_width - right, out_width);
+            (0..after).rev().for_each(|t| border(k, out_width - (t + 1) * tile));
         });
     }
     k.finish()
 }
 
-/// One kernel row into the accumulators. `x` is at the first tap of the first output.
-fn accumulate(k: &mut Builder, s: &Schedule, shape: &Shape, (w, w_at): (Ptr, Int), (x, from): (Ptr, Int), acc: &[Reg]) {
+/// One kernel row into the accumulators: the pixels `taps` of the window of all outputs, the first of
+/// them at `from`.
+fn accumulate(
+    k: &mut Builder,
+    s: &Schedule,
+    shape: &Shape,
+    (w, w_at): (Ptr, Int),
+    (x, from): (Ptr, Int),
+    acc: &[Reg],
+    taps: &Range<usize>,
+) {
     let (kernel, stride, in_pitch) = (shape.kernel, shape.stride, pitch(shape.channels));
+    let pixel = |k: &mut Builder, name: usize, p: usize| {
+        k.load(&format!("x_{name}"), x, from.clone() + (p - taps.start) * in_pitch)
+    };
     if s.depthwise_weights_in_registers {
         // Each input pixel is loaded once and meets every output whose window holds it.
         let weights: Vec<Reg> = (0..kernel).map(|t| k.load(&format!("w_{t}"), w, w_at.clone() + t * LANES)).collect();
-        for pixel in 0..(acc.len() - 1) * stride + kernel {
-            let v = k.load(&format!("x_{pixel}"), x, from.clone() + pixel * in_pitch);
+        for p in taps.clone() {
+            let v = pixel(k, p, p);
             for (i, &a) in acc.iter().enumerate() {
-                if let Some(t) = pixel.checked_sub(i * stride).filter(|t| *t < kernel) {
+                if let Some(t) = p.checked_sub(i * stride).filter(|t| *t < kernel) {
                     k.mul_add(a, weights[t], v);
                 }
             }
@@ -148,8 +149,8 @@ fn accumulate(k: &mut Builder, s: &Schedule, shape: &Shape, (w, w_at): (Ptr, Int
     } else {
         for t in 0..kernel {
             let weight = k.load(&format!("w_{t}"), w, w_at.clone() + t * LANES);
-            for (i, &a) in acc.iter().enumerate() {
-                let v = k.load(&format!("x_{i}"), x, from.clone() + (t + i * stride) * in_pitch);
+            for (i, &a) in acc.iter().enumerate().filter(|(i, _)| taps.contains(&(t + i * stride))) {
+                let v = pixel(k, i, t + i * stride);
                 k.mul_add(a, weight, v);
             }
         }
