@@ -9,7 +9,7 @@ pub(crate) fn widen(half: u32) -> u32 {
         (0, _) => (fraction as f32 * LEAST).to_bits(),
         (0x1f, 0) => INFINITY,
         (0x1f, _) => INFINITY | QUIET | fraction << 13,
-        _ => exponent + REBIAS << 23 | fraction << 13,
+        _ => ((exponent + REBIAS) << 23) | (fraction << 13),
     };
     sign << 31 | magnitude
 }
@@ -25,7 +25,7 @@ pub(crate) fn narrow(bits: u32) -> u32 {
             // In steps of its exponent's last place; a carry into the exponent is the next one's first.
             let exponent = (magnitude >> 23) - REBIAS;
             let step = f64::from(LEAST) * f64::from(1u32 << (exponent - 1));
-            (exponent - 1 << 10) + (value / step).round_ties_even() as u32
+            ((exponent - 1) << 10) + (value / step).round_ties_even() as u32
         }
         OVERFLOW..=INFINITY => 0x7c00,
         _ => 0x7e00 | magnitude >> 13 & 0x1ff,

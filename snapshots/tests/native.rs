@@ -116,7 +116,7 @@ fn operands(case: &Case) -> Vec<Vec<u32>> {
             // Odd nibbles: a factor is never -8, which has no place in a byte.
             (Access::Read, Elem::U32) if case.nibbles => (0..n).map(|_| next() | 0x1111_1111).collect(),
             // Every 16-bit float there is, in turn.
-            (Access::Read, Elem::F16) => (0..n as u32).map(|i| (2 * i & 0xffff) | (2 * i + 1) << 16).collect(),
+            (Access::Read, Elem::F16) => (0..n as u32).map(|i| ((2 * i) & 0xffff) | ((2 * i + 1) << 16)).collect(),
             (Access::Read, Elem::U32 | Elem::I8 | Elem::U16) => (0..n).map(|_| next() & 0x7f7f_7f7f).collect(),
             (Access::Read, Elem::F32) if name == "q" => quantized(case, n),
             (Access::Read, Elem::F32) => (0..n).map(|_| float(next())).collect(),

@@ -27,7 +27,7 @@ fn half(x: f32) -> u16 {
     let exponent = (magnitude.log2().floor().max(-14.0)) as i32;
     let steps = (magnitude / 2f64.powi(exponent - 10)).round_ties_even() as u16;
     // A carry goes into the exponent.
-    (((exponent + 14) as u16) << 10) + steps | u16::from(x.is_sign_negative()) << 15
+    ((((exponent + 14) as u16) << 10) + steps) | (u16::from(x.is_sign_negative()) << 15)
 }
 
 /// What a 16-bit float that is no special one stands for.
