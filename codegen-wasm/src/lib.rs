@@ -45,7 +45,7 @@ impl Target for Simd128 {
     fn load(&self, elem: Elem, at: &TokenStream) -> TokenStream {
         match elem {
             Elem::F32 | Elem::U32 => quote!(v128_load(#at.cast())),
-            Elem::I8 => quote!(i32x4_extend_low_i16x8(i16x8_extend_low_i8x16(v128_load32_zero(#at.cast())))),
+            Elem::I8 => quote!(widen(v128_load32_zero(#at.cast()))),
             Elem::U16 => quote!(u32x4_extend_low_u16x8(v128_load64_zero(#at.cast()))),
             // Made U16 by the legalizer, here and below.
             Elem::F16 => TokenStream::new(),
@@ -195,6 +195,12 @@ impl Target for Simd128 {
                 "The low byte of each lane, in the low four bytes.",
                 &["x"],
                 &[quote!(i8x16_shuffle::<0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12>(x, x))],
+            ),
+            function(
+                "widen",
+                "The low four bytes with their signs, one in each lane.",
+                &["x"],
+                &[quote!(i32x4_extend_low_i16x8(i16x8_extend_low_i8x16(x)))],
             ),
             function(
                 "dot",
