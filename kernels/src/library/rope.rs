@@ -37,9 +37,10 @@ pub fn rope(a: &Attention, rows: Rows) -> Rc<Kernel> {
     let n = rows.size(&mut k);
     let (first, last) = (k.size("first"), k.size("last"));
     let skew = k.int("skew", start.clone() % GROUP as i64);
-    let begin = k.int("begin", (first * GROUP).max(skew.clone()) - skew.clone());
-    // One more unit's rows if this is the last one.
+    let begin = k.int("begin", (first.clone() * GROUP).max(skew.clone()) - skew.clone());
+    // One more unit's rows if this is the last one; none where there are no units.
     let more = (last.clone() * GROUP / n.clone().max(1usize)).min(1usize) * GROUP;
+    let more = k.int("more", more * (last.clone() - first.clone()).min(1usize));
     let end = k.int("end", ((last * GROUP).max(skew.clone()) - skew + more).min(n));
     k.each("r", begin, end, |k, r| {
         let row = k.int("row", r.clone() * ld);

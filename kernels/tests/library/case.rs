@@ -316,10 +316,12 @@ fn compare(want: Want, before: u32, after: u32, tolerance: f64) -> Result<(), St
     }
 }
 
-/// The units of a case in parts; one part without units.
+/// The units of a case in parts as the runtime divides them, larger ones first: where there are too few units the last
+/// parts are empty. One part without units.
 pub fn split(case: &Case, parts: usize) -> Vec<(usize, usize)> {
     let units = case.units.unwrap_or(0);
-    (0..parts).map(|i| (units * i / parts, units * (i + 1) / parts)).collect()
+    let begin = |i: usize| units / parts * i + i.min(units % parts);
+    (0..parts).map(|i| (begin(i), begin(i + 1))).collect()
 }
 
 /// Sizes of a whole run.
