@@ -108,7 +108,13 @@ fn values_that_are_not_finite() {
     bytes[at + 6..at + 8].copy_from_slice(&[0xc0, 0x7f]);
     std::fs::write(&path, bytes).expect("written");
     refused(&model, &["model.safetensors", name, "[0, 3]", "NaN", "--allow-non-finite"]);
-    succeed(compile(&model).arg("--allow-non-finite").arg("-o").arg(dir.path().join("out")));
+    let allowed = |quant: &str| {
+        let mut command = compile(&model);
+        command.args(["--allow-non-finite", "--quant", quant]).arg("-o").arg(dir.path().join("out"));
+        command
+    };
+    fail(&mut allowed("int4"), 3, &["gate_up", "[0, 3]", "NaN", "--quant f32"]);
+    succeed(&mut allowed("f32"));
 }
 
 #[test]

@@ -176,7 +176,7 @@ fn non_finite(info: &TensorInfo, at: u64, value: f32) -> String {
         .collect();
     index.reverse();
     format!(
-        "the value at {index:?} (number {} of {}) is {value}: the file is damaged or the training diverged; --allow-non-finite keeps it",
+        "the value at {index:?} (number {} of {}) is {value}: the file is damaged or the training diverged; --allow-non-finite --quant f32 keeps it",
         grouped(at + 1),
         grouped(info.values())
     )

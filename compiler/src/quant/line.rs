@@ -24,7 +24,10 @@ pub struct NotFinite {
 impl Display for NotFinite {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let NotFinite { channel, k, value } = self;
-        write!(f, "weight [{channel}, {k}] of the line is {value}; only finite weights can be quantized")
+        write!(
+            f,
+            "weight [{channel}, {k}] of the line is {value}; only finite weights can be quantized, --quant f32 keeps it"
+        )
     }
 }
 
