@@ -135,20 +135,24 @@ fn accumulate(
     let pixel = |k: &mut Builder, name: usize, p: usize| {
         k.load(&format!("x_{name}"), x, from.clone() + (p - taps.start) * in_pitch)
     };
+    // At the ends of a row some weights meet border only.
+    let met = |t: &usize| (0..acc.len()).any(|i| taps.contains(&(t + i * stride)));
+    let weight = |k: &mut Builder, t: usize| k.load(&format!("w_{t}"), w, w_at.clone() + t * LANES);
     if s.depthwise_weights_in_registers {
         // Each input pixel is loaded once and meets every output whose window holds it.
-        let weights: Vec<Reg> = (0..kernel).map(|t| k.load(&format!("w_{t}"), w, w_at.clone() + t * LANES)).collect();
+        let weights: Vec<Option<Reg>> = (0..kernel).map(|t| met(&t).then(|| weight(k, t))).collect();
         for p in taps.clone() {
             let v = pixel(k, p, p);
             for (i, &a) in acc.iter().enumerate() {
-                if let Some(t) = p.checked_sub(i * stride).filter(|t| *t < kernel) {
-                    k.mul_add(a, weights[t], v);
+                let t = p.checked_sub(i * stride);
+                if let Some(tap) = t.and_then(|t| weights.get(t).copied().flatten()) {
+                    k.mul_add(a, tap, v);
                 }
             }
         }
     } else {
-        for t in 0..kernel {
-            let weight = k.load(&format!("w_{t}"), w, w_at.clone() + t * LANES);
+        for t in (0..kernel).filter(met) {
+            let weight = weight(k, t);
             for (i, &a) in acc.iter().enumerate().filter(|(i, _)| taps.contains(&(t + i * stride))) {
                 let v = pixel(k, i, t + i * stride);
                 k.mul_add(a, weight, v);
