@@ -6,6 +6,7 @@ use crate::LANES;
 use crate::half;
 use crate::int::Int;
 use crate::ir::{BinaryOp, CompareOp, Elem, Kernel, Op, Param, ParamKind, Ptr, ReduceOp, Reg, RegInfo, Stmt, Ty};
+use crate::prune::prune;
 use crate::target::Target;
 
 /// The kernel, and every kernel it calls, on registers of the target.
@@ -15,7 +16,8 @@ use crate::target::Target;
 pub fn legalize(kernel: &Kernel, target: &dyn Target) -> Rc<Kernel> {
     let mut l = Legalizer { target, parts: LANES / target.lanes(), source: kernel, regs: Vec::new(), map: Vec::new() };
     l.map = vec![Vec::new(); kernel.regs.len()];
-    let body = l.block(&kernel.body);
+    let mut body = l.block(&kernel.body);
+    prune(&mut body, l.regs.len());
     Rc::new(Kernel {
         name: kernel.name.clone(),
         docs: kernel.docs.clone(),

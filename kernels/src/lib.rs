@@ -21,6 +21,7 @@ mod legalize;
 pub mod library;
 pub mod math;
 mod print;
+mod prune;
 mod target;
 mod verify;
 

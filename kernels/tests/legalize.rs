@@ -366,3 +366,19 @@ fn largest_with_nan_at_every_lane() {
         }
     }
 }
+
+/// The lower half of two lines is made of their first registers alone where a line has several.
+#[test]
+fn parts_that_nothing_reads_are_dropped() {
+    let mut k = Builder::new("low".to_string(), &["The lower halves, lanes in turn."]);
+    let (x, y) = (k.read("x"), k.write("y"));
+    let (a, b) = (k.load("a", x, 0usize), k.load("b", x, LANES));
+    let low = k.bind("low", Op::InterleaveLow(a, b));
+    k.store(y, 0usize, low);
+    let kernel = k.finish();
+    let loads = |target: &dyn Target| {
+        let body = &legalize(&kernel, target).body;
+        body.iter().filter(|stmt| matches!(stmt, kernels::Stmt::Let(_, Op::Load(..)))).count()
+    };
+    assert_eq!([loads(&Level::V4), loads(&Level::V3), loads(&Simd128)], [2, 2, 4]);
+}
