@@ -278,7 +278,8 @@ fn questions<P: Program>(
             let reason = "expected rgb-path, WxH and prompt, separated by tabs (an empty path for no image)";
             return Err(wrong(reason.into()).into());
         };
-        chat.reset();
+        // What the question before left is not used: the timings are of whole questions.
+        chat.forget();
         let images = if image.is_empty() {
             &[][..]
         } else {

@@ -226,7 +226,9 @@ impl Ours {
     fn ask(&self, questions: &str, new: usize, threads: usize) -> Result<measure::Ran, String> {
         let (new, threads) = (new.to_string(), threads.to_string());
         let args = ["--weights", &self.weights, "--questions", questions, "--max-new-tokens", &new, "--ignore-eos"];
-        measure::run(&mut shell::command(&self.runner, &[&args[..], &["--threads", &threads]].concat()))
+        // One token at a time, as the others make them.
+        let plain = ["--threads", &threads, "--speculate", "0"];
+        measure::run(&mut shell::command(&self.runner, &[&args[..], &plain].concat()))
     }
 
     fn vision(&self, threads: usize, figures: &mut Figures) -> Result<(), String> {
