@@ -180,7 +180,7 @@ impl<'s, 'm, P: Program> Answer<'s, 'm, P> {
             return Ok(self.end(StopReason::MaxTokens));
         }
         if let Some(id) = self.session.pending {
-            if self.session.position >= P::INFO.max_context {
+            if self.session.position >= P::info().max_context {
                 return Ok(self.end(StopReason::ContextFull));
             }
             // Also between two tokens of a model whose code does not ask.

@@ -50,7 +50,7 @@ pub use error::Error;
 pub use image::Rgb8;
 pub use model::{Model, OpenOptions};
 pub use picture::{Image, Pixels};
-pub use program::{CacheSlot, Cx, ImagePolicy, Info, Level, Program, Step, StepView};
+pub use program::{CacheSlot, Cx, ImagePolicy, Info, Level, Program, Side, Step, StepView};
 pub use sampler::SamplerOptions;
 pub use session::{Options, Session, Turn};
 pub use team::Member;

@@ -67,8 +67,8 @@ impl<P: Program> Model<P> {
     }
 
     fn with_file(file: WeightFile, level: usize, options: &OpenOptions<'_>) -> Result<Self, Error> {
-        P::INFO.check()?;
-        file.section("weights", P::INFO.weights_bytes)?;
+        P::info().check()?;
+        file.section("weights", P::info().weights_bytes)?;
         let section = file.section("tokenizer", 0)?;
         // SAFETY: the section lies in pages or heap memory that `file` owns and never moves, changes or frees before it
         // is dropped; the model keeps both together, and `Model::tokenizer` shortens the lifetime again.
@@ -79,7 +79,7 @@ impl<P: Program> Model<P> {
     }
 
     fn expect() -> Expect {
-        Expect { model: P::INFO.name, digest: P::INFO.digest }
+        Expect { model: P::info().name, digest: P::info().digest }
     }
 
     /// A conversation of its own: allocates the arena and starts the threads.
@@ -113,7 +113,7 @@ impl<P: Program> Model<P> {
 
 impl<P: Program> core::fmt::Debug for Model<P> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "Model({}, {}, {})", P::INFO.name, self.level(), self.file.path())
+        write!(f, "Model({}, {}, {})", P::info().name, self.level(), self.file.path())
     }
 }
 

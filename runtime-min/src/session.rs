@@ -12,7 +12,7 @@ use crate::float;
 use crate::image::{Rgb8, preprocess};
 use crate::model::Model;
 use crate::picture::{Image, Pixels};
-use crate::program::{Call, Cx, Info, Observer, Phase, Program, StepView};
+use crate::program::{Call, Cx, Info, Observer, Phase, Program, Side, StepView};
 use crate::prompt::{Held, Prompt, Row};
 use crate::room::{self, text};
 use crate::sampler::{Sampler, SamplerOptions};
@@ -120,8 +120,6 @@ pub struct Turn<'a> {
 }
 
 impl<'m, P: Program> Session<'m, P> {
-    const INFO: &'static Info = &P::INFO;
-
     pub(crate) fn new(model: &'m Model<P>, options: Options) -> Result<Self, Error> {
         let mut this = Self::blank(model, options)?;
         this.begin()?;
@@ -131,7 +129,7 @@ impl<'m, P: Program> Session<'m, P> {
     /// A session whose cache holds nothing.
     pub(crate) fn blank(model: &'m Model<P>, options: Options) -> Result<Self, Error> {
         options.sampler.check()?;
-        let info = Self::INFO;
+        let info = P::info();
         let weights = model.file.section("weights", info.weights_bytes)?;
         let team = Team::new(options.threads.or(model.threads).unwrap_or_else(team::available))?;
         let arena = Arena::new("the session's arena", info.session_bytes(team.count()))?;
@@ -157,7 +155,7 @@ impl<'m, P: Program> Session<'m, P> {
         })
     }
 
-    /// Preprocesses and encodes a picture, once for any number of questions.
+    /// Preprocesses and encodes a picture, once for any number of questions; at the largest side that the model has.
     ///
     /// # Errors
     /// [`Error::Image`], [`Error::Cancelled`], [`Error::OutOfMemory`], [`Error::Poisoned`].
@@ -171,9 +169,16 @@ impl<'m, P: Program> Session<'m, P> {
     /// # Errors
     /// [`Error::Image`], [`Error::OutOfMemory`].
     pub fn preprocess(&self, rgb: &Rgb8<'_>) -> Result<Pixels, Error> {
+        self.preprocess_at(rgb, P::info().largest())
+    }
+
+    /// As [`preprocess`](Self::preprocess), for one of [`Info::sides`].
+    ///
+    /// # Errors
+    /// [`Error::Image`], [`Error::OutOfMemory`].
+    pub fn preprocess_at(&self, rgb: &Rgb8<'_>, side: usize) -> Result<Pixels, Error> {
         let clock = Clock::start();
-        let side = Self::INFO.image_side;
-        let bytes = preprocess(rgb, side, &Self::INFO.policy)?;
+        let bytes = preprocess(rgb, side, &P::info().policy)?;
         if bytes.len() != side * side * 3 {
             let reason = text!("preprocessing made {} bytes for a side of {side}", bytes.len());
             return Err(Error::Program { reason });
@@ -187,20 +192,20 @@ impl<'m, P: Program> Session<'m, P> {
     /// [`Error::Argument`] for pixels of another side, [`Error::Cancelled`], [`Error::OutOfMemory`], [`Error::Poisoned`].
     pub fn encode(&mut self, pixels: &Pixels) -> Result<Image, Error> {
         let clock = Clock::start();
-        let info = Self::INFO;
-        if pixels.side != info.image_side {
-            let reason = text!("the side is {}, {} takes {}", pixels.side, info.name, info.image_side);
+        let info = P::info();
+        let Some((index, side)) = info.sides.iter().enumerate().find(|(_, side)| side.side == pixels.side) else {
+            let reason = text!("the side is {}, {} takes {}", pixels.side, info.name, Sides(info.sides));
             return Err(Error::Argument { name: "pixels", reason });
-        }
-        let mut rows = room::with_room(info.tokens_per_image.saturating_mul(info.hidden), "an image's rows")?;
+        };
+        let mut rows = room::with_room(side.tokens.saturating_mul(info.hidden), "an image's rows")?;
         self.cancel.clear();
         self.call(Phase::Vision, 0, |program, cx| {
-            fill_image(cx, info, &pixels.bytes);
+            fill_image(cx, side, &pixels.bytes);
             cx.barrier();
-            program.vision(cx);
+            program.vision(cx, index);
         })?;
-        for row in 0..info.tokens_per_image {
-            let offset = info.image_rows + row * info.image_rows_pitch * 4;
+        for row in 0..side.tokens {
+            let offset = side.rows + row * info.image_rows_pitch * 4;
             // In bounds: `Info::check`.
             rows.extend_from_slice(self.arena.floats(offset, info.hidden).unwrap_or_default());
         }
@@ -216,7 +221,7 @@ impl<'m, P: Program> Session<'m, P> {
     /// [`Error::Poisoned`].
     pub fn ask(&mut self, images: &[&Image], text: &str) -> Result<Answer<'_, 'm, P>, Error> {
         let first = self.position == 0 && self.pending.is_none();
-        let mut prompt = Prompt::new(self.model.tokenizer(), Self::INFO);
+        let mut prompt = Prompt::new(self.model.tokenizer(), P::info());
         prompt.pending(self.pending)?;
         prompt.question(first, images, text)?;
         self.read(prompt)
@@ -229,7 +234,7 @@ impl<'m, P: Program> Session<'m, P> {
     /// # Errors
     /// As of [`ask`](Self::ask).
     pub fn ask_after(&mut self, told: &[Turn<'_>], images: &[&Image], text: &str) -> Result<Answer<'_, 'm, P>, Error> {
-        let mut prompt = Prompt::new(self.model.tokenizer(), Self::INFO);
+        let mut prompt = Prompt::new(self.model.tokenizer(), P::info());
         for (i, turn) in told.iter().enumerate() {
             prompt.question(i == 0, turn.images, turn.question)?;
             prompt.answer(turn.answer)?;
@@ -242,7 +247,7 @@ impl<'m, P: Program> Session<'m, P> {
 
     /// Reads a prompt from where the conversation is.
     fn read(&mut self, prompt: Prompt<'_, '_>) -> Result<Answer<'_, 'm, P>, Error> {
-        let (info, start) = (Self::INFO, self.position);
+        let (info, start) = (P::info(), self.position);
         let need = prompt.check(start)?;
         let Prompt { rows, ids, pending, .. } = prompt;
         let answer = Room::new(self.options.max_new_tokens, info.max_context - need + 1, self.model.tokenizer())?;
@@ -272,7 +277,7 @@ impl<'m, P: Program> Session<'m, P> {
     /// How many of the first `rows` from the current position on the cache holds already. The last one is always computed,
     /// for its logits.
     fn known(&self, rows: &[Row<'_>]) -> usize {
-        let end = match Self::INFO.verify_rows {
+        let end = match P::info().verify_rows {
             // What was decoded has other bits than what is prefilled.
             1 => self.prefilled,
             _ => self.cached.len(),
@@ -349,7 +354,7 @@ impl<'m, P: Program> Session<'m, P> {
     /// [`Error::Poisoned`].
     pub fn logits(&mut self) -> Result<&[f32], Error> {
         self.finish_logits()?;
-        Ok(self.arena.floats(self.logits_at(), Self::INFO.vocab).unwrap_or_default())
+        Ok(self.arena.floats(self.logits_at(), P::info().vocab).unwrap_or_default())
     }
 
     /// Makes the logits that the latest call left out.
@@ -358,25 +363,25 @@ impl<'m, P: Program> Session<'m, P> {
         static NEVER: AtomicBool = AtomicBool::new(false);
         let Some((phase, start, rows)) = self.unfinished.take() else { return Ok(()) };
         let observer = self.observer.as_deref_mut();
-        let call = Call::new(self.weights, &self.arena, Self::INFO, (phase, start), &NEVER, observer);
+        let call = Call::new(self.weights, &self.arena, P::info(), (phase, start), &NEVER, observer);
         let program = &self.model.program;
         self.team.run(&|member| float::standard(|| program.logits(&Cx::new(member, &call), rows)))
     }
 
     /// After a call that made `rows` tokens: their logits are unfinished, or what a sampler needs.
     fn made(&mut self, phase: Phase, start: usize, rows: usize) -> Result<(), Error> {
-        self.unfinished = P::LATE_LOGITS.then_some((phase, start, rows));
+        self.unfinished = P::info().late_logits.then_some((phase, start, rows));
         if self.sampler.is_greedy() { Ok(()) } else { self.finish_logits() }
     }
 
     /// Where they begin.
     fn logits_at(&self) -> usize {
-        Self::INFO.logits + self.speculation.row() * Self::INFO.logits_pitch * 4
+        P::info().logits + self.speculation.row() * P::info().logits_pitch * 4
     }
 
     /// Runs rows through the decoder from position `start` on, without moving the conversation's.
     pub(crate) fn prefill(&mut self, start: usize, rows: &[Row<'_>]) -> Result<(), Error> {
-        let info = Self::INFO;
+        let info = P::info();
         self.speculation.settle();
         let mut start = start;
         for chunk in rows.chunks(info.chunk) {
@@ -417,7 +422,7 @@ impl<'m, P: Program> Session<'m, P> {
             self.cached.push(Held::Token(id));
             return Ok(None);
         }
-        let (info, start) = (Self::INFO, self.position);
+        let (info, start) = (P::info(), self.position);
         self.overwrite(start);
         let fits = (info.verify_rows - 1).min(info.max_context - start - 1).min(left);
         let drafted = self.speculation.draft(&self.history, fits.min(self.options.speculation));
@@ -444,8 +449,8 @@ impl<'m, P: Program> Session<'m, P> {
     /// no such phase, or no room.
     #[cfg(feature = "std")]
     pub(crate) fn time_verify(&mut self) -> Result<Option<core::time::Duration>, Error> {
-        let (start, rows) = (self.position, Self::INFO.verify_rows);
-        if rows == 1 || start + rows > Self::INFO.max_context {
+        let (start, rows) = (self.position, P::info().verify_rows);
+        if rows == 1 || start + rows > P::info().max_context {
             return Ok(None);
         }
         self.overwrite(start);
@@ -460,7 +465,7 @@ impl<'m, P: Program> Session<'m, P> {
 
     /// Chooses the next token from what the latest call left in the arena.
     pub(crate) fn pick(&mut self) -> Result<u32, Error> {
-        let info = Self::INFO;
+        let info = P::info();
         let id = if self.sampler.is_greedy() {
             let token = self.arena.floats(info.token + 4 * self.speculation.row(), 1).and_then(|floats| floats.first());
             token.map_or(u32::MAX, |float| float.to_bits())
@@ -480,7 +485,7 @@ impl<'m, P: Program> Session<'m, P> {
             self.unfinished = None;
         }
         let observer = self.observer.as_deref_mut();
-        let call = Call::new(self.weights, &self.arena, Self::INFO, (phase, start), self.cancel.cancelled(), observer);
+        let call = Call::new(self.weights, &self.arena, P::info(), (phase, start), self.cancel.cancelled(), observer);
         let program = &self.model.program;
         self.team.run(&|member| float::standard(|| work(program, &Cx::new(member, &call))))?;
         if call.stopped() { Err(Error::Cancelled) } else { Ok(()) }
@@ -493,12 +498,24 @@ impl<P: Program> core::fmt::Debug for Session<'_, P> {
     }
 }
 
+/// The sides in words: "256", "256 or 512".
+struct Sides(&'static [Side]);
+
+impl core::fmt::Display for Sides {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        for (i, side) in self.0.iter().enumerate() {
+            write!(f, "{}{}", if i == 0 { "" } else { " or " }, side.side)?;
+        }
+        Ok(())
+    }
+}
+
 /// Writes this member's share of the image slot: bytes as floats, a border of zeros.
-fn fill_image(cx: &Cx<'_>, info: &Info, bytes: &[u8]) {
-    let side = info.image_side;
+fn fill_image(cx: &Cx<'_>, side: &Side, bytes: &[u8]) {
+    let (input, side) = (side.input, side.side);
     let pitch = (side + 2) * 3;
     for y in cx.part(side + 2) {
-        let at = cx.slot(info.input_image + y * pitch * 4);
+        let at = cx.slot(input + y * pitch * 4);
         // SAFETY: `Info::check` proved that `side + 2` rows of `pitch` floats lie in the arena; members' rows are
         // disjoint, and nothing else uses the slot before the barrier.
         let row = unsafe { core::slice::from_raw_parts_mut(at, pitch) };

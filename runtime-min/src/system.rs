@@ -25,7 +25,7 @@ impl<P: Program> Model<P> {
     /// [`Error::PromptTooLong`] for a system message that leaves no room for a question; those of
     /// [`session`](Self::session).
     pub fn system_cache(&self) -> Result<Vec<u8>, Error> {
-        let (info, mut chat) = (&P::INFO, Session::blank(self, Options::default())?);
+        let (info, mut chat) = (P::info(), Session::blank(self, Options::default())?);
         let mut prompt = Prompt::new(self.tokenizer(), info);
         let ids = template::beginning(self.tokenizer(), info.system)?;
         prompt.tokens(&ids)?;
@@ -47,7 +47,7 @@ impl<P: Program> Model<P> {
 impl<P: Program> Session<'_, P> {
     /// Takes the beginning of all conversations from the weight file, if it is there.
     pub(crate) fn begin(&mut self) -> Result<(), Error> {
-        let info = &P::INFO;
+        let info = P::info();
         if !info.baked {
             return Ok(());
         }
