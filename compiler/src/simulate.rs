@@ -1,10 +1,10 @@
 //! Runs a lowered program by the kernel interpreter: what the emitted code computes, without it.
 
 use kernels::library::pitch;
-use kernels::{Fault, Memory as Buffers, ParamKind, Place as At, Target, interpret, legalize};
+use kernels::{Elem, Fault, Memory as Buffers, ParamKind, Place as At, Target, half, interpret, legalize};
 use models::Description;
 
-use crate::lower::{Phase, Place, Program, SlotId, Step};
+use crate::lower::{Phase, Place, Program, SlotId, Step, Tap};
 use crate::memory::Memory;
 
 /// A program with its memory.
@@ -57,6 +57,17 @@ impl<'a> Simulation<'a> {
     /// Reads `n` rows of `channels` from the beginning of a slot, without the padding between them.
     pub fn rows(&self, slot: SlotId, n: usize, channels: usize) -> Vec<f32> {
         (0..n).flat_map(|row| self.get(slot, row * pitch(channels), channels)).collect()
+    }
+
+    /// The values of a result of `rows` rows, if their number is that of the call, without the padding between them.
+    pub fn result(&self, tap: &Tap, rows: usize) -> Vec<f32> {
+        let rows = if tap.rows == 0 { rows } else { tap.rows };
+        let words = &self.buffers.buffers[ARENA][self.slot(tap.slot) / 4 + tap.at..];
+        let value = |i: usize| match tap.elem {
+            Elem::F16 => f32::from_bits(half::widen(words[i / 2] >> (16 * (i % 2)) & 0xffff)),
+            _ => f32::from_bits(words[i]),
+        };
+        (0..rows).flat_map(|row| (0..tap.channels).map(move |c| row * tap.pitch + c)).map(value).collect()
     }
 
     /// Writes a picture `[side, side, 3]` inside its border.

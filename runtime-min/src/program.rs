@@ -231,6 +231,16 @@ const fn line(bytes: usize) -> usize {
     }
 }
 
+/// A 16-bit float. Exact: the exponent is moved by a product with a power of two.
+fn widen(half: u16) -> f32 {
+    let magnitude = u32::from(half & 0x7fff) << 13;
+    let value = match magnitude >> 23 {
+        0x1f => f32::from_bits(magnitude | 0x7f80_0000),
+        _ => f32::from_bits(magnitude) * f32::from_bits((254 - 15) << 23),
+    };
+    if half >> 15 == 1 { -value } else { value }
+}
+
 /// Floats from the first of the first row to the last of the last.
 fn extent(rows: usize, pitch: usize, channels: usize) -> usize {
     rows.saturating_sub(1).saturating_mul(pitch).saturating_add(channels)
@@ -258,6 +268,8 @@ pub struct Step {
     pub channels: usize,
     /// Floats from one row to the next.
     pub pitch: usize,
+    /// Whether these are 16-bit floats.
+    pub half: bool,
     /// Multiply-adds, of one row where `rows` is 0.
     pub macs: u64,
 }
@@ -315,14 +327,20 @@ pub struct StepView<'a> {
     pub rows: usize,
     /// Since the step before ended, or the call began.
     pub took: Duration,
-    floats: &'a [f32],
+    /// The slot's memory, two values in a word where they are halves.
+    words: &'a [f32],
 }
 
 impl<'a> StepView<'a> {
-    /// Rows of the result, `step.channels` floats each.
-    pub fn iter(&self) -> impl Iterator<Item = &'a [f32]> + use<'a> {
-        let (channels, pitch) = (self.step.channels, self.step.pitch.max(1));
-        self.floats.chunks(pitch).map(move |row| &row[..channels.min(row.len())])
+    /// Rows of the result, `step.channels` values each.
+    pub fn iter(&self) -> impl Iterator<Item = impl Iterator<Item = f32> + use<'a>> + use<'a> {
+        let Step { channels, pitch, half, .. } = *self.step;
+        let words = self.words;
+        let value = move |i: usize| match half {
+            true => widen((words[i / 2].to_bits() >> (16 * (i % 2))) as u16),
+            false => words[i],
+        };
+        (0..self.rows).map(move |row| (0..channels).map(move |c| value(row * pitch + c)))
     }
 }
 
@@ -445,8 +463,11 @@ impl<'a> Cx<'a> {
             if self.id() == 0 {
                 let took = watch.last.get().elapsed();
                 let rows = if step.rows == 0 { rows } else { step.rows };
-                let floats = call.arena.floats(step.slot, extent(rows, step.pitch, step.channels)).unwrap_or_default();
-                let view = StepView { phase: call.phase, start: call.start, step, rows, took, floats };
+                let values = extent(rows, step.pitch, step.channels);
+                let words = call.arena.floats(step.slot, if step.half { values.div_ceil(2) } else { values });
+                // A step that emitted code tells lies about shows nothing.
+                let (words, rows) = words.map_or((&[][..], 0), |words| (words, rows));
+                let view = StepView { phase: call.phase, start: call.start, step, rows, took, words };
                 // SAFETY: `Call::new` borrowed the observer exclusively for longer than the call, and only member 0
                 // gets here. The slot's floats are not written meanwhile: the others wait at the next barrier.
                 unsafe { (*watch.observer)(view) };

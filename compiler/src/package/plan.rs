@@ -112,7 +112,8 @@ fn phase_file(prepared: &Prepared, name: &str, phase: &Phase, names: &Names) -> 
             let (slot, name) = (names.slot(tap.slot), &step.name);
             let (rows, channels, pitch) = (number(tap.rows), number(tap.channels), number(tap.pitch));
             let macs = Literal::u64_unsuffixed(step.macs);
-            let row = quote!(Step { name: #name, slot: slots::#slot, rows: #rows, channels: #channels, pitch: #pitch, macs: #macs });
+            let half = tap.elem == kernels::Elem::F16;
+            let row = quote!(Step { name: #name, slot: slots::#slot, rows: #rows, channels: #channels, pitch: #pitch, half: #half, macs: #macs });
             (vec![], row)
         })
         .collect();

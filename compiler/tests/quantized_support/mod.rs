@@ -175,9 +175,7 @@ impl Run {
 /// Runs a phase and writes a line for each step, as the probe does.
 fn run(sim: &mut Simulation<'_>, (name, phase): (&str, &Phase), at: (usize, usize), lines: &mut String) {
     sim.run(phase, at, 1, |step, sim| {
-        let tap = &step.result;
-        let rows = if tap.rows == 0 { at.1 } else { tap.rows };
-        let bits = (0..rows).flat_map(|r| sim.get(tap.slot, tap.at + r * tap.pitch, tap.channels)).map(f32::to_bits);
+        let bits = sim.result(&step.result, at.1).into_iter().map(f32::to_bits);
         let hash = bits.fold(0xcbf2_9ce4_8422_2325u64, |h, x| (h ^ u64::from(x)).wrapping_mul(0x0100_0000_01b3));
         writeln!(lines, "{name} {} {} {hash:016x}", at.0, step.name).expect("a text");
     })

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use crate::LANES;
 use crate::build::Builder;
 use crate::int::Int;
-use crate::ir::{Arg, Kernel, Op, Ptr, Reg};
+use crate::ir::{Arg, Elem, Kernel, Op, Ptr, Reg};
 use crate::library::{Schedule, lines, pitch};
 
 /// A depthwise convolution along one row.
@@ -22,6 +22,10 @@ pub struct Shape {
     pub stride: usize,
     /// Pixels of an input row.
     pub width: usize,
+    /// How the input is stored.
+    pub from: Elem,
+    /// How the output is stored.
+    pub to: Elem,
 }
 
 impl Shape {
@@ -43,11 +47,20 @@ impl Shape {
 
     /// Part of a kernel's name.
     fn name(&self) -> String {
-        let Shape { channels, multiplier, kernel, stride, width } = self;
-        format!("{kernel}x{kernel}_s{stride}_{width}x{channels}x{multiplier}")
+        let Shape { channels, multiplier, kernel, stride, width, .. } = self;
+        format!("{}_{kernel}x{kernel}_s{stride}_{width}x{channels}x{multiplier}", self.elems())
     }
 
-    /// Floats from one input row to the next, from one pixel to the next, and from one output to the next.
+    /// The part that tells how input and output are stored.
+    pub(super) fn elems(&self) -> String {
+        if self.from == self.to {
+            self.to.name().to_string()
+        } else {
+            format!("{}{}", self.from.name(), self.to.name())
+        }
+    }
+
+    /// Elements from one input row to the next, from one pixel to the next, and from one output to the next.
     fn distances(&self) -> [usize; 3] {
         let in_pitch = pitch(self.channels);
         [self.width * in_pitch, in_pitch, pitch(self.out_channels())]
@@ -68,22 +81,23 @@ impl Shape {
 /// Weights are `[line][kernel][kernel][16]`, output planes one after the other. Each sum starts
 /// from the bias and takes the taps in order, whatever the tile.
 pub fn row(s: &Schedule, shape: &Shape) -> Rc<Kernel> {
-    let Shape { channels, multiplier, kernel, stride, width } = *shape;
+    let Shape { channels, multiplier, kernel, stride, width, .. } = *shape;
     let in_lines = lines(channels);
     let [_, in_pitch, out_pitch] = shape.distances();
     let mut k = Builder::new(
-        format!("depthwise_f32_{}", shape.name()),
+        format!("depthwise_{}", shape.name()),
         &[
             &format!("One output row of a {kernel}x{kernel} depthwise convolution, stride {stride}."),
             "",
             &format!(
-                "`x` is `[bottom - top, {width}, {channels}]`, pixels {in_pitch} floats apart: the input rows that kernel"
+                "`x` is `[bottom - top, {width}, {channels}]`, pixels {in_pitch} elements apart: the input rows that kernel"
             ),
             &format!("rows `top..bottom` meet. `w` is `[{}, {kernel}, {kernel}, 16]`, `y` is", multiplier * in_lines),
-            &format!("`[{}, {}]`, pixels {out_pitch} floats apart.", shape.out_width(), shape.out_channels()),
+            &format!("`[{}, {}]`, pixels {out_pitch} elements apart.", shape.out_width(), shape.out_channels()),
         ],
     );
-    let (x, w, bias, y) = (k.read("x"), k.read("w"), k.read("bias"), k.write("y"));
+    let (x, w, bias) = (k.read_floats("x", shape.from), k.read("w"), k.read("bias"));
+    let y = k.write_floats("y", shape.to);
     let (top, bottom) = (k.size("top"), k.size("bottom"));
 
     let (padding, out_width, most) = (shape.padding(), shape.out_width(), s.depthwise);
@@ -95,7 +109,6 @@ pub fn row(s: &Schedule, shape: &Shape) -> Rc<Kernel> {
         let c = if multiplier > 1 { k.int("c", line.clone() % in_lines) } else { line.clone() };
         let w_at = k.int("w_at", (line.clone() * kernel + top) * (kernel * LANES));
         let outputs = |k: &mut Builder, at: Int, from: Int, (count, taps): (usize, Range<usize>)| {
-            let kernel = tile(s, shape, count, taps);
             let mut args: Vec<Arg> = vec![
                 (x, from * in_pitch + c.clone() * LANES).into(),
                 (w, w_at.clone()).into(),
@@ -103,9 +116,9 @@ pub fn row(s: &Schedule, shape: &Shape) -> Rc<Kernel> {
                 (y, at * out_pitch + line.clone() * LANES).into(),
                 rows.clone().into(),
             ];
-            let distances = shape.distances().map(|n| Arg::from(Int::from(n)));
-            args.extend(distances.into_iter().take(kernel.params.len() - args.len()));
-            k.call(&kernel, args);
+            let distances = shape.distances().into_iter().zip(asked(shape, count, &taps));
+            args.extend(distances.filter(|(_, asked)| *asked).map(|(n, _)| Arg::from(Int::from(n))));
+            k.call(&tile(s, shape, count, taps), args);
         };
         let window = |count: usize| (count - 1) * stride + kernel;
         let end = |k: &mut Builder, range: Range<usize>| {
@@ -130,6 +143,12 @@ pub fn row(s: &Schedule, shape: &Shape) -> Rc<Kernel> {
     k.finish()
 }
 
+/// Which of a shape's distances are parameters of its tile: none where the tile has all its pixels.
+fn asked(shape: &Shape, count: usize, taps: &Range<usize>) -> [bool; 3] {
+    let end = *taps != (0..(count - 1) * shape.stride + shape.kernel);
+    [end, end && taps.len() > 1, end && count > 1]
+}
+
 /// `count` outputs of one line, beside each other: a register tile. `x` points at pixel `taps.start` of their
 /// common window, whose pixels `taps` are inside the row.
 ///
@@ -137,10 +156,15 @@ pub fn row(s: &Schedule, shape: &Shape) -> Rc<Kernel> {
 /// then hold; the tiles at the ends of rows take them as parameters, so that maps of other sizes share them.
 fn tile(s: &Schedule, shape: &Shape, count: usize, taps: Range<usize>) -> Rc<Kernel> {
     let Shape { kernel, stride, .. } = *shape;
-    let whole = taps == (0..(count - 1) * stride + kernel);
-    let name = match whole {
-        true => format!("depthwise_tile_f32_{}_{count}", shape.name()),
-        false => format!("depthwise_end_f32_{kernel}x{kernel}_s{stride}_{count}_taps_{}_{}", taps.start, taps.end),
+    let asked = asked(shape, count, &taps);
+    let name = match asked[0] {
+        false => format!("depthwise_tile_{}_{count}", shape.name()),
+        true => format!(
+            "depthwise_end_{}_{kernel}x{kernel}_s{stride}_{count}_taps_{}_{}",
+            shape.elems(),
+            taps.start,
+            taps.end
+        ),
     };
     let mut k = Builder::new(
         name,
@@ -153,12 +177,14 @@ fn tile(s: &Schedule, shape: &Shape, count: usize, taps: Range<usize>) -> Rc<Ker
             ),
         ],
     );
-    let (x, w, bias, y) = (k.read("x"), k.read("w"), k.read("bias"), k.write("y"));
+    let (x, w, bias) = (k.read_floats("x", shape.from), k.read("w"), k.read("bias"));
+    let y = k.write_floats("y", shape.to);
     let rows = k.size("rows");
-    let [in_row, in_pitch, out_pitch] = match whole {
-        true => shape.distances().map(Int::from),
-        false => ["in_row", "in_pitch", "out_pitch"].map(|name| k.size(name)),
-    };
+    let mut names = ["in_row", "in_pitch", "out_pitch"].into_iter().zip(asked);
+    let [in_row, in_pitch, out_pitch] = shape.distances().map(|n| match names.next() {
+        Some((name, true)) => k.size(name),
+        _ => Int::from(n),
+    });
     let b = k.load("b", bias, 0usize);
     let acc: Vec<Reg> = (0..count).map(|i| k.bind_mut(&format!("acc_{i}"), Op::Copy(b))).collect();
     k.each("r", 0usize, rows, |k, r| {

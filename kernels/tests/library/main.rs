@@ -9,6 +9,7 @@ mod conv;
 mod data;
 mod depthwise;
 mod functions;
+mod halves;
 mod head;
 mod integer;
 mod linear;

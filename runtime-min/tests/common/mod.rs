@@ -33,16 +33,23 @@ const TOKEN: usize = LOGITS + VERIFY * LOGITS_PITCH * 4;
 const CACHE: usize = TOKEN + 64;
 const ARENA: usize = CACHE + CONTEXT * 4;
 
-const VISION_ROWS: Step =
-    Step { name: "vision.rows", slot: IMAGE_ROWS, rows: TOKENS, channels: HIDDEN, pitch: IMAGE_PITCH, macs: 1 };
+const VISION_ROWS: Step = Step {
+    name: "vision.rows",
+    slot: IMAGE_ROWS,
+    rows: TOKENS,
+    channels: HIDDEN,
+    pitch: IMAGE_PITCH,
+    half: false,
+    macs: 1,
+};
 static VISION: [Step; 2] = [VISION_ROWS, Step { name: "vision.number", macs: 0, ..VISION_ROWS }];
 static SMALL_VISION: [Step; 2] = [
     Step { rows: SMALL_TOKENS, ..VISION_ROWS },
     Step { name: "vision.number", rows: SMALL_TOKENS, macs: 0, ..VISION_ROWS },
 ];
 static DECODER: [Step; 2] = [
-    Step { name: "decoder.0.cache", slot: ROWS, rows: 0, channels: HIDDEN, pitch: HIDDEN, macs: 8 },
-    Step { name: "decoder.head", slot: LOGITS, rows: 1, channels: VOCAB, pitch: VOCAB, macs: 1 },
+    Step { name: "decoder.0.cache", slot: ROWS, rows: 0, channels: HIDDEN, pitch: HIDDEN, half: false, macs: 8 },
+    Step { name: "decoder.head", slot: LOGITS, rows: 1, channels: VOCAB, pitch: VOCAB, half: false, macs: 1 },
 ];
 
 pub const FAKE: Info = Info {
