@@ -118,26 +118,32 @@ impl<'a> Simulation<'a> {
         mut seen: impl FnMut(&Step, &Self),
     ) -> Result<(), Fault> {
         for step in &phase.steps {
-            let kernel = legalize(&step.kernels[self.level], self.target);
-            let places: Vec<At> = step.pointers.iter().map(|p| self.place(*p)).collect();
-            let units = step.units.count(rows);
-            for thread in 0..threads {
-                let (first, last) = (units * thread / threads, units * (thread + 1) / threads);
-                let sizes: Vec<i64> = kernel
-                    .params
-                    .iter()
-                    .filter(|p| matches!(p.kind, ParamKind::Size(_)))
-                    .map(|p| match p.name.as_str() {
-                        "first" => first as i64,
-                        "last" => last as i64,
-                        "start" => start as i64,
-                        "row" => rows as i64 - 1,
-                        _ => rows as i64,
-                    })
-                    .collect();
-                interpret(&kernel, &mut self.buffers, &places, &sizes)?;
-            }
+            self.step(step, (start, rows), threads)?;
             seen(step, self);
+        }
+        Ok(())
+    }
+
+    /// Runs one step.
+    pub fn step(&mut self, step: &Step, (start, rows): (usize, usize), threads: usize) -> Result<(), Fault> {
+        let kernel = legalize(&step.kernels[self.level], self.target);
+        let places: Vec<At> = step.pointers.iter().map(|p| self.place(*p)).collect();
+        let units = step.units.count(rows);
+        for thread in 0..threads {
+            let (first, last) = (units * thread / threads, units * (thread + 1) / threads);
+            let sizes: Vec<i64> = kernel
+                .params
+                .iter()
+                .filter(|p| matches!(p.kind, ParamKind::Size(_)))
+                .map(|p| match p.name.as_str() {
+                    "first" => first as i64,
+                    "last" => last as i64,
+                    "start" => start as i64,
+                    "row" => rows as i64 - 1,
+                    _ => rows as i64,
+                })
+                .collect();
+            interpret(&kernel, &mut self.buffers, &places, &sizes)?;
         }
         Ok(())
     }

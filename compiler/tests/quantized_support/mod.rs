@@ -15,6 +15,7 @@ use tvlmc::output::Staging;
 use tvlmc::package::WEIGHTS_NAME;
 use tvlmc::pipeline::Prepared;
 use tvlmc::simulate::Simulation;
+use tvlmc::tune::Tuning;
 
 /// The program that is built around each package.
 const PROBE: &str = include_str!("probe.rs");
@@ -45,8 +46,13 @@ pub struct Run {
 
 /// Compiles a checkpoint, writes the package and builds the probe.
 pub fn build(checkpoint: &Path, recipe: &str) -> Built {
+    build_tuned(checkpoint, recipe, None)
+}
+
+/// As [`build`], with the schedules of a tuning.
+pub fn build_tuned(checkpoint: &Path, recipe: &str, tuning: Option<Tuning>) -> Built {
     let recipe = Recipe::named(recipe).unwrap_or_else(|e| panic!("{e}"));
-    let options = Options { name: Some("model"), recipe: Some(recipe), ..Options::default() };
+    let options = Options { name: Some("model"), recipe: Some(recipe), tuning, ..Options::default() };
     let assembled = assemble(checkpoint, &options).unwrap_or_else(|e| panic!("{e}"));
     let folder = tempfile::tempdir().expect("a folder");
     let staging = Staging::begin(&folder.path().join("model"), false).unwrap_or_else(|e| panic!("{e}"));
