@@ -95,7 +95,7 @@
  */
 
 /** What the runtime's functions return; see `Status` in runtime-wasm. */
-const DONE = 0, PHASE = 1, TEXT = 2, EMBED = 3, ERROR = 4;
+const PHASE = 1, TEXT = 2, EMBED = 3, ERROR = 4;
 /** @type {StopReason[]} */
 const STOPS = ["end", "max-tokens", "context-full", "cancelled"];
 const PAGE = 65536;
@@ -105,6 +105,8 @@ const FIRST_PAGES = 32;
 const ROOM = 512 << 20;
 /** A slice of a step is meant to take about this share of the time that is given. */
 const SLICE = 0.5;
+/** Milliseconds after which `run` lets events be served while the file arrives. */
+const LONGEST = 80;
 /** Stands for "the conversation goes on" where told turns are counted. */
 const GOES_ON = 0xffffffff;
 
@@ -165,7 +167,7 @@ export class Engine {
     this.#bytes = options.model.file.bytes;
     /** @type {ModelDescription} */
     this.model = options.model;
-    /** Members of the team. */
+    /** Members of the team; 1 where the others could not be spawned. */
     this.threads = options.threads ?? 1;
     this.now = options.now ?? (() => performance.now());
   }
@@ -202,6 +204,11 @@ export class Engine {
     return new Uint8Array(this.#memory.buffer, this.#fileAt, this.#bytes);
   }
 
+  /** Bytes of all memory. */
+  get memoryBytes() {
+    return this.#memory.buffer.byteLength;
+  }
+
   /** Bytes of the file that are there. */
   get available() {
     return this.#arrived;
@@ -232,9 +239,16 @@ export class Engine {
     const [weights, arena] = this.#words(2);
     const init = { kernels, memory: this.#memory, arena, weights, control: this.#control };
     const instance = await instantiate(init);
-    for (let member = 1; member < this.threads; member++) {
+    if (this.threads > 1) {
       if (!spawn) throw new EngineError("argument", `threads: ${this.threads} want a function that spawns them`);
-      await spawn(member, this.threads, init);
+      const { threads } = this;
+      const members = Array.from({ length: threads - 1 }, (_, i) => i + 1);
+      const spawned = await Promise.allSettled(members.map(async (member) => spawn(member, threads, init)));
+      // A team is whole or none.
+      if (spawned.some(({ status }) => status === "rejected")) {
+        instance.stop?.();
+        this.threads = 1;
+      }
     }
     this.#kernels = instance;
     this.#runtime.arrived(this.#arrived);
@@ -559,10 +573,17 @@ export class Job {
   }
 
   async *#phases() {
+    let turned = this.#engine.now();
     for (;;) {
       const task = this.#next();
+      // What has been said goes out before more is computed.
+      if (this.#text) yield;
       if (!task) return;
-      if (!task.embed && task.index === 0 && task.unit === 0 && this.#missing(task, true) === 0) {
+      if (this.#cancelled) continue;
+      const { model, available, threads } = this.#engine;
+      // On one thread, a file that still arrives needs this thread as well.
+      const free = threads > 1 || available >= model.file.bytes;
+      if (!task.embed && free && task.index === 0 && task.unit === 0 && this.#missing(task, true) === 0) {
         this.#whole(task);
       } else {
         const missing = this.#missing(task, false);
@@ -575,10 +596,11 @@ export class Job {
           this.#embed(task);
           continue;
         }
-        this.#slice(task, Infinity);
+        this.#slice(task, LONGEST);
+        if (this.#engine.now() - turned < LONGEST / 2) continue;
       }
-      yield;
       await turn(0);
+      turned = this.#engine.now();
     }
   }
 
@@ -597,7 +619,6 @@ export class Job {
       }
       if (status === TEXT) {
         this.#text += this.#access.text();
-        // What has been handed out is to be seen before more is made.
       } else if (status === PHASE) {
         const [phase, start, rows] = this.#access.words();
         this.#task = { embed: false, phase, start, rows, index: 0, unit: 0 };
@@ -653,7 +674,7 @@ export class Job {
     const { phase, index, start, rows } = task;
     const units = this.#kernels.units(phase, index, rows);
     const key = phase * 65536 + index;
-    const grain = budgetMs === Infinity ? units : (this.#grains.get(key) ?? 1);
+    const grain = this.#grains.get(key) ?? 1;
     const last = Math.min(units, task.unit + grain);
     const began = this.#engine.now();
     if (task.unit < last) this.#kernel(() => this.#kernels.step(phase, index, task.unit, last, start, rows, 0));

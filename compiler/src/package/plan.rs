@@ -359,7 +359,7 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
     };
     let info = Item::Function(Function {
         docs: vec![],
-        attrs: vec![quote!(#[inline])],
+        attrs: vec![quote!(inline)],
         head: quote!(fn info),
         params: vec![],
         returns: Some(quote!(&'static Info)),
