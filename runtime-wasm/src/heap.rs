@@ -111,7 +111,7 @@ impl<S: Source> Heap<S> {
             let Block { size: whole, next: after } = unsafe { block.read() };
             let at = block.as_ptr().expose_provenance();
             let start = at.next_multiple_of(align);
-            if start + size <= at + whole {
+            if start.checked_add(size).is_some_and(|end| end <= at + whole) {
                 self.link(before, after);
                 let (left, right) = (start - at, at + whole - start - size);
                 if left > 0 {
