@@ -34,6 +34,7 @@ mod clock;
 mod float;
 mod later;
 mod map;
+mod order;
 mod picture;
 mod processors;
 mod prompt;

@@ -6,6 +6,7 @@
 
 use crate::Error;
 use crate::float;
+use crate::order;
 use crate::room::{self, text};
 use alloc::vec::Vec;
 use core::cmp::Ordering;
@@ -190,10 +191,10 @@ impl Sampler {
         self.candidates.extend(all.map(|(id, logit)| Candidate { id, logit: *logit, weight: 0.0 }));
         let k = self.options.top_k;
         if k > 0 && k < self.candidates.len() {
-            let (_, last, _) = self.candidates.select_nth_unstable_by(k - 1, likelier);
-            let smallest = last.logit;
+            order::select(&mut self.candidates, k - 1, likelier);
+            let smallest = self.candidates[k - 1].logit;
             self.candidates.retain(|candidate| candidate.logit >= smallest);
-            self.candidates.sort_unstable_by_key(|candidate| candidate.id);
+            order::sort(&mut self.candidates, |a, b| a.id.cmp(&b.id));
         }
         for candidate in &mut self.candidates {
             candidate.weight = exp((f64::from(candidate.logit) - f64::from(largest)) / temperature);
@@ -211,10 +212,8 @@ impl Sampler {
             if n == sorted {
                 let rest = &mut self.candidates[sorted..];
                 let more = rest.len().min((sorted * 3).max(64));
-                if more < rest.len() {
-                    rest.select_nth_unstable_by(more, likelier);
-                }
-                rest[..more].sort_unstable_by(likelier);
+                order::select(rest, more, likelier);
+                order::sort(&mut rest[..more], likelier);
                 sorted += more;
             }
             mass += self.candidates[n].weight;

@@ -162,7 +162,7 @@ mod env {
 }
 
 fn now() -> Duration {
-    Duration::try_from_secs_f64(env::now() * 1e-3).unwrap_or_default()
+    Duration::from_micros((env::now() * 1e3) as u64)
 }
 
 /// Memory that grows by pages.

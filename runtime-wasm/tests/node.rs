@@ -5,6 +5,8 @@
 mod common;
 #[path = "node/native.rs"]
 mod native;
+#[path = "../../compiler/src/shared_memory.rs"]
+mod shared_memory;
 #[path = "../../runtime-min/tests/tok_support/mod.rs"]
 mod tok_support;
 
@@ -91,12 +93,11 @@ fn script() -> Vec<Value> {
 
 fn folder(name: &str, weights: &[u8], info: &[u8]) -> Folder {
     let folder = Folder::new(name);
+    let runtime = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("runtime.wasm")).expect("runtime.wasm");
     folder.put("info.bin", info);
     folder.put("weights.tvlm", weights);
-    folder.put(
-        "runtime.wasm",
-        std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("runtime.wasm")).expect("runtime.wasm"),
-    );
+    folder.put("runtime-shared.wasm", shared_memory::share(&runtime).expect("it imports its memory"));
+    folder.put("runtime.wasm", runtime);
     folder
 }
 
@@ -108,7 +109,7 @@ fn conversations_are_those_of_a_native_session() {
     let expected = native::talk(&script);
     let Some(found) = node("talk.mjs", &folder) else { return };
     let found = found.as_object().expect("by way");
-    assert!(found.len() >= 4, "{} ways", found.len());
+    assert!(found.len() >= 5, "{} ways", found.len());
     for (way, entries) in found {
         let entries = entries.as_array().expect("entries");
         for ((action, expected), found) in script.iter().zip(&expected).zip(entries) {

@@ -6,6 +6,7 @@
 use super::tables::{COMBINING, COMPOSING, PAIRS, SINGLE_TARGETS, SINGLES};
 use super::{ITEM, part};
 use crate::Error;
+use crate::order;
 use crate::room;
 use alloc::borrow::Cow;
 use alloc::string::String;
@@ -92,7 +93,7 @@ impl Stretch {
     }
 
     fn flush_marks(&mut self, out: &mut String) -> Result<(), Error> {
-        self.marks.sort_unstable();
+        order::sort(&mut self.marks, Ord::cmp);
         self.marks.drain(..).try_for_each(|(class, _, mark)| self.composer.push(mark, class, out))
     }
 }

@@ -97,4 +97,6 @@ async function talk(engine, way) {
 
 const all = {};
 for (const [name, way] of Object.entries(ways)) all[name] = await talk(await opened(), way);
+// In memory that threads could share.
+all.shared = await talk(await opened({ shared: true }), ways.whole);
 console.log(JSON.stringify(all));
