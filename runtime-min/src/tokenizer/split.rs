@@ -17,7 +17,8 @@ pub fn pieces(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     core::iter::from_fn(move || {
         let first = rest.chars().next()?;
-        let (piece, after) = rest.split_at(piece_len(rest, first));
+        let len = piece_len(rest, first);
+        let (piece, after) = (part(rest, 0..len), part(rest, len..rest.len()));
         rest = after;
         Some(piece)
     })
@@ -25,7 +26,7 @@ pub fn pieces(text: &str) -> impl Iterator<Item = &str> {
 
 /// Bytes of the piece at the start of `text`, which starts with `first`.
 fn piece_len(text: &str, first: char) -> usize {
-    let after = &text[first.len_utf8()..];
+    let after = part(text, first.len_utf8()..text.len());
     if first == '\''
         && let Some(len) = contraction(after)
     {

@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 
+import { serve } from "../../../web/js/engine.js";
 import { description, file, make, opened } from "./setup.mjs";
 
 const weights = file("weights.tvlm");
@@ -109,5 +110,27 @@ whole.reset();
   // Time is the host's.
   const { preprocess } = whole.timings();
   assert.ok(preprocess > 0 && preprocess < 60000, `${preprocess} ms`);
+}
+{
+  // A team: everybody is told the same, and where one cannot be had there is none.
+  const told = [];
+  const spawn = (member, count, init) => told.push([member, count, init]);
+  const team = await opened({ shared: true, threads: 3, spawn });
+  assert.deepEqual(told.map(([member, count]) => [member, count]), [[1, 3], [2, 3]]);
+  const { memory, kernels, arena, weights: at, control } = told[0][2];
+  assert.ok(memory.buffer instanceof SharedArrayBuffer && kernels instanceof WebAssembly.Module);
+  for (const address of [arena, at, control]) assert.ok(address > 0 && address % 64 === 0, `${address}`);
+  assert.equal(new Uint8Array(memory.buffer, at, 1)[0], 3);
+  // The stand-in's members have nothing to do, but they are there.
+  await serve(1, 3, told[0][2]);
+  assert.equal((await team.ask([], question, options).run()).stop, "max-tokens");
+  // Somebody else may stop the kernels.
+  const job = team.ask([], question, options);
+  Atomics.store(new Int32Array(memory.buffer, control, 1), 0, 1);
+  assert.equal((await job.run()).stop, "cancelled");
+  const alone = await opened({ shared: true, threads: 3, spawn: (member) => member === 2 && Promise.reject(new Error("no")) });
+  assert.equal(alone.threads, 1);
+  assert.equal(stepped(alone.ask([], question, options)), expected);
+  await assert.rejects(opened({ shared: true, threads: 2 }), { code: "argument" });
 }
 console.log(JSON.stringify("ok"));

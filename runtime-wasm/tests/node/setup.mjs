@@ -28,10 +28,10 @@ export function description(weights, sides = [2, 4], tokens = [2, 3]) {
 }
 
 /** An engine that is not open yet. */
-export async function make({ weights = file("weights.tvlm"), info = file("info.bin"), shared = false, now, model } = {}) {
+export async function make({ weights = file("weights.tvlm"), info = file("info.bin"), shared = false, ...rest } = {}) {
   const runtime = new WebAssembly.Module(shared ? file("runtime-shared.wasm") : file("runtime.wasm"));
   const kernels = new WebAssembly.Module(assemble(wat, { shared, info }));
-  return Engine.create({ model: model ?? description(weights), runtime, kernels, shared, now });
+  return Engine.create({ model: description(weights), runtime, kernels, shared, ...rest });
 }
 
 /** An engine that is open, with its whole file. */
