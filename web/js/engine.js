@@ -2,7 +2,7 @@
  * The engine: a model in one WebAssembly memory, with the runtime that knows conversations and the kernels that compute.
  *
  * The runtime calls no kernel. It says what is to be done next, this file has it done, and says so. That may be done in
- * whole phases (`job.run()`, in a worker) or in slices of some milliseconds (`job.step()`, where a page must stay alive);
+ * large parts (`job.run()`, in a worker) or in slices of some milliseconds (`job.step()`, where a page must stay alive);
  * the answers are the same. Nothing here downloads or decodes pictures.
  *
  * @module
@@ -105,7 +105,7 @@ const FIRST_PAGES = 32;
 const ROOM = 512 << 20;
 /** A slice of a step is meant to take about this share of the time that is given. */
 const SLICE = 0.5;
-/** Milliseconds after which `run` lets events be served while the file arrives. */
+/** Milliseconds after which `run` lets events be served, such as one that cancels. */
 const LONGEST = 80;
 /** Stands for "the conversation goes on" where told turns are counted. */
 const GOES_ON = 0xffffffff;
@@ -152,6 +152,8 @@ export class Engine {
   #job;
   #bytes;
   #control = 0;
+  /** @type {Pace} */
+  #pace = { grains: new Map(), rows: new Map() };
   /** @type {Timings} */
   #timings = { preprocess: 0, vision: 0, prefill: 0, prefillRows: 0, decode: 0, decodeSteps: 0, drafted: 0, accepted: 0 };
 
@@ -207,6 +209,15 @@ export class Engine {
   /** Bytes of all memory. */
   get memoryBytes() {
     return this.#memory.buffer.byteLength;
+  }
+
+  /**
+   * The word that stops the kernels of the job that runs when somebody sets it to 1 (`Atomics.store`), from another thread too: it lies
+   * at this address of a shared memory. Undefined where the memory is not shared.
+   */
+  get cancelWord() {
+    const shared = typeof SharedArrayBuffer !== "undefined" && this.#memory.buffer instanceof SharedArrayBuffer;
+    return shared ? { memory: this.#memory, at: this.#control } : undefined;
   }
 
   /** Bytes of the file that are there. */
@@ -267,7 +278,7 @@ export class Engine {
     if (channels !== 3 && channels !== 4) {
       throw new EngineError("image", `${width} x ${height} pixels are RGB or RGBA, not ${pixels.length} bytes`);
     }
-    const job = this.#job_(() => {
+    const job = this.#prepare(() => {
       const { sides } = this.model;
       const [handle, tokens] = this.#words(2);
       const [preprocess, vision] = this.#times(2);
@@ -349,7 +360,7 @@ export class Engine {
 
   /** @param {EngineTurn[] | undefined} turns @param {EngineImage[]} images @param {string} text @param {AskOptions} options */
   #ask(turns, images, text, options) {
-    const job = this.#job_(() => {
+    const job = this.#prepare(() => {
       const [stop, tokens, nTokens, prompt, nPrompt, prefillRows, decodeSteps, drafted, accepted] = this.#words(9);
       const [prefill, decode] = this.#times(2);
       const { buffer } = this.#memory;
@@ -367,7 +378,7 @@ export class Engine {
   }
 
   /** @template T @param {() => T} finish @returns {Job<T>} */
-  #job_(finish) {
+  #prepare(finish) {
     if (this.#broken) throw this.#broken;
     if (!this.#kernels) throw new EngineError("argument", "open: no model is open");
     if (this.#job) throw new EngineError("argument", "job: another one is running: run it to its end first");
@@ -389,6 +400,7 @@ export class Engine {
       ended: () => {
         this.#job = undefined;
       },
+      pace: this.#pace,
       finish,
     });
   }
@@ -464,6 +476,11 @@ export class Engine {
 }
 
 /**
+ * @typedef {object} Pace how fast things were
+ * @property {Map<number, number>} grains units of a step that were done at once, by phase and step
+ * @property {Map<number, number>} rows milliseconds that a phase took for each row, by phase
+ */
+/**
  * @typedef {object} Access what a job may do with its engine
  * @property {() => number} poll
  * @property {() => number[]} words
@@ -471,8 +488,9 @@ export class Engine {
  * @property {() => void} cancel
  * @property {(error: unknown) => unknown} trapped
  * @property {() => void} ended
+ * @property {Pace} pace
  */
-/** @typedef {{ embed: true, id: number, row: number } | { embed: false, phase: number, start: number, rows: number, index: number, unit: number }} Task */
+/** @typedef {{ embed: true, id: number, row: number } | { embed: false, phase: number, start: number, rows: number, index: number, unit: number, took: number }} Task */
 
 /**
  * Something that takes a while, and may be done in slices.
@@ -494,8 +512,6 @@ export class Job {
   /** @type {unknown} */
   #error;
   #done = false;
-  /** Units of a step that were done at once, by phase and step. @type {Map<number, number>} */
-  #grains = new Map();
 
   /** @param {Engine} engine @param {KernelExports} kernels @param {Access & { finish: () => T }} access */
   constructor(engine, kernels, access) {
@@ -555,7 +571,7 @@ export class Job {
     }
   }
 
-  /** Works to the end, in whole phases and with all threads; events are served between phases. @returns {Promise<T>} */
+  /** Works to the end, with all threads; events are served between phases, and on one thread every 80 ms or so. @returns {Promise<T>} */
   async run() {
     for await (const _ of this.#phases());
     return /** @type {T} */ (this.#result);
@@ -580,10 +596,7 @@ export class Job {
       if (this.#text) yield;
       if (!task) return;
       if (this.#cancelled) continue;
-      const { model, available, threads } = this.#engine;
-      // On one thread, a file that still arrives needs this thread as well.
-      const free = threads > 1 || available >= model.file.bytes;
-      if (!task.embed && free && task.index === 0 && task.unit === 0 && this.#missing(task, true) === 0) {
+      if (!task.embed && this.#fits(task) && task.index === 0 && task.unit === 0 && this.#missing(task, true) === 0) {
         this.#whole(task);
       } else {
         const missing = this.#missing(task, false);
@@ -621,7 +634,7 @@ export class Job {
         this.#text += this.#access.text();
       } else if (status === PHASE) {
         const [phase, start, rows] = this.#access.words();
-        this.#task = { embed: false, phase, start, rows, index: 0, unit: 0 };
+        this.#task = { embed: false, phase, start, rows, index: 0, unit: 0, took: 0 };
       } else if (status === EMBED) {
         const [id, row] = this.#access.words();
         this.#task = { embed: true, id, row };
@@ -657,14 +670,23 @@ export class Job {
     this.#task = undefined;
   }
 
+  /** Whether a phase is run in one call: by a team, or where it takes no longer than a slice. @param {Task & { embed: false }} task */
+  #fits({ phase, rows }) {
+    if (this.#engine.threads > 1) return true;
+    return (this.#access.pace.rows.get(phase) ?? Infinity) * Math.max(rows, 1) < LONGEST;
+  }
+
   /** All of a phase, by all threads. @param {Task & { embed: false }} task */
-  #whole({ phase, start, rows }) {
+  #whole(task) {
+    const { phase, start, rows } = task;
     const count = this.#engine.threads;
+    const began = this.#engine.now();
     const stopped = this.#kernel(() => {
       if (count > 1) this.#kernels.begin?.(phase, start, rows, count);
       return this.#kernels.run(phase, start, rows, 0, count);
     });
-    this.#task = undefined;
+    task.took = this.#engine.now() - began;
+    this.#ran(task);
     // Somebody has set the kernels' word from elsewhere.
     if (stopped) this.cancel();
   }
@@ -674,19 +696,27 @@ export class Job {
     const { phase, index, start, rows } = task;
     const units = this.#kernels.units(phase, index, rows);
     const key = phase * 65536 + index;
-    const grain = this.#grains.get(key) ?? 1;
+    const { grains } = this.#access.pace;
+    const grain = grains.get(key) ?? 1;
     const last = Math.min(units, task.unit + grain);
     const began = this.#engine.now();
     if (task.unit < last) this.#kernel(() => this.#kernels.step(phase, index, task.unit, last, start, rows, 0));
     const took = this.#engine.now() - began;
-    if (took > budgetMs * SLICE) this.#grains.set(key, Math.max(1, grain >> 1));
-    else if (took < (budgetMs * SLICE) / 2) this.#grains.set(key, Math.min(grain * 2, 1 << 20));
+    task.took += took;
+    if (took > budgetMs * SLICE) grains.set(key, Math.max(1, grain >> 1));
+    else if (took < (budgetMs * SLICE) / 2) grains.set(key, Math.min(grain * 2, 1 << 20));
     task.unit = last;
     if (last >= units) {
       task.index++;
       task.unit = 0;
-      if (task.index >= this.#engine.model.phases[phase].steps.length) this.#task = undefined;
+      if (task.index >= this.#engine.model.phases[phase].steps.length) this.#ran(task);
     }
+  }
+
+  /** A phase has been run. @param {Task & { embed: false }} task */
+  #ran({ phase, rows, took }) {
+    this.#access.pace.rows.set(phase, took / Math.max(rows, 1));
+    this.#task = undefined;
   }
 
   /** @template R @param {() => R} call @returns {R} */

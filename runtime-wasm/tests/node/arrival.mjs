@@ -126,6 +126,7 @@ whole.reset();
   assert.equal((await team.ask([], question, options).run()).stop, "max-tokens");
   // Somebody else may stop the kernels.
   const job = team.ask([], question, options);
+  assert.deepEqual(team.cancelWord, { memory, at: control });
   Atomics.store(new Int32Array(memory.buffer, control, 1), 0, 1);
   assert.equal((await job.run()).stop, "cancelled");
   const alone = await opened({ shared: true, threads: 3, spawn: (member) => member === 2 && Promise.reject(new Error("no")) });
