@@ -110,7 +110,7 @@ mod tests {
                     (0..len)
                         .map(|i| {
                             seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                            [seed >> 8, seed >> 30, i, len - i, (i ^ len / 2) % 37][kind]
+                            [seed >> 8, seed >> 30, i, len - i, (i ^ (len / 2)) % 37][kind]
                         })
                         .collect(),
                 );

@@ -13,7 +13,7 @@ mod tok_support;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use runtime_min::ImagePolicy;
+use runtime_min::{ImagePolicy, Info, Model, OpenOptions, Program};
 use serde_json::{Value, json};
 
 /// A folder that goes away with its value.
@@ -101,15 +101,16 @@ fn folder(name: &str, weights: &[u8], info: &[u8]) -> Folder {
     folder
 }
 
-#[test]
-fn conversations_are_those_of_a_native_session() {
+/// Has the script done in Node, and compares.
+fn compare<P: Program>(name: &str, weights: &[u8], model: &Model<P>) {
     let script = script();
-    let folder = folder("talk", &common::fake_file(), &native::info(&common::FAKE));
+    let folder = folder(name, weights, &native::info(P::info()));
+    folder.put("info-late.bin", native::info(&Info { late_logits: true, ..*P::info() }));
     folder.put("script.json", serde_json::to_vec(&script).expect("JSON"));
-    let expected = native::talk(&script);
+    let expected = native::talk(model, &script);
     let Some(found) = node("talk.mjs", &folder) else { return };
     let found = found.as_object().expect("by way");
-    assert!(found.len() >= 5, "{} ways", found.len());
+    assert!(found.len() >= 6, "{} ways", found.len());
     for (way, entries) in found {
         let entries = entries.as_array().expect("entries");
         for ((action, expected), found) in script.iter().zip(&expected).zip(entries) {
@@ -117,6 +118,24 @@ fn conversations_are_those_of_a_native_session() {
         }
         assert_eq!(entries.len(), expected.len(), "{way}");
     }
+}
+
+#[test]
+fn conversations_are_those_of_a_native_session() {
+    compare("talk", &common::fake_file(), &common::model());
+}
+
+#[test]
+fn a_system_message_may_be_in_the_file() {
+    let tokenizer = common::tokenizer_section(true);
+    let system = common::model().system_cache().expect("a cache");
+    // Before the weights, so that a model opens without them.
+    let sections: [(&str, &[u8]); 3] = [("tokenizer", &tokenizer), ("system", &system), ("weights", &[3; 100])];
+    let weights = common::weight_file(common::DIGEST, &sections);
+    let model = Model::<native::Baked>::from_bytes("baked", &weights, &OpenOptions::default()).expect("intact");
+    compare("baked", &weights, &model);
+    let arriving = folder("baked-arrival", &weights, &native::info(native::Baked::info()));
+    assert!(node("arrival.mjs", &arriving).is_none_or(|found| found == json!("ok")));
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! The same script with a native session, and the binary form of its `Info`.
 
 use runtime_min::{
-    CacheSlot, CancelToken, Error, Image, ImagePolicy, Info, Options, Rgb8, SamplerOptions, Side, StopReason, Turn,
+    Answer, CacheSlot, CancelToken, Cx, Error, Image, ImagePolicy, Info, Level, Model, Options, Program, Rgb8,
+    SamplerOptions, Side, StopReason, Turn,
 };
 use serde_json::{Value, json};
 
-use crate::common;
+use crate::common::{self, Fake};
 
 /// The section `tvlmc.info`, as `runtime-wasm/src/info.rs` describes it.
 pub fn info(info: &Info) -> Vec<u8> {
@@ -61,9 +62,43 @@ fn refusal(error: &Error) -> Value {
     json!({ "code": error.code(), "message": error.to_string() })
 }
 
+/// The test program, whose weight file holds the cache after the system message.
+pub struct Baked;
+
+impl Program for Baked {
+    const LEVELS: &'static [Level] = &[Level { name: "plain", available: || true }];
+
+    fn info() -> &'static Info {
+        &Info { baked: true, ..common::FAKE }
+    }
+
+    fn with_level(_: usize) -> Self {
+        Self
+    }
+
+    fn vision(&self, cx: &Cx<'_>, side: usize) {
+        Fake.vision(cx, side);
+    }
+
+    fn prefill(&self, cx: &Cx<'_>, start: usize, rows: usize) {
+        Fake.prefill(cx, start, rows);
+    }
+
+    fn decode(&self, cx: &Cx<'_>, start: usize) {
+        Fake.decode(cx, start);
+    }
+
+    fn verify(&self, cx: &Cx<'_>, start: usize, rows: usize) {
+        Fake.verify(cx, start, rows);
+    }
+
+    fn embed(&self, cx: &Cx<'_>, id: u32, row: usize) {
+        Fake.embed(cx, id, row);
+    }
+}
+
 /// What the script shows, action by action.
-pub fn talk(script: &[Value]) -> Vec<Value> {
-    let model = common::model();
+pub fn talk<P: Program>(model: &Model<P>, script: &[Value]) -> Vec<Value> {
     let mut chat = model.session(Options::default()).expect("a session");
     let mut images: Vec<Image> = Vec::new();
     let mut shown = Vec::new();
@@ -166,7 +201,7 @@ fn with_position(answer: Result<Value, Error>, position: usize) -> Value {
 }
 
 /// Reads an answer to its end, or until it is cancelled after that many pieces.
-fn finish(mut answer: runtime_min::Answer<'_, '_, common::Fake>, cancel: Option<(usize, CancelToken)>) -> Value {
+fn finish<P: Program>(mut answer: Answer<'_, '_, P>, cancel: Option<(usize, CancelToken)>) -> Value {
     let mut text = String::new();
     let mut pieces = 0;
     loop {

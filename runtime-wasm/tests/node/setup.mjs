@@ -14,14 +14,15 @@ const HEADER = 4096;
 /** What the compiler writes to model.json, for the stand-in. */
 export function description(weights, sides = [2, 4], tokens = [2, 3]) {
   const view = new DataView(weights.buffer, weights.byteOffset);
-  // The second section is "weights"; it begins where the first one's pages end.
-  const [, begin] = [0, 1].map((i) => Number(view.getBigUint64(80 + 64 * i + 32, true)));
+  // The last section is "weights".
+  const last = view.getUint32(64, true) - 1;
+  const begin = Number(view.getBigUint64(80 + 64 * last + 32, true));
   const steps = (from) => [from, weights.length].map((weights_end, i) => ({ name: `step.${i}`, weights_end }));
   const phase = (name) => ({ name, steps: steps(begin + 10) });
   return {
     name: "fake",
     sides: sides.map((side, i) => ({ side, tokens: tokens[i] })),
-    phases: [...sides.map((side) => phase(`vision-${side}`)), phase("prefill"), phase("decode"), phase("verify")],
+    phases: [...sides.map((side) => phase(`vision-${side}`)), phase("prefill"), phase("decode"), phase("verify"), phase("logits")],
     embed_weights_end: begin + 1,
     file: { bytes: weights.length, header_end: begin },
   };
@@ -31,7 +32,7 @@ export function description(weights, sides = [2, 4], tokens = [2, 3]) {
 export async function make({ weights = file("weights.tvlm"), info = file("info.bin"), shared = false, ...rest } = {}) {
   const runtime = new WebAssembly.Module(shared ? file("runtime-shared.wasm") : file("runtime.wasm"));
   const kernels = new WebAssembly.Module(assemble(wat, { shared, info }));
-  return Engine.create({ model: description(weights), runtime, kernels, shared, ...rest });
+  return Engine.create({ ...rest, model: rest.model ?? description(weights), runtime, kernels, shared });
 }
 
 /** An engine that is open, with its whole file. */

@@ -1,15 +1,18 @@
 ;; The program of runtime-min/tests/common (`Fake`), as kernels: a decoder whose cache holds one number for each position, and whose
-;; next token is a function of all of them. Slots and sizes are those of its `Info`; phases are two visions, prefill, decode, verify.
+;; next token is a function of all of them. Slots and sizes are those of its `Info`; phases are two visions, prefill, decode, verify,
+;; and logits, which have nothing left to do.
 
 ;; How many units a step has.
 (func $units (export "units") (param $phase i32) (param $index i32) (param $rows i32) (result i32)
   (if (i32.lt_u (local.get $phase) (i32.const 2)) (then (return (i32.add (local.get $phase) (i32.const 2)))))
+  (if (i32.eq (local.get $phase) (i32.const 5)) (then (return (i32.const 1))))
   (if (i32.eqz (local.get $index)) (then (return (local.get $rows))))
   (return (i32.const 1)))
 
 ;; Units first..last of a step.
 (func $step (export "step") (param $phase i32) (param $index i32) (param $first i32) (param $last i32) (param $start i32) (param $rows i32) (param $member i32)
   (block $end
+    (br_if $end (i32.eq (local.get $phase) (i32.const 5)))
     (loop $next
       (br_if $end (i32.ge_u (local.get $first) (local.get $last)))
       (if (i32.lt_u (local.get $phase) (i32.const 2))

@@ -1,6 +1,6 @@
 // Does what a script says in several ways, and prints what each shows.
 
-import { file, opened } from "./setup.mjs";
+import { description, file, opened } from "./setup.mjs";
 
 const script = JSON.parse(new TextDecoder().decode(file("script.json")));
 
@@ -99,4 +99,12 @@ const all = {};
 for (const [name, way] of Object.entries(ways)) all[name] = await talk(await opened(), way);
 // In memory that threads could share.
 all.shared = await talk(await opened({ shared: true }), ways.whole);
+// Where logits are finished for those who ask, which samplers do.
+const weights = file("weights.tvlm");
+const model = description(weights);
+let finished = 0;
+const { steps } = model.phases[5];
+Object.defineProperty(model.phases[5], "steps", { get: () => (finished++, steps) });
+all.late = await talk(await opened({ model, info: file("info-late.bin") }), ways.slices);
+if (finished === 0) throw new Error("no logits were finished");
 console.log(JSON.stringify(all));
