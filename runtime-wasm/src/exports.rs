@@ -177,7 +177,7 @@ impl Source for Pages {
             return None;
         }
         // 4 GB are one byte too many for an address.
-        Some((have + more).checked_mul(PAGE).unwrap_or(usize::MAX))
+        Some((have + more).saturating_mul(PAGE))
     }
 }
 

@@ -134,4 +134,18 @@ whole.reset();
   assert.equal(stepped(alone.ask([], question, options)), expected);
   await assert.rejects(opened({ shared: true, threads: 2 }), { code: "argument" });
 }
+{
+  // Kernels that trap take the engine with them, by name.
+  const text = `
+    (func $units (export "units") (param $phase i32) (param $index i32) (param $rows i32) (result i32) (return (i32.const 1)))
+    (func $embed (export "embed") (param $id i32) (param $row i32) (unreachable))`;
+  const engine = await opened({ text });
+  const job = engine.ask([], question, options);
+  const poisoned = ({ code, message }) => code === "poisoned" && message.includes("unreachable");
+  assert.throws(() => job.step(1), poisoned);
+  assert.throws(() => job.step(1), poisoned);
+  assert.throws(() => engine.ask([], question), poisoned);
+  assert.throws(() => engine.tokenize("a"), poisoned);
+  engine.close();
+}
 console.log(JSON.stringify("ok"));

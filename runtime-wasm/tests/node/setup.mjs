@@ -29,9 +29,9 @@ export function description(weights, sides = [2, 4], tokens = [2, 3]) {
 }
 
 /** An engine that is not open yet. */
-export async function make({ weights = file("weights.tvlm"), info = file("info.bin"), shared = false, ...rest } = {}) {
+export async function make({ weights = file("weights.tvlm"), info = file("info.bin"), shared = false, text = wat, ...rest } = {}) {
   const runtime = new WebAssembly.Module(shared ? file("runtime-shared.wasm") : file("runtime.wasm"));
-  const kernels = new WebAssembly.Module(assemble(wat, { shared, info }));
+  const kernels = new WebAssembly.Module(assemble(text, { shared, info }));
   return Engine.create({ ...rest, model: rest.model ?? description(weights), runtime, kernels, shared });
 }
 
