@@ -118,11 +118,15 @@ export class Job {
     return /** @type {T} */ (this.#result);
   }
 
-  /** As `run`, and hands out the text as it comes. @returns {AsyncGenerator<string, T, void>} */
+  /** As `run`, and hands out the text as it comes; who leaves early ends the job. @returns {AsyncGenerator<string, T, void>} */
   async *pieces() {
-    for await (const _ of this.#phases()) {
-      const text = this.take();
-      if (text) yield text;
+    try {
+      for await (const _ of this.#phases()) {
+        const text = this.take();
+        if (text) yield text;
+      }
+    } finally {
+      if (!this.#done) this.#engine.stop();
     }
     const text = this.take();
     if (text) yield text;

@@ -93,6 +93,14 @@ whole.reset();
   assert.equal(stepped(whole.ask([], question, options)), expected);
 }
 {
+  // Who leaves an answer ends it.
+  whole.reset();
+  for await (const piece of whole.ask([], question, { ...options, maxNewTokens: 50 }).pieces()) {
+    assert.equal(piece.length, 1);
+    break;
+  }
+  whole.reset();
+  assert.equal(stepped(whole.ask([], question, options)), expected);
   // Images that were released are nobody's; memory comes back.
   const big = new Uint8Array(1000 * 1000 * 4).fill(3);
   const encode = () => {
