@@ -8,10 +8,12 @@ use crate::clock::Clock;
 use crate::error::Error;
 use crate::room::text;
 use crate::team::Member;
+use crate::weights::Start;
 use core::cell::Cell;
 use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
+use core::task::Poll;
 use core::time::Duration;
 
 /// How a picture becomes a square.
@@ -161,7 +163,8 @@ impl Info {
         ];
         for slot in self.cache {
             if ![slot.slot, slot.pitch, slot.block_bytes].iter().all(|n| n.is_multiple_of(4)) || slot.block == 0 {
-                return wrong(format_args!("a slot of the cache is cut into {slot:?}"));
+                let CacheSlot { slot, pitch, block, block_bytes, .. } = slot;
+                return wrong(format_args!("a slot of the cache: at {slot}, pitch {pitch}, {block} in {block_bytes}"));
             }
             let end = slot.end(self.max_context);
             if end > self.arena_bytes {
@@ -312,6 +315,15 @@ pub trait Program: Send + Sync + 'static {
 
     /// Writes the embedding of `id < vocab` to row `row < chunk` of the slot `rows`; called by one member per row.
     fn embed(&self, cx: &Cx<'_>, id: u32, row: usize);
+
+    /// Whether these functions only note what is to be done, for somebody else to do it between two polls of what a session
+    /// does. Sessions of such a program are used by their `async` functions, and call it on one thread.
+    const HANDS_OUT: bool = false;
+
+    /// Whether everything that was noted has been done. Asked only where [`HANDS_OUT`](Self::HANDS_OUT) says so.
+    fn finished(&self) -> Poll<()> {
+        Poll::Ready(())
+    }
 }
 
 /// What a step has made, shown to an observer.
@@ -349,7 +361,7 @@ pub type Observer<'o> = dyn FnMut(StepView<'_>) + Send + 'o;
 
 /// What all members of one call share.
 pub(crate) struct Call<'a> {
-    pub(crate) weights: &'a [u8],
+    pub(crate) weights: Start,
     pub(crate) arena: &'a Arena,
     pub(crate) info: &'a Info,
     pub(crate) phase: Phase,
@@ -372,7 +384,7 @@ unsafe impl Sync for Watch {}
 
 impl<'a> Call<'a> {
     pub(crate) fn new(
-        weights: &'a [u8],
+        weights: Start,
         arena: &'a Arena,
         info: &'a Info,
         (phase, start): (Phase, usize),
@@ -430,8 +442,8 @@ impl<'a> Cx<'a> {
     /// Weights at byte `offset` of section "weights".
     #[inline]
     pub fn weight(&self, offset: usize) -> *const f32 {
-        debug_assert!(offset <= self.call.weights.len(), "weight offset {offset}");
-        self.call.weights.as_ptr().wrapping_add(offset).cast()
+        debug_assert!(offset <= self.call.info.weights_bytes, "weight offset {offset}");
+        self.call.weights.get().wrapping_add(offset).cast()
     }
 
     /// The arena at byte `offset`.

@@ -4,6 +4,7 @@
 //! session would compute, bit for bit, so nothing else changes.
 
 use crate::error::Error;
+use crate::later::at_once;
 use crate::model::Model;
 use crate::program::{CacheSlot, Program};
 use crate::prompt::{Held, Prompt};
@@ -30,7 +31,7 @@ impl<P: Program> Model<P> {
         let ids = template::beginning(self.tokenizer(), info.system)?;
         prompt.tokens(&ids)?;
         prompt.check(QUESTION)?;
-        chat.prefill(0, &prompt.rows)?;
+        at_once(chat.prefill(0, &prompt.rows))??;
         let mut bytes = room::with_room(section_bytes(info.cache, ids.len()), "the system's cache")?;
         for slot in info.cache {
             let n = slot.piece_bytes(ids.len()) / 4;

@@ -352,11 +352,15 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
         docs: vec!["The square inputs, and what images of them become.".to_string()],
         attrs: vec![],
         head: quote!(const SIDES: &[Side] =),
-        rows: vec![(
-            vec![],
-            quote!(Side { side: crate::IMAGE_SIDE, tokens: crate::TOKENS_PER_IMAGE, input: #input, rows: #image_rows, steps: vision::STEPS }),
-        )],
-        delimiters: ("&[", "];"),
+        rows: vec![
+            (vec![], quote!(side: crate::IMAGE_SIDE)),
+            (vec![], quote!(tokens: crate::TOKENS_PER_IMAGE)),
+            (vec![], quote!(input: #input)),
+            (vec![], quote!(rows: #image_rows)),
+            (vec![], quote!(steps: vision::STEPS)),
+        ],
+        // A list of one, as rustfmt has it.
+        delimiters: ("&[Side {", "}];"),
     };
     let info = Item::Function(Function {
         docs: vec![],
