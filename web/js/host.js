@@ -466,8 +466,9 @@ export class Host {
     if (this.#closing.signal.aborted) return;
     this.#closing.abort(closed());
     await Promise.all([this.#last.catch(() => {}), this.#bringing.catch(() => {})]);
-    await this.#engine?.close?.();
-    this.#engine = null;
+    this.#engine?.close();
+    // Its memory goes with it.
+    this.#engine = /** @type {any} */ (null);
     this.#pictures.clear();
   }
 }

@@ -9,7 +9,7 @@ import { abortError } from "./errors.js";
 const process = /** @type {{ versions?: { node?: string } } | undefined} */ (/** @type {any} */ (globalThis).process);
 
 /** True in Node, also in its workers; false in browsers and in Electron's pages. */
-export const isNode = typeof process?.versions?.node === "string" && typeof document === "undefined" && typeof importScripts === "undefined";
+export const isNode = typeof process?.versions?.node === "string" && !("document" in globalThis) && !("importScripts" in globalThis);
 
 /** A module of Node's, by its name without "node:". @param {string} name @returns {Promise<any>} */
 export function nodeModule(name) {

@@ -1,3 +1,4 @@
+// @ts-nocheck
 /**
  * A stand-in for `js/engine.js` where that has nothing to run: the same face, and a model that answers with facts about what it was given, so that
  * tests can tell whether the right bytes, pixels and turns came through.
