@@ -240,7 +240,7 @@ export interface Capabilities {
   secureContext: boolean;
   worker: boolean;
   cores: number;
-  /** Chromium tells it, never more than 8; Node tells it. */
+  /** Chromium tells it, rounded and bounded; Node tells it. */
   deviceMemoryGb: number | null;
   mobile: boolean;
   opfs: boolean;

@@ -78,10 +78,13 @@ export async function parentPort() {
   };
 }
 
-/** A turn of the event loop, so that messages, downloads and frames get theirs. @returns {Promise<void>} */
+/**
+ * A turn of the event loop, so that messages, downloads and frames get theirs. By a message: timers wait for milliseconds, and what
+ * `scheduler.yield` continues goes before frames, of which ten a second are left then.
+ *
+ * @returns {Promise<void>}
+ */
 export function turn() {
-  const { scheduler } = /** @type {{ scheduler?: { yield?: () => Promise<void> } }} */ (/** @type {unknown} */ (globalThis));
-  if (scheduler?.yield && typeof document !== "undefined") return scheduler.yield();
   return new Promise((resolve) => {
     const { port1, port2 } = new MessageChannel();
     port1.onmessage = () => {

@@ -9,7 +9,7 @@ import { ArgumentError } from "./errors.js";
 
 /**
  * Bounds by kind of device. `share` is the part of its memory that a model may take, `memoryGb` what it is taken to have where
- * the browser does not tell (only Chromium does, and never more than 8), `threads` the most, from cores.
+ * the browser does not tell (only Chromium does, rounded and bounded), `threads` the most, from cores.
  */
 export const PROFILES = {
   // Half of the logical cores are often not cores; two are taken whole.

@@ -31,7 +31,8 @@ export async function module(name) {
   for (const place of PLACES) {
     if (!existsSync(join(place, "node_modules", name))) continue;
     const path = createRequire(join(place, "x.js")).resolve(name);
-    return import(pathToFileURL(path).href);
+    const found = await import(pathToFileURL(path).href);
+    return found.default ?? found;
   }
   return null;
 }
