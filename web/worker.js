@@ -4,7 +4,7 @@
  */
 
 import { serve as serveMember } from "./js/engine.js";
-import { toPlain } from "./js/errors.js";
+import { toPlain, UnsupportedError } from "./js/errors.js";
 import { Host } from "./js/host.js";
 import { isNode, nodePort, parentPort, webPort } from "./js/platform.js";
 
@@ -51,13 +51,29 @@ function serve(parent) {
  */
 async function spawn(number, count, init) {
   // By its own address: bundlers give the script another name, and refuse one that names itself.
-  const port = isNode ? await nodePort(new URL(import.meta.url)) : webPort(new Worker(self.location.href, { type: "module", name: `tvlmc ${number}` }));
+  const port = isNode
+    ? await nodePort(new URL(import.meta.url))
+    : webPort(new Worker(self.location.href, { type: isClassic() ? "classic" : "module", name: `tvlmc ${number}` }));
   await new Promise((resolve, reject) => {
     port.onMessage((message) => message.type === "member" && resolve(undefined));
-    port.onError((reason) => reject(new Error(`thread ${number} of ${count}: ${reason}`)));
+    port.onError((reason) =>
+      reject(new UnsupportedError("no-threads", `thread ${number} of ${count} could not be started: ${reason}; \`threads: 1\` does without`)),
+    );
     port.post({ type: "member", number, count, init });
   });
+  // It goes with the model's worker; alone it keeps no process alive.
+  port.keepAlive(false);
   return { terminate: () => void port.terminate() };
+}
+
+/** Whether a bundler has made a classic script of this: only those can import in the old way, even if nothing. */
+function isClassic() {
+  try {
+    /** @type {any} */ (self).importScripts();
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 if (isNode) {

@@ -14,7 +14,6 @@ export class TvlmError extends Error {
    */
   constructor(code, message, more = {}) {
     super(message, more.cause === undefined ? undefined : { cause: more.cause });
-    this.name = new.target.name;
     /** For programs; in lower case with hyphens. */
     this.code = code;
     /** Numbers and names of the message, for programs. */
@@ -38,6 +37,11 @@ export class ArgumentError extends TvlmError {}
 export class EngineError extends TvlmError {}
 
 const CLASSES = { TvlmError, UnsupportedError, DownloadError, ImageError, ArgumentError, EngineError };
+
+// Minifiers rename classes; what users see and what travels between threads stays.
+for (const [name, Class] of Object.entries(CLASSES)) {
+  Object.defineProperty(Class.prototype, "name", { value: name, writable: true, configurable: true });
+}
 
 /**
  * @typedef {{ name: string, code?: string, message: string, details?: Record<string, unknown>, stack?: string }} PlainError
