@@ -54,13 +54,17 @@ async function spawn(number, count, init) {
   const port = isNode
     ? await nodePort(new URL(import.meta.url))
     : webPort(new Worker(self.location.href, { type: isClassic() ? "classic" : "module", name: `tvlmc ${number}` }));
-  await new Promise((resolve, reject) => {
-    port.onMessage((message) => message.type === "member" && resolve(undefined));
-    port.onError((reason) =>
-      reject(new UnsupportedError("no-threads", `thread ${number} of ${count} could not be started: ${reason}; \`threads: 1\` does without`)),
-    );
-    port.post({ type: "member", number, count, init });
-  });
+  try {
+    await new Promise((resolve, reject) => {
+      port.onMessage((message) => message.type === "member" && resolve(undefined));
+      port.onError((reason) => reject(new Error(reason)));
+      port.post({ type: "member", number, count, init });
+    });
+  } catch (cause) {
+    port.terminate();
+    const reason = /** @type {Error} */ (cause).message;
+    throw new UnsupportedError("no-threads", `thread ${number} of ${count} could not be started: ${reason}; \`threads: 1\` does without`, { cause });
+  }
   // It goes with the model's worker; alone it keeps no process alive.
   port.keepAlive(false);
   return { terminate: () => void port.terminate() };

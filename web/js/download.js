@@ -37,6 +37,7 @@ const PASSING = new Set([408, 425, 429, 500, 502, 503, 504]);
  * @param {number} file.bytes its length
  * @param {number} file.have bytes from its beginning that are there
  * @param {boolean} [file.fresh] past the browser's HTTP cache, which gave wrong bytes
+ * @param {boolean} [file.kept] the caller keeps it; the HTTP cache need not
  * @param {(chunk: Uint8Array, at: number) => void} file.write may be called for bytes before `have` again, if the server starts over
  * @param {AbortSignal} [file.signal]
  * @param {Policy} [policy]
@@ -96,7 +97,7 @@ export async function download(file, policy = POLICY) {
       const response = await policy.fetch(url, {
         headers: start > 0 ? { Range: `bytes=${start}-` } : {},
         // A resumed download must not be answered from a cache that holds another version.
-        cache: fresh ? "reload" : start > 0 ? "no-store" : "default",
+        cache: fresh ? "reload" : start > 0 || file.kept ? "no-store" : "default",
         credentials: policy.credentials,
         signal: abort.signal,
       });

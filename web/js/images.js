@@ -4,7 +4,7 @@
 
 import { ArgumentError, DownloadError, ImageError, UnsupportedError } from "./errors.js";
 import { isNode, nodeModule } from "./platform.js";
-import { checkBefore, checkSize, tainted, toPixels } from "./pixels.js";
+import { bitmapOf, checkBefore, checkSize, tainted, toPixels } from "./pixels.js";
 
 /** Pixels of the largest picture that is taken unless told otherwise: a photo of 48 megapixels fits. */
 export const MAX_PIXELS = 64 << 20;
@@ -115,7 +115,7 @@ async function fromDrawn(source, { maxPixels }) {
   const { width, height } = /** @type {{ width: number, height: number }} */ (source);
   if ("close" in source && width === 0) throw new ImageError("image-detached", "image: the bitmap was closed or moved elsewhere");
   try {
-    const bitmap = await createImageBitmap(source, { premultiplyAlpha: "none", colorSpaceConversion: "none" });
+    const bitmap = await bitmapOf(source);
     // A picture of another origin may be drawn, but neither sent nor read.
     return await here({ kind: "bitmap", bitmap, maxPixels });
   } catch (cause) {

@@ -59,13 +59,27 @@ export function checkSize(width, height, maxPixels) {
  */
 async function decode(blob) {
   try {
-    return await createImageBitmap(blob, { imageOrientation: "from-image", premultiplyAlpha: "none", colorSpaceConversion: "none" });
+    return await bitmapOf(blob);
   } catch (cause) {
     const type = blob.type ? ` (${blob.type})` : "";
     throw new ImageError("image-undecodable", `image: this browser cannot decode the file${type} of ${blob.size} bytes: is it a picture, and whole?`, {
       cause,
       details: { type: blob.type, bytes: blob.size },
     });
+  }
+}
+
+/**
+ * A bitmap with values as they are. Older browsers know fewer of the options, and do most of this without them.
+ *
+ * @param {ImageBitmapSource} source
+ */
+export async function bitmapOf(source) {
+  try {
+    return await createImageBitmap(source, { imageOrientation: "from-image", premultiplyAlpha: "none", colorSpaceConversion: "none" });
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error;
+    return createImageBitmap(source);
   }
 }
 

@@ -6,7 +6,7 @@
 
 import { abortError } from "./errors.js";
 
-const process = /** @type {{ versions?: { node?: string } } | undefined} */ (/** @type {any} */ (globalThis).process);
+const process = /** @type {{ versions?: { node?: string }, execArgv?: string[] } | undefined} */ (/** @type {any} */ (globalThis).process);
 
 /** True in Node, also in its workers; false in browsers and in Electron's pages. */
 export const isNode = typeof process?.versions?.node === "string" && !("document" in globalThis) && !("importScripts" in globalThis);
@@ -50,7 +50,9 @@ export function webPort(worker) {
  */
 export async function nodePort(url) {
   const { Worker } = await nodeModule("worker_threads");
-  const worker = new Worker(url);
+  // What was given for a script on the command line does not fit a file.
+  const foreign = process?.execArgv?.some((flag) => flag.startsWith("--input-type"));
+  const worker = new Worker(url, foreign ? { execArgv: [] } : {});
   return {
     post: (message, transfer = []) => worker.postMessage(message, transfer),
     onMessage: (listener) => worker.on("message", listener),

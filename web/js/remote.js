@@ -16,7 +16,7 @@ import { EngineError, fromPlain, UnsupportedError } from "./errors.js";
 /** @typedef {{ emit?: (event: any) => void, signal?: AbortSignal | undefined, transfer?: Transferable[] }} CallOptions */
 
 /** A worker whose script is refused says so at once or, under some policies, never. */
-const HELLO_MS = 15_000;
+const HELLO_MS = 30_000;
 
 /**
  * Waits for a worker's first word.

@@ -179,7 +179,7 @@ export class Shards {
     const url = this.#source.url(name, digest);
     for (let wrong = 0; ; have = 0) {
       this.#count(i, have);
-      const file = { url, bytes, have, fresh: wrong > 0, signal };
+      const file = { url, bytes, have, fresh: wrong > 0, kept: keep.open, signal };
       await download(
         {
           ...file,
@@ -233,6 +233,10 @@ class Keep {
 
   get size() {
     return this.#entry?.size ?? 0;
+  }
+
+  get open() {
+    return this.#entry !== null;
   }
 
   /** @param {() => Uint8Array} into @returns {Promise<boolean>} */

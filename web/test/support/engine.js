@@ -73,7 +73,9 @@ export class Engine {
     const magic = String.fromCharCode(...this.file.slice(0, 4));
     if (magic !== "FAKE") throw new EngineError("weights-wrong-build", `the file begins with ${magic}`);
     for (let member = 1; member < this.threads; member++) {
-      await this.options.spawn(member, this.threads, { kernels: this.options.kernels, memory: this.#memory, control: 0 });
+      // A function cannot be sent, as shared memory cannot where pages are not isolated.
+      const bad = this.model.name === "memberless" ? { unsendable() {} } : {};
+      await this.options.spawn(member, this.threads, { kernels: this.options.kernels, memory: this.#memory, control: 0, ...bad });
     }
   }
 
