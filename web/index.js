@@ -58,11 +58,7 @@ export async function load(options = {}) {
   } catch (error) {
     // What has arrived is in the store.
     await backend.close().catch(() => {});
-    if (signal?.aborted) throw signal.reason;
-    const refused = error instanceof UnsupportedError && error.code === "no-threads";
-    if (!refused || options.threads !== undefined || options.variant !== undefined) throw error;
-    console.warn(`tvlmc: ${error.message}; going on with one`);
-    return load({ ...options, threads: 1 });
+    throw signal?.aborted ? signal.reason : error;
   }
 }
 

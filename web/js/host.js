@@ -77,6 +77,8 @@ export class Host {
   #failure = undefined;
   /** @type {Set<(reason: unknown) => void>} */
   #onFailure = new Set();
+  /** @type {unknown} */
+  #spawnProblem = undefined;
   #closing = new AbortController();
   /** Waiting for more of the file. @type {(() => void)[]} */
   #onArrived = [];
@@ -169,7 +171,7 @@ export class Host {
         kernels: kernelsModule,
         threads: chosen.threads,
         shared: variant === "threads",
-        spawn: this.#surroundings.spawn,
+        spawn: this.#spawn,
         now: () => performance.now(),
       }),
     );
@@ -196,6 +198,8 @@ export class Host {
     await this.#until(() => this.#arrived >= manifest.file.header_end);
     signal.removeEventListener("abort", stop);
     await this.#guard(this.#engine.open());
+    // The engine goes on alone where a member could not be started; who asked for a team hears of it.
+    if (this.#spawnProblem !== undefined && request.threads !== undefined) throw this.#spawnProblem;
     const { fits, peakBytes } = chosen;
     return {
       name: manifest.name,
@@ -206,7 +210,7 @@ export class Host {
       sides: manifest.sides.map((side) => ({ side: side.side, tokens: side.tokens, peakBytes: side.peak_bytes })),
       weightBytes: manifest.file.bytes,
       variant,
-      threads: this.#engine.threads ?? chosen.threads,
+      threads: this.#engine.threads,
       profile: chosen.profile,
       side: chosen.side,
       peakBytes,
@@ -216,6 +220,16 @@ export class Host {
       worker: this.#surroundings.worker,
     };
   }
+
+  /** Keeps why a member could not be started. @type {(member: number, count: number, init: unknown) => Promise<unknown>} */
+  #spawn = async (member, count, init) => {
+    try {
+      return await this.#surroundings.spawn?.(member, count, init);
+    } catch (error) {
+      this.#spawnProblem ??= error;
+      throw error;
+    }
+  };
 
   /** @param {import("./manifest.js").Manifest} manifest */
   async #record(manifest) {

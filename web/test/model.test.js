@@ -254,7 +254,7 @@ test("a team that cannot be started is done without, unless it was asked for", (
     console.log(model.info.variant, model.info.threads, await model.ask("hello"));
     await model.close();
     await other.load({ threads: 2 }).catch((error) => console.log(error.name, error.code));`;
-  assert.equal(child(script, RELAXED), "relaxed 1 turns=none sees=nothing asked=hello\nUnsupportedError no-threads\n");
+  assert.equal(child(script, RELAXED), "threads 1 turns=none sees=nothing asked=hello\nUnsupportedError no-threads\n");
   other.remove();
 });
 

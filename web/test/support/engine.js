@@ -72,11 +72,13 @@ export class Engine {
     if (this.#arrived < this.model.file.header_end) throw new EngineError("weights-truncated", "open: too early");
     const magic = String.fromCharCode(...this.file.slice(0, 4));
     if (magic !== "FAKE") throw new EngineError("weights-wrong-build", `the file begins with ${magic}`);
-    for (let member = 1; member < this.threads; member++) {
-      // A function cannot be sent, as shared memory cannot where pages are not isolated.
-      const bad = this.model.name === "memberless" ? { unsendable() {} } : {};
-      await this.options.spawn(member, this.threads, { kernels: this.options.kernels, memory: this.#memory, control: 0, ...bad });
-    }
+    const { threads } = this;
+    // A function cannot be sent, as shared memory cannot where pages are not isolated.
+    const bad = this.model.name === "memberless" ? { unsendable() {} } : {};
+    const init = { kernels: this.options.kernels, memory: this.#memory, control: 0, ...bad };
+    const members = Array.from({ length: threads - 1 }, (_, i) => this.options.spawn(i + 1, threads, init));
+    const spawned = await Promise.allSettled(members);
+    if (spawned.some(({ status }) => status === "rejected")) this.threads = 1;
   }
 
   image(pixels, width, height, { side }) {
