@@ -200,6 +200,8 @@ export class Host {
     await this.#guard(this.#engine.open());
     // The engine goes on alone where a member could not be started; who asked for a team hears of it.
     if (this.#spawnProblem !== undefined && request.threads !== undefined) throw this.#spawnProblem;
+    const { cancelWord } = /** @type {{ cancelWord?: { memory: WebAssembly.Memory, at: number } }} */ (/** @type {unknown} */ (this.#engine));
+    if (cancelWord) emit({ type: "cancel-word", ...cancelWord });
     const { fits, peakBytes } = chosen;
     return {
       name: manifest.name,
@@ -479,6 +481,8 @@ export class Host {
   async #close() {
     if (this.#closing.signal.aborted) return;
     this.#closing.abort(closed());
+    // Nobody else steps what was cancelled.
+    while (this.#manual && this.#slices?.step(SLICE_MS));
     await Promise.all([this.#last.catch(() => {}), this.#bringing.catch(() => {})]);
     this.#engine?.close();
     // Its memory goes with it.

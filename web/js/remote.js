@@ -15,6 +15,9 @@ import { EngineError, fromPlain, UnsupportedError } from "./errors.js";
 
 /** @typedef {{ emit?: (event: any) => void, signal?: AbortSignal | undefined, transfer?: Transferable[] }} CallOptions */
 
+/** Work of the engine, which is sent piece by piece, so that a word in shared memory that ends it can only mean the one at work. */
+const IN_TURN = new Set(["encode", "ask"]);
+
 /** A worker whose script is refused says so at once or, under some policies, never. */
 const HELLO_MS = 30_000;
 
@@ -43,6 +46,10 @@ export class Remote {
   #calls = new Map();
   /** @type {Error | null} */
   #dead = null;
+  /** The end of the work that was sent or waits to be. @type {Promise<unknown>} */
+  #last = Promise.resolve();
+  /** Set to 1, it ends a phase at work, which hears of messages only afterwards. @type {{ memory: WebAssembly.Memory, at: number } | null} */
+  #cancelWord = null;
   /** Resolves at the worker's first word. */
   hello;
 
@@ -72,11 +79,29 @@ export class Remote {
    * @param {unknown} args
    * @param {CallOptions} [options]
    */
-  async call(operation, args, { emit = () => {}, signal, transfer = [] } = {}) {
+  call(operation, args, options = {}) {
+    if (!IN_TURN.has(operation)) return this.#send(operation, args, options);
+    const result = this.#last.then(() => this.#send(operation, args, options));
+    this.#last = result.catch(() => {});
+    return result;
+  }
+
+  /**
+   * @param {string} operation
+   * @param {unknown} args
+   * @param {CallOptions} options
+   */
+  async #send(operation, args, { emit = () => {}, signal, transfer = [] }) {
     if (this.#dead) throw this.#dead;
     signal?.throwIfAborted();
     const id = this.#next++;
-    const cancel = () => this.#port.post({ type: "cancel", id });
+    const cancel = () => {
+      if (IN_TURN.has(operation) && this.#cancelWord) {
+        const { memory, at } = this.#cancelWord;
+        Atomics.store(new Int32Array(memory.buffer, at, 1), 0, 1);
+      }
+      this.#port.post({ type: "cancel", id });
+    };
     try {
       return await new Promise((resolve, reject) => {
         this.#calls.set(id, { resolve, reject, emit });
@@ -109,7 +134,8 @@ export class Remote {
   #receive(message) {
     const call = this.#calls.get(message.id);
     if (!call) return;
-    if (message.type === "event") call.emit(message.event);
+    if (message.type === "event" && message.event.type === "cancel-word") this.#cancelWord = message.event;
+    else if (message.type === "event") call.emit(message.event);
     else if (message.type === "result") call.resolve(message.value);
     else call.reject(fromPlain(message.error));
   }

@@ -246,6 +246,16 @@ test("a team of threads is started where there can be one", () => {
   if (RELAXED.length) assert.equal(child(script), "simd128 1 turns=none sees=nothing asked=hello\n");
 });
 
+test("with shared memory a long phase is ended in its middle, and only the one that was meant", () => {
+  const script = `const model = await load({ threads: 2 });
+    const phase = model.ask("phase"), after = model.ask("after it");
+    setTimeout(() => phase.cancel(), 100);
+    const began = performance.now();
+    const { text, stop } = await phase.result;
+    console.log(text, stop, performance.now() - began < 2500, await after, (await after.result).stop);`;
+  assert.equal(child(script, RELAXED), "phase ended early cancelled true turns=none sees=nothing asked=after it end\n");
+});
+
 test("a team that cannot be started is done without, unless it was asked for", () => {
   // The stand-in's members of a model with this name fail.
   const other = makePackage({ name: "memberless" });
@@ -273,6 +283,12 @@ test("a page drives the model itself: work happens in `step` alone", async (t) =
   assert.ok(steps > 3);
   assert.match(await answer, /asked=a b c/);
   assert.equal(model.step(1), false);
+  // Closing does not wait for steps.
+  const left = model.ask("slow");
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  model.step(1);
+  await model.close();
+  assert.equal((await left.result).stop, "cancelled");
 });
 
 test("on one's own thread the event loop goes on during an answer", async (t) => {

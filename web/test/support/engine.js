@@ -56,6 +56,11 @@ export class Engine {
     return new Uint8Array(this.#memory.buffer, 65536, this.model.file.bytes);
   }
 
+  /** The first bytes of memory are nobody's. */
+  get cancelWord() {
+    return this.options.shared ? { memory: this.#memory, at: 0 } : undefined;
+  }
+
   get available() {
     return this.#arrived;
   }
@@ -114,6 +119,7 @@ export class Engine {
     if (text.includes("slow")) words = Array.from({ length: 400 }, (_, i) => `${i} `);
     if (text.includes("sum")) words = [() => `sum=${this.file.reduce((sum, byte, i) => (sum + byte * ((i % 251) + 1)) % 1000003, 0)}`];
     if (text.includes("count images")) words = [`images=${images}`];
+    if (text.includes("phase")) words = [() => `phase ended ${this.#phase() ? "early" : "late"}`];
     if (text.includes("trap")) {
       words = [
         () => {
@@ -135,6 +141,19 @@ export class Engine {
         return { stop, tokens: new Uint32Array(made.length), prompt: new Int32Array(text.length), timings: this.timings() };
       },
     );
+  }
+
+  /** Three seconds in which no message is heard; true if the word ended it. */
+  #phase() {
+    const word = new Int32Array(this.#memory.buffer, 0, 1);
+    Atomics.store(word, 0, 0);
+    const until = performance.now() + 3000;
+    while (performance.now() < until) {
+      if (Atomics.load(word, 0) === 0) continue;
+      this.#job.cancel();
+      return true;
+    }
+    return false;
   }
 
   release(image) {
