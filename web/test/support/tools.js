@@ -10,7 +10,7 @@ import { pathToFileURL } from "node:url";
 import { WEB } from "./package.js";
 
 /** Where packages may lie. */
-const PLACES = [process.env.TVLMC_WEB_TOOLS, WEB].filter((place) => place !== undefined);
+const PLACES = [process.env.TVLMC_WEB_TOOLS, join(WEB, "test")].filter((place) => place !== undefined);
 
 /** @param {string} what @param {string} why */
 export function skipped(what, why) {
@@ -48,4 +48,4 @@ export function chromium() {
 }
 
 /** How to have the tools, for messages. */
-export const HOW = "`npm install --prefix web playwright-core typescript vite`, or TVLMC_WEB_TOOLS names a folder with node_modules";
+export const HOW = "`npm install --no-save --prefix web/test playwright-core typescript vite webpack`, or TVLMC_WEB_TOOLS names a folder with node_modules";
