@@ -266,5 +266,8 @@ export class DownloadError extends TvlmError {}
 export class ImageError extends TvlmError {}
 /** `argument`, `prompt-too-long`, `empty-prompt`, `token-out-of-range` */
 export class ArgumentError extends TvlmError {}
-/** `out-of-memory`, `weights-wrong-build` and others of the runtime, `crashed`, `closed` */
+/**
+ * `out-of-memory`, `closed`, `crashed`, `poisoned`; of weights that are not this model's, which the loader's checks come before: `weights-wrong-build`,
+ * `weights-truncated`, `weights-overlong`, `not-weights`, `weights-format`, `weights-damaged`, `weights-section`, `tokenizer`; `program`, a bug
+ */
 export class EngineError extends TvlmError {}

@@ -11,37 +11,8 @@ const scope = /** @type {ServiceWorkerGlobalScope} */ (/** @type {unknown} */ (s
 const CACHE = "tvlmc-page";
 const ISOLATE = new URL(scope.location.href).searchParams.has("isolate");
 
-/** What the page needs to start. The modules' names are in model.json. */
-const FILES = [
-  "index.js",
-  "worker.js",
-  "model.json",
-  "js/answer.js",
-  "js/assets.js",
-  "js/cache.js",
-  "js/download.js",
-  "js/engine.js",
-  "js/errors.js",
-  "js/host.js",
-  "js/images.js",
-  "js/manifest.js",
-  "js/model.js",
-  "js/pixels.js",
-  "js/platform.js",
-  "js/probe.js",
-  "js/profile.js",
-  "js/remote.js",
-  "js/sha256.js",
-  "js/shards.js",
-  "js/sniff.js",
-  "demo/",
-  "demo/index.html",
-  "demo/demo.css",
-  "demo/demo.js",
-  "demo/offline.js",
-  "demo/icon.svg",
-  "demo/app.webmanifest",
-];
+/** What the page needs to start, but for the modules that these import and those that model.json names. */
+const FILES = ["index.js", "worker.js", "model.json", "demo/", "demo/index.html", "demo/demo.css", "demo/demo.js", "demo/icon.svg", "demo/app.webmanifest"];
 
 scope.addEventListener("install", (event) => {
   event.waitUntil(fill().then(() => scope.skipWaiting()));
@@ -64,16 +35,29 @@ scope.addEventListener("fetch", (event) => {
 async function fill() {
   const cache = await caches.open(CACHE);
   const base = scope.registration.scope;
-  const manifest = await (await fetch(new URL("model.json", base), { cache: "no-cache" })).json();
-  const modules = Object.values(manifest.modules).flatMap((/** @type {Record<string, string>} */ each) => Object.values(each));
-  await Promise.all(
-    [...FILES, ...new Set(modules)].map(async (name) => {
-      const response = await fetch(new URL(name, base), { cache: "no-cache" });
-      // A folder without a start page is none of a host's duties.
-      if (response.ok) await cache.put(key(response.url || new URL(name, base).href), clean(response));
-      else if (!name.endsWith("/")) throw new Error(`${name}: status ${response.status}`);
-    }),
-  );
+  /** @type {Set<string>} */
+  const known = new Set();
+  const keep = async (/** @type {string} */ address) => {
+    if (known.has(address)) return;
+    known.add(address);
+    const response = await fetch(address, { cache: "no-cache" });
+    // A folder without a start page is none of a host's duties.
+    if (!response.ok && address.endsWith("/")) return;
+    if (!response.ok) throw new Error(`${address}: status ${response.status}`);
+    await cache.put(key(response.url || address), clean(response.clone()));
+    await Promise.all((await needed(address, response)).map((name) => keep(new URL(name, address.endsWith(".js") ? address : base).href)));
+  };
+  await Promise.all(FILES.map((name) => keep(new URL(name, base).href)));
+}
+
+/** What a file needs: imports of a module, code of the model. @param {string} address @param {Response} response */
+async function needed(address, response) {
+  if (address.endsWith(".js")) {
+    return [...(await response.text()).matchAll(/(?:\bfrom|\bimport\(?)\s*"(\.[^"]+)"/g)].map((match) => match[1]);
+  }
+  if (!address.endsWith("/model.json")) return [];
+  const { modules } = await response.json();
+  return Object.values(modules).flatMap((/** @type {Record<string, string>} */ each) => Object.values(each));
 }
 
 /** @param {Request} request */

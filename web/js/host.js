@@ -40,9 +40,6 @@ import { Shards } from "./shards.js";
  * @property {((member: number, count: number, init: unknown) => Promise<{ terminate: () => void }>) | undefined} spawn
  */
 
-/** @typedef {import("./engine.js").EngineImage} EngineImage */
-/** @typedef {{ handle: EngineImage, side: number, tokens: number }} Picture `handle` is the engine's own */
-
 /** A slice of work on a page's own thread: half a frame, so that the page can draw the other half. */
 const SLICE_MS = 8;
 
@@ -64,7 +61,7 @@ export class Host {
   #packageId = "";
   #manual = false;
   #side = 0;
-  /** @type {Map<number, Picture>} */
+  /** @type {Map<number, import("./engine.js").EngineImage>} */
   #pictures = new Map();
   #nextPicture = 1;
   /** The end of the queue. @type {Promise<unknown>} */
@@ -200,7 +197,7 @@ export class Host {
     await this.#guard(this.#engine.open());
     // The engine goes on alone where a member could not be started; who asked for a team hears of it.
     if (this.#spawnProblem !== undefined && request.threads !== undefined) throw this.#spawnProblem;
-    const { cancelWord } = /** @type {{ cancelWord?: { memory: WebAssembly.Memory, at: number } }} */ (/** @type {unknown} */ (this.#engine));
+    const { cancelWord } = this.#engine;
     if (cancelWord) emit({ type: "cancel-word", ...cancelWord });
     const { fits, peakBytes } = chosen;
     return {
@@ -335,72 +332,46 @@ export class Host {
   }
 
   /**
-   * @param {any} image
-   * @param {number | undefined} side
+   * @param {import("./pixels.js").Sent} image
+   * @param {number | undefined} wanted
    * @param {Emit} emit
    * @param {AbortSignal} signal
    */
-  async #encode(image, side, emit, signal) {
-    const picture = await this.#picture(image, side, emit, signal);
-    const id = this.#nextPicture++;
-    this.#pictures.set(id, picture);
-    return { id, side: picture.side, tokens: picture.tokens, timings: this.#timings() };
-  }
-
-  /**
-   * @param {any} image
-   * @param {number | undefined} side
-   * @param {Emit} emit
-   * @param {AbortSignal} signal
-   * @returns {Promise<Picture>}
-   */
-  async #picture(image, side, emit, signal) {
-    const entry = sideOf(/** @type {import("./manifest.js").Manifest} */ (this.#manifest), side ?? this.#side);
+  async #encode(image, wanted, emit, signal) {
+    const { side, tokens } = sideOf(/** @type {import("./manifest.js").Manifest} */ (this.#manifest), wanted ?? this.#side);
     emit({ type: "stage", stage: "picture" });
     const { data, width, height } = await toPixels(image);
     emit({ type: "stage", stage: "vision" });
-    const job = await this.#drive(this.#engine.image(data, width, height, { side: entry.side }), () => {}, signal);
-    return { handle: job.result, side: entry.side, tokens: entry.tokens };
+    const job = await this.#drive(this.#engine.image(data, width, height, { side }), () => {}, signal);
+    const id = this.#nextPicture++;
+    this.#pictures.set(id, job.result);
+    return { id, side, tokens, timings: this.#timings() };
   }
 
   /**
-   * @param {any} request
+   * @param {{ turns: { images: number[], question: string, answer: string }[], images: number[], question: string, options: import("../index.js").AskOptions }} request
+   * images by their numbers
    * @param {Emit} emit
    * @param {AbortSignal} signal
    */
-  async #ask({ turns, images, side, question, options }, emit, signal) {
+  async #ask({ turns, images, question, options }, emit, signal) {
     const known = (/** @type {number} */ id) => {
       const picture = this.#pictures.get(id);
       if (!picture) throw new ArgumentError("argument", "image: this handle was released; encode the picture again");
-      return picture.handle;
+      return picture;
     };
-    /** @type {Picture[]} */
-    const own = [];
-    try {
-      const handles = [];
-      for (const image of images) {
-        if (image.kind === "handle") {
-          handles.push(known(image.id));
-        } else {
-          const picture = await this.#picture(image, side, emit, signal);
-          own.push(picture);
-          handles.push(picture.handle);
-        }
-      }
-      const told = turns.map((/** @type {any} */ each) => ({ ...each, images: each.images.map(known) }));
-      emit({ type: "stage", stage: "question" });
-      let first = true;
-      const onText = (/** @type {string} */ text) => {
-        if (first) emit({ type: "stage", stage: "answer" });
-        first = false;
-        emit({ type: "text", text });
-      };
-      const job = await this.#drive(this.#engine.askAfter(told, handles, question, options), onText, signal);
-      const { stop, tokens, prompt } = job.result;
-      return { stop, tokens: tokens.length, promptTokens: prompt.length, timings: this.#timings(), memoryBytes: this.#engine.file.buffer.byteLength };
-    } finally {
-      for (const picture of own) this.#drop(picture);
-    }
+    const handles = images.map(known);
+    const told = turns.map((turn) => ({ ...turn, images: turn.images.map(known) }));
+    emit({ type: "stage", stage: "question" });
+    let first = true;
+    const onText = (/** @type {string} */ text) => {
+      if (first) emit({ type: "stage", stage: "answer" });
+      first = false;
+      emit({ type: "text", text });
+    };
+    const job = await this.#drive(this.#engine.askAfter(told, handles, question, options), onText, signal);
+    const { stop, tokens, prompt } = job.result;
+    return { stop, tokens: tokens.length, promptTokens: prompt.length, timings: this.#timings(), memoryBytes: this.#engine.file.buffer.byteLength };
   }
 
   /**
@@ -466,16 +437,7 @@ export class Host {
   #release(id) {
     const picture = this.#pictures.get(id);
     this.#pictures.delete(id);
-    if (picture) this.#drop(picture);
-  }
-
-  /** @param {Picture} picture */
-  #drop(picture) {
-    try {
-      this.#engine.release(picture.handle);
-    } catch {
-      // A crashed engine has said so already.
-    }
+    if (picture) this.#engine.release(picture);
   }
 
   async #close() {

@@ -166,7 +166,7 @@ export class Model {
         for (const image of images) handles.push(await this.#handle(image, options.side, emit, signal));
         const request = {
           turns: turns.map((turn) => ({ ...turn, images: turn.images.map((handle) => handle.id) })),
-          images: handles.map((handle) => ({ kind: "handle", id: handle.id })),
+          images: handles.map((handle) => handle.id),
           question,
           options: engineOptions(options),
         };

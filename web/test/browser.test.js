@@ -1,7 +1,7 @@
 /** The package and the demo page in Chromium. */
 
 import assert from "node:assert/strict";
-import { writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import test from "node:test";
 import { makePackage, sumOf } from "./support/package.js";
@@ -424,11 +424,16 @@ async function run(playwright, program) {
   });
 
   test("Demo page: starts and answers without a network after the first visit", async (t) => {
-    const { page, server, complaints } = await open(t, { at: "demo/index.html" });
+    const { page, server, complaints, root } = await open(t, { at: "demo/index.html" });
     await page.click("#sample");
     await ask(page, "hello");
     await page.evaluate(() => navigator.serviceWorker.ready);
     await page.waitForFunction(() => navigator.serviceWorker.controller !== null);
+    // Every module is kept, also those that the first visit did not need.
+    const kept = await page.evaluate(async () => (await (await caches.open("tvlmc-page")).keys()).map((request) => new URL(request.url).pathname));
+    const modules = readdirSync(join(root, "js")).map((name) => `/js/${name}`);
+    const code = readdirSync(join(root, "wasm")).map((name) => `/wasm/${name}`);
+    for (const name of [...modules, ...code, "/index.js", "/worker.js", "/demo/offline.js"]) assert.ok(kept.includes(name), name);
     await server.close();
     await page.reload();
     await page.click("#sample");
@@ -467,7 +472,6 @@ async function run(playwright, program) {
 
   test("Demo page: large models are loaded when asked for", async (t) => {
     const { page, root, url, server } = await open(t);
-    const { readFileSync } = await import("node:fs");
     const html = readFileSync(join(root, "demo/index.html"), "utf8");
     writeFileSync(join(root, "demo/index.html"), html.replace('data-weights-mb="0.3"', 'data-weights-mb="380.0"'));
     await page.goto(`${url}demo/index.html`);

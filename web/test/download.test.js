@@ -61,6 +61,14 @@ test("1: a page of HTML in the place of a shard, with status 200", async (t) => 
   assert.equal(server.asked(LAST).length, 1);
 });
 
+test("1a: HTML that does not say so, and says so without looking like it", async (t) => {
+  const { server, fails } = await setup(t);
+  server.on(LAST, (_, response) => response.writeHead(200).end("  <!DOCTYPE html><p>Welcome"));
+  await assert.rejects(fails(), { code: "html-instead" });
+  server.on(LAST, (_, response) => response.writeHead(200, { "content-type": "text/html; charset=utf-8" }).end("Please log in"));
+  await assert.rejects(fails(), { code: "html-instead" });
+});
+
 test("1b: 404, with what to look for", async (t) => {
   const { server, fails } = await setup(t);
   server.on(LAST, (_, response) => response.writeHead(404).end("gone"));
@@ -340,9 +348,9 @@ test("progressive: questions are taken before the last shard is there", async (t
   /** @type {string[]} */
   const stages = [];
   for (const worker of [true, false]) {
-    const model = await load({ worker });
+    const model = await load({ worker, download: { ...QUICK, stallMs: 30_000 } });
     let ready = false;
-    model.ready.then(() => (ready = true));
+    model.ready.then(() => (ready = true), () => {});
     const answer = model.ask({ data: new Uint8Array(12), width: 2, height: 2 }, "sum", { onStage: (stage) => stages.push(stage) });
     // The stand-in's vision needs all of the file, so it waits; that it began shows in the stage.
     for (let i = 0; i < 200 && answer.stage !== "vision"; i++) await new Promise((resolve) => setTimeout(resolve, 10));

@@ -143,11 +143,11 @@ export class Engine {
     );
   }
 
-  /** Three seconds in which no message is heard; true if the word ended it. */
+  /** A second and a half in which no message is heard; true if the word ended it. */
   #phase() {
     const word = new Int32Array(this.#memory.buffer, 0, 1);
     Atomics.store(word, 0, 0);
-    const until = performance.now() + 3000;
+    const until = performance.now() + 1500;
     while (performance.now() < until) {
       if (Atomics.load(word, 0) === 0) continue;
       this.#job.cancel();
