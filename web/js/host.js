@@ -6,16 +6,17 @@
  */
 
 import { forget, keepOnly, NONE, openStore } from "./cache.js";
+import { available, compile } from "./code.js";
 import { POLICY, small } from "./download.js";
 import { Engine } from "./engine.js";
-import { abortError, ArgumentError, DownloadError, EngineError, fromEngine, UnsupportedError } from "./errors.js";
+import { abortError, ArgumentError, EngineError, fromEngine } from "./errors.js";
 import { parseManifest } from "./manifest.js";
 import { toPixels } from "./pixels.js";
 import { sleep, turn } from "./platform.js";
-import { chooseVariant } from "./probe.js";
 import { choose, sideOf } from "./profile.js";
 import { Sha256 } from "./sha256.js";
 import { Shards } from "./shards.js";
+import { Slices } from "./slices.js";
 
 /**
  * @typedef {object} LoadRequest everything can be sent to a worker
@@ -145,9 +146,10 @@ export class Host {
     const { found, base, assets } = request;
     const policy = { ...POLICY, ...(request.credentials ? { credentials: request.credentials } : {}), ...request.policy };
     const address = (/** @type {string} */ name, /** @type {string} */ version) => {
-      if (assets[name] !== undefined) return assets[name];
       const url = new URL(name, base);
-      // A version of its own, so that no cache on the way mixes two deployments.
+      // What a bundler has moved has a name of its own.
+      if (assets[name] !== undefined && assets[name] !== url.href) return assets[name];
+      // So that no cache on the way mixes two deployments.
       if (version !== "" && url.protocol !== "file:") url.searchParams.set("v", version.slice(0, 16));
       return url.href;
     };
@@ -155,8 +157,10 @@ export class Host {
     emit({ type: "progress", phase: "code", loaded: 0, total: 0, fraction: 0 });
     const manifest = parseManifest(new TextDecoder().decode(await small(where, { signal, cache: "no-cache" }, policy)), where);
     this.#manifest = manifest;
-    const variant = available(manifest, found, request, this.#surroundings);
-    const chosen = choose(manifest, found, { ...pick(request), variant });
+    const { profile, side, threads } = request;
+    const team = this.#surroundings.worker && this.#surroundings.spawn !== undefined;
+    const variant = available(manifest, found, { variant: request.variant, threads, team });
+    const chosen = choose(manifest, found, { profile, side, threads, variant });
     const { kernels, runtime } = manifest.modules[variant];
     const [kernelsModule, runtimeModule] = await Promise.all(
       [kernels, runtime].map((name) => compile(address(name, manifest.digest), policy, signal)),
@@ -188,6 +192,7 @@ export class Host {
       store: this.#store,
       policy,
     });
+    signal.throwIfAborted();
     this.#bring();
     // From here on the signal ends what is on its way; after loading `close` does.
     const stop = () => this.#closing.abort(signal.reason);
@@ -450,103 +455,6 @@ export class Host {
     // Its memory goes with it.
     this.#engine = /** @type {any} */ (null);
     this.#pictures.clear();
-  }
-}
-
-/** A job that is done in slices. */
-class Slices {
-  #job;
-  #onText;
-  /** @type {(value?: undefined) => void} */
-  #resolve = () => {};
-  /** @type {(reason: unknown) => void} */
-  #reject = () => {};
-  #over = false;
-  /** For weights that have not arrived. */
-  waiting = false;
-  done = new Promise((resolve, reject) => {
-    this.#resolve = resolve;
-    this.#reject = reject;
-  });
-
-  /**
-   * @param {any} job
-   * @param {(text: string) => void} onText
-   */
-  constructor(job, onText) {
-    this.#job = job;
-    this.#onText = onText;
-    this.done.catch(() => {});
-  }
-
-  /**
-   * True if there is more to do.
-   *
-   * @param {number} budgetMs
-   */
-  step(budgetMs) {
-    if (this.#over) return false;
-    try {
-      const state = this.#job.step(budgetMs);
-      const text = this.#job.take();
-      if (text) this.#onText(text);
-      this.waiting = state === "waiting";
-      if (state !== "done") return true;
-      this.#resolve();
-    } catch (error) {
-      this.#reject(error);
-    }
-    this.#over = true;
-    return false;
-  }
-}
-
-/**
- * The best variant that the package has.
- *
- * @param {import("./manifest.js").Manifest} manifest
- * @param {import("../index.js").Capabilities} found
- * @param {LoadRequest} request
- * @param {Surroundings} surroundings
- */
-function available(manifest, found, request, surroundings) {
-  const team = surroundings.worker && surroundings.spawn !== undefined;
-  const best = chooseVariant(found, request.variant, request.threads, team);
-  if (manifest.modules[best]) return best;
-  const order = /** @type {import("../index.js").Variant[]} */ (["relaxed", "simd128"]);
-  const next = request.variant === undefined && order.find((each) => manifest.modules[each] && (each !== "relaxed" || found.relaxedSimd));
-  if (next) return next;
-  throw new UnsupportedError("no-variant", `this package has no code for variant "${best}", but ${Object.keys(manifest.modules).join(", ") || "none"}`);
-}
-
-/** @param {LoadRequest} request */
-function pick({ profile, side, threads }) {
-  return { ...(profile !== undefined && { profile }), ...(side !== undefined && { side }), ...(threads !== undefined && { threads }) };
-}
-
-/**
- * @param {string} url
- * @param {import("./download.js").Policy} policy
- * @param {AbortSignal} signal
- * @returns {Promise<WebAssembly.Module>}
- */
-async function compile(url, policy, signal) {
-  const bytes = await small(url, { signal }, policy);
-  if (bytes.length < 8 || bytes[0] !== 0 || bytes[1] !== 0x61 || bytes[2] !== 0x73 || bytes[3] !== 0x6d) {
-    throw new DownloadError("not-wasm", `${url}: not a WebAssembly module; deploy the whole folder again`, { details: { url } });
-  }
-  try {
-    return await WebAssembly.compile(bytes);
-  } catch (cause) {
-    const message = String(/** @type {Error} */ (cause).message);
-    if (/unsafe-eval|Content Security Policy|disallowed by embedder/i.test(message)) {
-      throw new UnsupportedError(
-        "csp",
-        "the page's Content-Security-Policy forbids WebAssembly: add 'wasm-unsafe-eval' to its script-src (not 'unsafe-eval')",
-        { cause },
-      );
-    }
-    throw new DownloadError("not-wasm", `${url}: ${message}; deploy the whole folder again`, { cause, details: { url } });
   }
 }
 

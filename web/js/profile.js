@@ -21,7 +21,7 @@ export const PROFILES = {
 /**
  * @param {Manifest} manifest
  * @param {Capabilities} found
- * @param {{ profile?: "desktop" | "phone", side?: number, threads?: number, variant: string }} wanted
+ * @param {{ profile?: "desktop" | "phone" | undefined, side?: number | undefined, threads?: number | undefined, variant: string }} wanted
  * @returns {{ profile: "desktop" | "phone", side: number, threads: number, peakBytes: number, budgetBytes: number, fits: boolean }}
  */
 export function choose(manifest, found, wanted) {

@@ -100,6 +100,10 @@ async function run(playwright, program) {
     assert.equal(first.info.variant, "relaxed");
     assert.equal(first.info.worker, true);
     assert.equal(first.info.cache, "opfs");
+    // Versions in addresses, although nothing was said about where they are.
+    const fetched = server.log.filter((entry) => /^\/(weights|wasm)\//.test(entry.path));
+    assert.equal(fetched.length, 4 + 2);
+    for (const { path, query } of fetched) assert.match(query, /^\?v=[0-9a-f]{16}$/, path);
     server.log.length = 0;
     const second = await inPage(page, "const text = await model.ask('sum'); await model.ready; return [text, events.at(-1)]");
     assert.equal(second.value[0], sumOf(file));

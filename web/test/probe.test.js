@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
+import { available } from "../js/code.js";
 import { UnsupportedError } from "../js/errors.js";
 import { parseManifest } from "../js/manifest.js";
 import { capabilities, chooseVariant } from "../js/probe.js";
@@ -72,6 +73,17 @@ test("what is missing is named, with the way to have it", async () => {
   assert.match(plain.advice.join("\n"), /secure context/);
   const best = await capabilities(scope());
   assert.deepEqual(best.advice, []);
+});
+
+test("a package without some variants gives the next best one, or says which it has", async (t) => {
+  const { manifest, remove } = makePackage({ variants: ["simd128", "relaxed"] });
+  t.after(remove);
+  const wanted = { variant: undefined, threads: undefined, team: true };
+  assert.equal(available(manifest, await capabilities(scope()), wanted), "relaxed");
+  delete manifest.modules.relaxed;
+  assert.equal(available(manifest, await capabilities(scope()), wanted), "simd128");
+  const all = await capabilities(scope());
+  assert.throws(() => available(manifest, all, { ...wanted, variant: "relaxed" }), { code: "no-variant", message: /simd128/ });
 });
 
 test("one thread is one without a team", async () => {

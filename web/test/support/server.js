@@ -31,7 +31,7 @@ const TYPES = /** @type {Record<string, string>} */ ({
  * @param {{ headers?: Record<string, string> }} [options]
  */
 export async function serve(root, { headers = {} } = {}) {
-  /** Requests so far: path, range. @type {{ path: string, range: string | undefined }[]} */
+  /** Requests so far. @type {{ path: string, query: string, range: string | undefined }[]} */
   const log = [];
   /** By a part of the path. @type {Map<string, Handler>} */
   const handlers = new Map();
@@ -39,7 +39,7 @@ export async function serve(root, { headers = {} } = {}) {
     const url = new URL(request.url ?? "/", "http://x");
     let path = normalize(decodeURIComponent(url.pathname));
     if (path.endsWith("/")) path += "index.html";
-    log.push({ path, range: request.headers.range });
+    log.push({ path, query: url.search, range: request.headers.range });
     const at = join(root, path);
     const next = () => {
       for (const [name, value] of Object.entries(headers)) response.setHeader(name, value);
