@@ -488,6 +488,17 @@ async function run(playwright, program) {
     await page.waitForFunction(() => /** @type {HTMLSelectElement} */ (document.getElementById("side")).options.length > 0);
   });
 
+  test("Demo page: nothing moves where motion is not wanted", async (t) => {
+    for (const [reducedMotion, names] of /** @type {const} */ ([["no-preference", ["blink"]], ["reduce", []]])) {
+      const { page } = await open(t, { at: "demo/index.html", context: { reducedMotion } });
+      await page.click("#sample");
+      await page.fill("#question", "slow");
+      await page.press("#question", "Enter");
+      await page.waitForFunction(() => document.querySelector(".answer")?.textContent);
+      assert.deepEqual(await page.evaluate(moving), names);
+    }
+  });
+
   test("Demo page: fits phones and desktops, has names for everything, and contrast in both schemes", async (t) => {
     for (const colorScheme of ["light", "dark"]) {
       for (const viewport of [{ width: 320, height: 568 }, { width: 390, height: 844 }, { width: 820, height: 1180 }, { width: 1440, height: 900 }]) {
@@ -506,6 +517,9 @@ async function run(playwright, program) {
     }
   });
 }
+
+/** Names of the page's animations. */
+const moving = () => [...document.querySelectorAll("*")].map((element) => getComputedStyle(element, "::after").animationName).filter((name) => name !== "none");
 
 /** Breaks once, with the headers that other origins need. @param {number} bytes @returns {import("./support/server.js").Handler} */
 function breakAfterOpen(bytes) {
