@@ -54,7 +54,7 @@ export async function load(options = {}) {
   const backend = await start(found, worker, manual);
   try {
     const info = await backend.call("load", request, { emit, signal });
-    return /** @type {any} */ (new Model(backend, info, found, { decode: options.decode, maxPixels: options.maxPixels, emit }));
+    return new Model(backend, info, found, { decode: options.decode, maxPixels: options.maxPixels, emit });
   } catch (error) {
     // What has arrived is in the store.
     await backend.close().catch(() => {});
