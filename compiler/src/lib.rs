@@ -15,6 +15,7 @@ pub mod pipeline;
 pub mod quant;
 pub mod simulate;
 pub mod tune;
+pub mod wasm;
 pub mod weightfile;
 mod xxh64;
 
