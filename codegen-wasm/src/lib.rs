@@ -47,6 +47,10 @@ impl Level {
     }
 }
 
+fn at_once() -> usize {
+    std::env::var("ATONCE").ok().and_then(|s| s.parse().ok()).unwrap_or(4)
+}
+
 impl Target for Level {
     fn level(&self) -> &'static str {
         match self {
@@ -63,6 +67,11 @@ impl Target for Level {
     /// Engines map values to the 16 machine registers of x86-64 and keep two; more spill.
     fn registers(&self) -> usize {
         14
+    }
+
+    /// A register of a line: eight sums of as many rows leave room for what they are made of.
+    fn lanes_at_once(&self) -> usize {
+        at_once()
     }
 
     fn features(&self) -> &'static str {
