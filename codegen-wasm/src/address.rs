@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use kernels::{Int, Op, Ptr, Stmt, Var};
+use kernels::{Int, Op, Ptr, Stmt, Var, replace};
 
 /// `constant + sum of coefficient * term`; a term is no sum and no multiple.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -197,66 +197,5 @@ pub(crate) fn distance(from: &Int, to: &Int) -> Option<i64> {
 
 /// The statements with `var` as `var + by`.
 pub(crate) fn advanced(body: &[Stmt], var: Var, by: usize) -> Vec<Stmt> {
-    let int = |n: &Int| replaced(n, var, by);
-    let op = |op: &Op| match op {
-        Op::Load(ptr, at) => Op::Load(*ptr, int(at)),
-        Op::Broadcast(ptr, at) => Op::Broadcast(*ptr, int(at)),
-        Op::SplatInt(n) => Op::SplatInt(int(n)),
-        op => op.clone(),
-    };
-    let one = |stmt: &Stmt| match stmt {
-        Stmt::Let(reg, o) => Stmt::Let(*reg, op(o)),
-        Stmt::LetMut(reg, o) => Stmt::LetMut(*reg, op(o)),
-        Stmt::Set(reg, o) => Stmt::Set(*reg, op(o)),
-        Stmt::Store(ptr, at, reg) => Stmt::Store(*ptr, int(at), *reg),
-        Stmt::StoreOne(ptr, at, reg) => Stmt::StoreOne(*ptr, int(at), *reg),
-        Stmt::CopyOne((to, to_at), (from, from_at)) => Stmt::CopyOne((*to, int(to_at)), (*from, int(from_at))),
-        Stmt::Prefetch(ptr, at) => Stmt::Prefetch(*ptr, int(at)),
-        Stmt::LetInt(v, n) => Stmt::LetInt(*v, int(n)),
-        Stmt::IfLess(a, b, then, otherwise) => {
-            Stmt::IfLess(int(a), int(b), advanced(then, var, by), advanced(otherwise, var, by))
-        }
-        Stmt::IfAtLeast((x, x_at), (y, y_at), then) => {
-            Stmt::IfAtLeast((*x, int(x_at)), (*y, int(y_at)), advanced(then, var, by))
-        }
-        Stmt::Note(_) | Stmt::Blank | Stmt::Loop(..) | Stmt::Call(..) => stmt.clone(),
-    };
-    body.iter().map(one).collect()
-}
-
-fn replaced(n: &Int, var: Var, by: usize) -> Int {
-    let both = |a: &Int, b: &Int| (replaced(a, var, by), replaced(b, var, by));
-    match n {
-        Int::Const(_) => n.clone(),
-        Int::Var(v) if *v == var => Int::Var(var) + by,
-        Int::Var(_) => n.clone(),
-        Int::Add(a, b) => {
-            let (a, b) = both(a, b);
-            a + b
-        }
-        Int::Sub(a, b) => {
-            let (a, b) = both(a, b);
-            a - b
-        }
-        Int::Mul(a, b) => {
-            let (a, b) = both(a, b);
-            a * b
-        }
-        Int::Div(a, b) => {
-            let (a, b) = both(a, b);
-            a / b
-        }
-        Int::Rem(a, b) => {
-            let (a, b) = both(a, b);
-            a % b
-        }
-        Int::Min(a, b) => {
-            let (a, b) = both(a, b);
-            a.min(b)
-        }
-        Int::Max(a, b) => {
-            let (a, b) = both(a, b);
-            a.max(b)
-        }
-    }
+    replace(body, &|v| (v == var).then(|| Int::Var(var) + by))
 }

@@ -477,7 +477,8 @@ impl Encoder<'_> {
             self.push(I::I32Const(by as i32));
         }
         self.push(step.code.clone());
-        let uses = recipe.steps.iter().flat_map(|s| &s.args).filter(|v| matches!(v, Value::Step(i) if *i == at)).count();
+        let uses =
+            recipe.steps.iter().flat_map(|s| &s.args).filter(|v| matches!(v, Value::Step(i) if *i == at)).count();
         if uses > 1 {
             let local = self.local(ValType::V128);
             self.push(I::LocalTee(local));
@@ -486,8 +487,7 @@ impl Encoder<'_> {
     }
 }
 
-const MEMORY: MemArg =
-    MemArg { offset: 0, align: 0, target: wasm_encoder::MemArgTarget::Memory(0), ordering: None };
+const MEMORY: MemArg = MemArg { offset: 0, align: 0, target: wasm_encoder::MemArgTarget::Memory(0), ordering: None };
 
 /// Bits of a constant power of two.
 fn power(n: &Int) -> Option<i64> {

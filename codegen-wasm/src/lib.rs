@@ -9,7 +9,7 @@ mod encode;
 mod ops;
 
 use emit::Item;
-use kernels::{Elem, Op, Reg, ReduceOp, Target, Ty, float_tokens};
+use kernels::{Elem, Op, ReduceOp, Reg, Target, Ty, float_tokens};
 use proc_macro2::{Ident, Literal, Span, TokenStream};
 use quote::quote;
 
@@ -47,10 +47,6 @@ impl Level {
     }
 }
 
-fn at_once() -> usize {
-    std::env::var("ATONCE").ok().and_then(|s| s.parse().ok()).unwrap_or(4)
-}
-
 impl Target for Level {
     fn level(&self) -> &'static str {
         match self {
@@ -69,9 +65,9 @@ impl Target for Level {
         14
     }
 
-    /// A register of a line: eight sums of as many rows leave room for what they are made of.
+    /// One register of each line: with all four of them nothing of a tile of several lines stays in registers.
     fn lanes_at_once(&self) -> usize {
-        at_once()
+        4
     }
 
     fn features(&self) -> &'static str {
@@ -218,7 +214,9 @@ fn function(recipe: &Recipe, features: &str) -> Option<Item> {
     let last = recipe.steps.len() - 1;
     // A step without a name is nested into the one that takes it.
     let value = |i: usize| {
-        step(recipe, i, &regs, &|i| if recipe.steps[i].name.is_empty() { step(recipe, i, &regs, &named) } else { named(i) })
+        step(recipe, i, &regs, &|i| {
+            if recipe.steps[i].name.is_empty() { step(recipe, i, &regs, &named) } else { named(i) }
+        })
     };
     let lines = (0..=last).filter(|&i| i == last || !recipe.steps[i].name.is_empty()).map(|i| {
         let value = value(i);

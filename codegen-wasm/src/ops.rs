@@ -137,14 +137,24 @@ pub(crate) fn recipe(level: Level, op: &Op) -> Option<Recipe> {
         Op::InterleaveLow(..) => one("i32x4_shuffle::<0, 4, 1, 5>", words([0, 4, 1, 5]), &[A, B]),
         Op::InterleaveHigh(..) => one("i32x4_shuffle::<2, 6, 3, 7>", words([2, 6, 3, 7]), &[A, B]),
         Op::Reduce(op, _) => match op {
-            ReduceOp::Add => tree("f32x4_add", I::F32x4Add, false)
-                .helper("reduce_add", "The sum of all lanes, in all lanes.", &["x"]),
-            ReduceOp::Max => tree("f32x4_pmax", I::F32x4PMax, true)
-                .helper("reduce_max", "The largest lane, in all lanes.", &["x"]),
-            ReduceOp::MinInt => tree("i32x4_min", I::I32x4MinS, false)
-                .helper("reduce_min_int", "The smallest integer, in all lanes.", &["x"]),
-            ReduceOp::AddInt => tree("i32x4_add", I::I32x4Add, false)
-                .helper("reduce_add_int", "The sum of all integers, in all lanes.", &["x"]),
+            ReduceOp::Add => tree("f32x4_add", I::F32x4Add, false).helper(
+                "reduce_add",
+                "The sum of all lanes, in all lanes.",
+                &["x"],
+            ),
+            ReduceOp::Max => {
+                tree("f32x4_pmax", I::F32x4PMax, true).helper("reduce_max", "The largest lane, in all lanes.", &["x"])
+            }
+            ReduceOp::MinInt => tree("i32x4_min", I::I32x4MinS, false).helper(
+                "reduce_min_int",
+                "The smallest integer, in all lanes.",
+                &["x"],
+            ),
+            ReduceOp::AddInt => tree("i32x4_add", I::I32x4Add, false).helper(
+                "reduce_add_int",
+                "The sum of all integers, in all lanes.",
+                &["x"],
+            ),
         },
     })
 }
@@ -182,11 +192,9 @@ fn dot(level: Level) -> Recipe {
             .then("pairs", "i16x8_relaxed_dot_i8x16_i7x16", I::I16x8RelaxedDotI8x16I7x16S, &[B, A])
             .then("quads", "i32x4_dot_i16x8", I::I32x4DotI16x8S, &[step(0), Value::Halves(1)])
             .then("", "i32x4_add", I::I32x4Add, &[C, step(1)]),
-        Level::RelaxedDot => Recipe::one(
-            "i32x4_relaxed_dot_i8x16_i7x16_add",
-            I::I32x4RelaxedDotI8x16I7x16AddS,
-            &[B, A, C],
-        ),
+        Level::RelaxedDot => {
+            Recipe::one("i32x4_relaxed_dot_i8x16_i7x16_add", I::I32x4RelaxedDotI8x16I7x16AddS, &[B, A, C])
+        }
         // Bytes in even places and those in odd ones, each as 16-bit integers: products need no shuffle.
         Level::Simd128 => Recipe::none()
             .then("w_even", "v128_and", I::V128And, &[A, Value::Halves(0xff)])
@@ -227,9 +235,7 @@ pub(crate) struct Access {
 pub(crate) fn load(elem: Elem) -> Access {
     use Instruction as I;
     match elem {
-        Elem::F32 | Elem::U32 => {
-            Access { intrinsic: "v128_load", code: I::V128Load, convert: Recipe::none() }
-        }
+        Elem::F32 | Elem::U32 => Access { intrinsic: "v128_load", code: I::V128Load, convert: Recipe::none() },
         Elem::I8 => Access {
             intrinsic: "v128_load32_zero",
             code: I::V128Load32Zero,
@@ -249,9 +255,7 @@ pub(crate) fn load(elem: Elem) -> Access {
 pub(crate) fn store(elem: Elem) -> Access {
     use Instruction as I;
     match elem {
-        Elem::F32 | Elem::U32 => {
-            Access { intrinsic: "v128_store", code: I::V128Store, convert: Recipe::none() }
-        }
+        Elem::F32 | Elem::U32 => Access { intrinsic: "v128_store", code: I::V128Store, convert: Recipe::none() },
         Elem::I8 => Access {
             intrinsic: "v128_store32_lane::<0>",
             code: |memarg| I::V128Store32Lane { memarg, lane: 0 },

@@ -261,9 +261,7 @@ impl Legalizer<'_> {
         match op {
             Op::Splat(_) | Op::SplatBits(_) | Op::SplatInt(_) | Op::Broadcast(..) => op.clone(),
             Op::Iota(from) => Op::Iota(from + (part * self.target.lanes()) as i32),
-            Op::Load(ptr, at) => {
-                Op::Load(*ptr, at.clone() + self.from.clone() + Int::from(part * self.target.lanes()))
-            }
+            Op::Load(ptr, at) => Op::Load(*ptr, at.clone() + self.from.clone() + Int::from(part * self.target.lanes())),
             Op::Unary(op, a) => Op::Unary(*op, of(a)),
             Op::Binary(op, a, b) => Op::Binary(*op, of(a), of(b)),
             Op::MulAdd(a, b, c) => Op::MulAdd(of(a), of(b), of(c)),

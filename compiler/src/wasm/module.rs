@@ -1,10 +1,10 @@
 //! A kernels module: kernels, the steps of all phases, and the functions that a page calls.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use codegen_wasm::{encode, signature};
-use kernels::{Kernel, ParamKind, legalize, verify};
+use kernels::{Kernel, ParamKind, legalize, specialize, verify};
 use wasm_encoder::{
     CodeSection, ConstExpr, CustomSection, ElementSection, Elements, EntityType, ExportKind, ExportSection, Function,
     FunctionSection, GlobalType, ImportSection, Instruction as I, MemoryType, Module, RefType, TableSection, TableType,
@@ -93,22 +93,29 @@ fn line(bytes: usize) -> usize {
     bytes.next_multiple_of(64)
 }
 
-/// Every kernel at the variant's level, callees before callers.
+/// Every kernel at the variant's level, callees before callers; one for each set of sizes that it is called with.
 fn all_kernels(prepared: &Prepared, variant: Variant, phases: &[&Phase]) -> Result<Vec<Rc<Kernel>>, Error> {
     let (program, at, level) = (&prepared.program, variant.index(), variant.level(prepared));
     let entries = phases.iter().flat_map(|phase| &phase.steps).map(|step| &step.kernels[at]);
-    let (mut all, mut known): (Vec<Rc<Kernel>>, HashMap<String, Rc<Kernel>>) = (Vec::new(), HashMap::new());
-    for kernel in entries.chain([&program.embed[at]]).flat_map(Kernel::with_callees) {
-        match known.get(&kernel.name) {
-            Some(other) if other.body == kernel.body => {}
-            Some(_) => return Err(Error::Bug(format!("two kernels are named {}", kernel.name))),
-            None => {
-                known.insert(kernel.name.clone(), kernel.clone());
-                let legal = legalize(&kernel, &level);
-                verify(&legal).map_err(|e| Error::Bug(e.to_string()))?;
-                all.push(legal);
+    let mut sources: HashMap<String, Rc<Kernel>> = HashMap::new();
+    let (mut all, mut made, mut seen) = (Vec::new(), HashMap::new(), HashSet::new());
+    for entry in entries.chain([&program.embed[at]]) {
+        if sources.get(&entry.name).is_some_and(|known| known.body == entry.body) {
+            continue;
+        }
+        for kernel in entry.with_callees() {
+            match sources.get(&kernel.name) {
+                Some(other) if other.body == kernel.body => {}
+                Some(_) => return Err(Error::Bug(format!("two kernels are named {}", kernel.name))),
+                None => {
+                    sources.insert(kernel.name.clone(), kernel);
+                }
             }
         }
+        let legal = legalize(entry, &level);
+        verify(&legal).map_err(|e| Error::Bug(e.to_string()))?;
+        let own = specialize(&legal, &mut made);
+        all.extend(own.with_callees().into_iter().filter(|kernel| seen.insert(kernel.name.clone())));
     }
     Ok(all)
 }

@@ -473,7 +473,8 @@ fn filled(name: &str, bytes: &[u8], words: &[(&str, String)], fetched: &[String]
         text = text.replace(&format!("{{{{{word}}}}}"), value);
     }
     if let (Some(begin), Some(end)) = (text.find(ASSETS_BEGIN), text.find(ASSETS_END)) {
-        let lines = fetched.iter().map(|path| format!("\n  {path:?}: new URL({:?}, import.meta.url),", format!("../{path}")));
+        let lines =
+            fetched.iter().map(|path| format!("\n  {path:?}: new URL({:?}, import.meta.url),", format!("../{path}")));
         let lines: String = lines.collect();
         text.replace_range(begin + ASSETS_BEGIN.len()..end, &format!("{lines}\n  "));
     }

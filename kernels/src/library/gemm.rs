@@ -83,9 +83,6 @@ pub fn tile(t: &Tile) -> Rc<Kernel> {
             &format!("`c` is `[{rows}, {}]`{}.", lines * LANES, apart("`ldc`")),
         ],
     );
-    if rows * lines > 1 {
-        k.lanewise();
-    }
     let a = k.read("a");
     let b = if halves { k.read_f16("b") } else { k.read("b") };
     let bias = init.has_bias().then(|| k.read("bias"));

@@ -109,7 +109,6 @@ fn tile((rows, width): (usize, usize), q: &QuantRows, init: Init, (ahead, planes
             ),
         ],
     );
-    if rows * width > 1 { k.lanewise(); }
     let p = Params::declare(&mut k, init, planes);
     let blocks = k.size("blocks");
     let one = || Int::from(0usize);
@@ -279,7 +278,7 @@ fn nibble_tile((rows, width): (usize, usize), init: Init, ahead: usize) -> Rc<Ke
             "point's share.",
         ],
     );
-    if std::env::var("NIBLANES").is_ok() { k.lanewise(); }
+    k.lanewise();
     let p = Params::declare(&mut k, init, false);
     let blocks = k.size("blocks");
     let one = || Int::from(0usize);

@@ -8,8 +8,8 @@ use std::sync::{Mutex, OnceLock};
 use codegen_wasm::{Level, encode, signature};
 use kernels::{Kernel, Memory, Place};
 use wasm_encoder::{
-    CodeSection, EntityType, ExportKind, ExportSection, FunctionSection, ImportSection, MemoryType, Module, TypeSection,
-    ValType,
+    CodeSection, EntityType, ExportKind, ExportSection, FunctionSection, ImportSection, MemoryType, Module,
+    TypeSection, ValType,
 };
 
 /// Reads requests: five numbers (bytes of the module, bytes of memory, arguments), then all of these. Answers with the
@@ -93,13 +93,7 @@ pub fn missing(level: Level) -> bool {
 }
 
 /// Runs the function of a legalized kernel as the interpreter would.
-pub fn run(
-    kernel: &Kernel,
-    level: Level,
-    memory: &mut Memory,
-    places: &[Place],
-    sizes: &[i64],
-) -> Result<(), String> {
+pub fn run(kernel: &Kernel, level: Level, memory: &mut Memory, places: &[Place], sizes: &[i64]) -> Result<(), String> {
     // Buffers one after the other, behind the first line.
     let (mut image, mut starts) = (vec![0u8; 64], Vec::new());
     for buffer in &memory.buffers {
