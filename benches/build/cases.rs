@@ -12,7 +12,7 @@ use kernels::library::matrix::{Format, Left, Matrix, Rest};
 use kernels::library::quantize::{self, QuantRows, Quantized, Source, Span};
 use kernels::library::two_layer::{Activation, TwoLayer};
 use kernels::library::{Schedule, depthwise, elementwise, head, lines, pitch, softmax};
-use kernels::{Builder, Callable, Int, Kernel};
+use kernels::{Builder, Callable, Elem, Int, Kernel};
 
 /// What a call's speed is measured in.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +81,15 @@ pub fn floats(s: &Schedule) -> Vec<Case> {
     }
     for (side, channels) in &STAGES[..3] {
         for kernel in [3, 7] {
-            let row = depthwise::Shape { channels: *channels, multiplier: 1, kernel, stride: 1, width: *side };
+            let row = depthwise::Shape {
+                channels: *channels,
+                multiplier: 1,
+                kernel,
+                stride: 1,
+                width: *side,
+                from: Elem::F32,
+                to: Elem::F32,
+            };
             let rows = 16;
             cases.push(case(
                 format!("depthwise/{kernel}x{kernel} {side}x{channels}"),
@@ -140,7 +148,18 @@ pub fn quantized(s: &Schedule) -> Vec<Case> {
 
 fn plain(inputs: usize, outputs: usize, rows: Rows, format: Format) -> Linear {
     let strip = rows.most();
-    Linear { norm: None, inputs, outputs, format, init: Init::Bias, gelu: false, rows, strip }
+    Linear {
+        norm: None,
+        inputs,
+        outputs,
+        format,
+        init: Init::Bias,
+        gelu: false,
+        rows,
+        strip,
+        from: Elem::F32,
+        to: Elem::F32,
+    }
 }
 
 /// One row times a matrix that comes from memory.
@@ -211,7 +230,8 @@ fn attentions(s: &Schedule) -> Vec<Case> {
 
 /// A quarter of a stage's ConvFFN, in the strips that the compiler takes.
 fn conv_ffn(s: &Schedule, side: usize, channels: usize) -> Case {
-    let row = depthwise::Shape { channels, multiplier: 1, kernel: 7, stride: 1, width: side };
+    let row =
+        depthwise::Shape { channels, multiplier: 1, kernel: 7, stride: 1, width: side, from: Elem::F32, to: Elem::F32 };
     let map = Map { row, height: side };
     let strip = (ROWS / side).clamp(1, side / 4);
     let two = TwoLayer::new((channels, 4 * channels), Activation::Gelu, Format::F32, strip * side, s.strip_bytes);

@@ -13,6 +13,7 @@ pub mod package;
 pub mod passes;
 pub mod pipeline;
 pub mod quant;
+pub mod shared_memory;
 pub mod simulate;
 pub mod tune;
 pub mod wasm;

@@ -1,10 +1,10 @@
 //! Runs a lowered program by the kernel interpreter: what the emitted code computes, without it.
 
 use kernels::library::pitch;
-use kernels::{Fault, Memory as Buffers, ParamKind, Place as At, Target, interpret, legalize};
+use kernels::{Elem, Fault, Memory as Buffers, ParamKind, Place as At, Target, half, interpret, legalize};
 use models::Description;
 
-use crate::lower::{Phase, Place, Program, SlotId, Step};
+use crate::lower::{Phase, Place, Program, SlotId, Step, Tap};
 use crate::memory::Memory;
 
 /// A program with its memory.
@@ -64,6 +64,17 @@ impl<'a> Simulation<'a> {
         (0..n).flat_map(|row| self.get(slot, row * pitch(channels), channels)).collect()
     }
 
+    /// The values of a result of `rows` rows, if their number is that of the call, without the padding between them.
+    pub fn result(&self, tap: &Tap, rows: usize) -> Vec<f32> {
+        let rows = if tap.rows == 0 { rows } else { tap.rows };
+        let words = &self.buffers.buffers[ARENA][self.slot(tap.slot) / 4 + tap.at..];
+        let value = |i: usize| match tap.elem {
+            Elem::F16 => f32::from_bits(half::widen(words[i / 2] >> (16 * (i % 2)) & 0xffff)),
+            _ => f32::from_bits(words[i]),
+        };
+        (0..rows).flat_map(|row| (0..tap.channels).map(move |c| row * tap.pitch + c)).map(value).collect()
+    }
+
     /// Writes a picture `[side, side, 3]` inside its border.
     pub fn picture(&mut self, side: usize, values: &[f32]) {
         self.picture_at(self.program.io.image, side, values);
@@ -117,26 +128,32 @@ impl<'a> Simulation<'a> {
         mut seen: impl FnMut(&Step, &Self),
     ) -> Result<(), Fault> {
         for step in &phase.steps {
-            let kernel = legalize(&step.kernels[self.level], self.target);
-            let places: Vec<At> = step.pointers.iter().map(|p| self.place(*p)).collect();
-            let units = step.units.count(rows);
-            for thread in 0..threads {
-                let (first, last) = (units * thread / threads, units * (thread + 1) / threads);
-                let sizes: Vec<i64> = kernel
-                    .params
-                    .iter()
-                    .filter(|p| matches!(p.kind, ParamKind::Size(_)))
-                    .map(|p| match p.name.as_str() {
-                        "first" => first as i64,
-                        "last" => last as i64,
-                        "start" => start as i64,
-                        "row" => rows as i64 - 1,
-                        _ => rows as i64,
-                    })
-                    .collect();
-                interpret(&kernel, &mut self.buffers, &places, &sizes)?;
-            }
+            self.step(step, (start, rows), threads)?;
             seen(step, self);
+        }
+        Ok(())
+    }
+
+    /// Runs one step.
+    pub fn step(&mut self, step: &Step, (start, rows): (usize, usize), threads: usize) -> Result<(), Fault> {
+        let kernel = legalize(&step.kernels[self.level], self.target);
+        let places: Vec<At> = step.pointers.iter().map(|p| self.place(*p)).collect();
+        let units = step.units.count(rows);
+        for thread in 0..threads {
+            let (first, last) = (units * thread / threads, units * (thread + 1) / threads);
+            let sizes: Vec<i64> = kernel
+                .params
+                .iter()
+                .filter(|p| matches!(p.kind, ParamKind::Size(_)))
+                .map(|p| match p.name.as_str() {
+                    "first" => first as i64,
+                    "last" => last as i64,
+                    "start" => start as i64,
+                    "row" => rows as i64 - 1,
+                    _ => rows as i64,
+                })
+                .collect();
+            interpret(&kernel, &mut self.buffers, &places, &sizes)?;
         }
         Ok(())
     }

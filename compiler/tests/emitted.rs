@@ -115,10 +115,7 @@ fn dump(e: &Emitted, level: &str, threads: usize) -> Dumped {
 fn compare(sim: &mut Simulation<'_>, phase: &Phase, name: &str, at: (usize, usize), seen: &Dumped) {
     let mut compared = 0;
     sim.run(phase, at, 1, |step, sim| {
-        let tap = &step.result;
-        let rows = if tap.rows == 0 { at.1 } else { tap.rows };
-        let mine: Vec<u32> =
-            (0..rows).flat_map(|r| sim.get(tap.slot, tap.at + r * tap.pitch, tap.channels)).map(f32::to_bits).collect();
+        let mine: Vec<u32> = sim.result(&step.result, at.1).into_iter().map(f32::to_bits).collect();
         let theirs = &seen.steps[&(name.to_string(), step.name.clone())];
         assert_eq!(mine.len(), theirs.len(), "{}", step.name);
         let differ = mine.iter().zip(theirs).position(|(a, b)| a != b);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ir::{Evaluator, Value};
 use tvlmc::frontend::{Checkpoint, OpenOptions};
-use tvlmc::lower::{Phase, Tap};
+use tvlmc::lower::Phase;
 use tvlmc::pipeline::{Options, Prepared, prepare};
 use tvlmc::simulate::Simulation;
 
@@ -44,11 +44,6 @@ fn pixels(file: &[u8], side: usize) -> Vec<f32> {
 }
 
 /// The rows of a result without the padding between them.
-fn tapped(sim: &Simulation<'_>, tap: &Tap, rows: usize) -> Vec<f32> {
-    let rows = if tap.rows == 0 { rows } else { tap.rows };
-    (0..rows).flat_map(|r| sim.get(tap.slot, tap.at + r * tap.pitch, tap.channels)).collect()
-}
-
 /// Runs a phase; compares each step whose name is a node's with the node's value.
 fn run_and_compare(
     sim: &mut Simulation<'_>,
@@ -61,7 +56,7 @@ fn run_and_compare(
     let mut compared = 0;
     sim.run(phase, at, threads, |step, sim| {
         if let Some(value) = expected.get(&step.name) {
-            let got = tapped(sim, &step.result, at.1);
+            let got = sim.result(&step.result, at.1);
             // The token is an index; the evaluator gives it as a float.
             if step.name != "argmax" {
                 let error = relative(&got, value);

@@ -6,11 +6,13 @@ mod quantized_support;
 
 use std::path::{Path, PathBuf};
 
+use kernels::Target;
 use kernels::library::{Choice, Schedule};
 use models::Recipe;
-use quantized_support::{Built, Question, Run, build, levels, nano, with_schedule};
+use quantized_support::{Built, Question, Run, build, build_tuned, levels, nano, with_schedule};
 use tvlmc::lower::{Phase, Program};
 use tvlmc::pipeline::{Options, prepare};
+use tvlmc::tune::{Levels, Tuning};
 
 const THREADS: [usize; 4] = [1, 2, 3, 7];
 
@@ -48,14 +50,7 @@ fn other_tiles(built: &Built, recipe: &str, like: &Run, levels: usize) {
     let ours = &built.assembled.prepared;
     let mut compared = 0;
     for (level, target) in ours.targets.iter().enumerate().take(levels) {
-        let base = Schedule::new(target.as_ref());
-        let candidates = Choice::ALL.map(|choice| (choice, choice.candidates(&base, target.as_ref())));
-        let most = candidates.iter().map(|(_, all)| all.len()).max().unwrap_or(0);
-        for i in 0..most {
-            let mut schedule = base;
-            for (choice, all) in candidates.iter().filter(|(_, all)| !all.is_empty()) {
-                choice.take(&mut schedule, &all[i % all.len()]);
-            }
+        for schedule in candidates(target.as_ref()) {
             let options = Options { recipe: Some(&recipe), ..Options::default() };
             let prepared = prepare(&built.assembled.checkpoint, &options).unwrap_or_else(|e| panic!("{e}"));
             let other = with_schedule(prepared, level, schedule);
@@ -67,6 +62,44 @@ fn other_tiles(built: &Built, recipe: &str, like: &Run, levels: usize) {
         }
     }
     assert!(compared >= 5, "only {compared} schedules");
+}
+
+/// Schedules in which every number takes all the values that `tvlmc tune` tries, several numbers at once.
+fn candidates(target: &dyn Target) -> Vec<Schedule> {
+    let base = Schedule::new(target);
+    let all = Choice::ALL.map(|choice| (choice, choice.candidates(&base, target)));
+    let most = all.iter().map(|(_, values)| values.len()).max().unwrap_or(0);
+    let one = |i: usize| {
+        let mut schedule = base;
+        for (choice, values) in all.iter().filter(|(_, values)| !values.is_empty()) {
+            choice.take(&mut schedule, &values[i % values.len()]);
+        }
+        schedule
+    };
+    (0..most).map(one).collect()
+}
+
+/// As [`other_tiles`] for a model that the interpreter takes too long for: all levels of a package take their candidates
+/// at once, and the package runs.
+fn other_tiles_natively(built: &Built, checkpoint: &Path, recipe: &str, question: &Question, like: &Run) {
+    let targets = &built.assembled.prepared.targets;
+    let all: Vec<(String, Vec<Schedule>)> =
+        targets.iter().map(|t| (t.level().to_string(), candidates(t.as_ref()))).collect();
+    let most = all.iter().map(|(_, schedules)| schedules.len()).max().unwrap_or(0);
+    let mut compared = 0;
+    for i in 0..most {
+        let levels = all
+            .iter()
+            .map(|(level, schedules)| Levels { level: level.clone(), schedule: schedules[i % schedules.len()] });
+        let tuning = Tuning { processor: "any".to_string(), levels: levels.collect() };
+        for run in build_tuned(checkpoint, recipe, Some(tuning)).runs(question, &[1, 2]) {
+            run.assert_same(&like.steps, &format!("{} with candidates {i}", run.level));
+            assert_eq!(run.tokens, like.tokens);
+            compared += 1;
+        }
+    }
+    assert_eq!(compared, most * levels().len() * 2);
+    assert!(most >= 3, "only {most} candidates");
 }
 
 /// Whether the one level of `a` has the kernels of a level of `b`.
@@ -144,6 +177,7 @@ fn check_large(checkpoint: &Path, picture: (usize, usize), simulate: bool) {
             let told = built.interpreted(&built.assembled.prepared, 0, &run);
             run.assert_same(&told, "the interpreter at the best level");
         }
+        other_tiles_natively(&built, checkpoint, recipe, &question, &run);
     }
 }
 

@@ -112,6 +112,18 @@ impl Builder {
         self.pointer(name, Elem::F16, Access::Write)
     }
 
+    /// A pointer parameter that is only read, to floats of either width.
+    pub fn read_floats(&mut self, name: &str, elem: Elem) -> Ptr {
+        debug_assert!(elem.is_float(), "{elem:?}");
+        self.pointer(name, elem, Access::Read)
+    }
+
+    /// A pointer parameter that is written, to floats of either width.
+    pub fn write_floats(&mut self, name: &str, elem: Elem) -> Ptr {
+        debug_assert!(elem.is_float(), "{elem:?}");
+        self.pointer(name, elem, Access::Write)
+    }
+
     /// A size parameter.
     pub fn size(&mut self, name: &str) -> Int {
         let var = self.var(name);
@@ -136,7 +148,8 @@ impl Builder {
         Reg(self.kernel.regs.len() as u32 - 1)
     }
 
-    fn elem(&self, ptr: Ptr) -> Elem {
+    /// What a pointer parameter points at.
+    pub fn elem(&self, ptr: Ptr) -> Elem {
         self.kernel.pointers().nth(ptr.0 as usize).map_or(Elem::F32, |(_, elem, _)| elem)
     }
 

@@ -3,7 +3,7 @@
 use crate::ir::{BinaryOp, CompareOp, Op, Reg, Ty, UnaryOp};
 
 /// A 16-bit float as a 32-bit one, by their bits. Exact; a NaN becomes quiet.
-pub(crate) fn widen(half: u32) -> u32 {
+pub fn widen(half: u32) -> u32 {
     let (sign, exponent, fraction) = (half >> 15 & 1, half >> 10 & 0x1f, half & 0x3ff);
     let magnitude = match (exponent, fraction) {
         (0, _) => (fraction as f32 * LEAST).to_bits(),
@@ -16,7 +16,7 @@ pub(crate) fn widen(half: u32) -> u32 {
 
 /// A 32-bit float as the nearest 16-bit one, ties to even, by their bits: from 65520 on infinity.
 /// A NaN becomes quiet and keeps the upper bits of its payload.
-pub(crate) fn narrow(bits: u32) -> u32 {
+pub fn narrow(bits: u32) -> u32 {
     let (sign, magnitude) = (bits >> 16 & 0x8000, bits & 0x7fff_ffff);
     let value = f64::from(f32::from_bits(magnitude));
     let half = match magnitude {

@@ -40,6 +40,25 @@ pub enum Elem {
 }
 
 impl Elem {
+    /// Whether a load makes floats of it.
+    pub fn is_float(self) -> bool {
+        match self {
+            Elem::F32 | Elem::F16 => true,
+            Elem::U32 | Elem::I8 | Elem::U16 => false,
+        }
+    }
+
+    /// Part of a kernel's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Elem::F32 => "f32",
+            Elem::U32 => "u32",
+            Elem::I8 => "i8",
+            Elem::U16 => "u16",
+            Elem::F16 => "f16",
+        }
+    }
+
     /// Bytes of one element.
     pub fn bytes(self) -> usize {
         match self {

@@ -13,7 +13,7 @@
 mod build;
 mod callable;
 mod extent;
-mod half;
+pub mod half;
 mod int;
 mod interp;
 mod ir;

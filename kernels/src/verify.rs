@@ -327,8 +327,14 @@ impl Scope<'_> {
         for (arg, param) in args.iter().zip(&callee.params) {
             match (arg, param.kind) {
                 // Scratch memory holds what the callee takes it for: elements may differ.
-                (Arg::Ptr(ptr, at), ParamKind::Ptr(_, _, access)) => {
+                (Arg::Ptr(ptr, at), ParamKind::Ptr(_, wanted, access)) => {
                     self.int(at)?;
+                    // A map of 16-bit floats is never scratch.
+                    let given = self.kernel.pointers().nth(ptr.0 as usize).map_or(wanted, |(_, elem, _)| elem);
+                    if given != wanted && (given == Elem::F16 || (wanted == Elem::F16 && access == Access::Read)) {
+                        let name = &param.name;
+                        return Err(format!("{}: {name} is of {wanted:?}, {given:?} is given", callee.name));
+                    }
                     self.pointer(*ptr, access == Access::Write)?;
                 }
                 (Arg::Size(n), ParamKind::Size(_)) => self.int(n)?,

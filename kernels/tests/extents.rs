@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use codegen_avx2::Level;
+use kernels::Elem;
 use kernels::library::attention::{Attention, attend};
 use kernels::library::cache::{Cache, GROUP};
 use kernels::library::columns::{Columns, columns, gated};
@@ -120,6 +121,8 @@ fn a_slot_one_element_short_is_refused() {
         rows: Rows::UpTo(19),
         format: Format::F32,
         strip: 8,
+        from: Elem::F32,
+        to: Elem::F32,
     };
     // The last row of `x` is read up to its 20 channels; rows of `y` are whole lines.
     check_bounds(&linear(&s, &l), &[19, 0, 3], &[18 * 32 + 20, 3 * 20 * 16, 48, 19 * 48]);
@@ -157,7 +160,18 @@ fn a_slot_of_quantized_operands_one_word_short_is_refused() {
     let s = Schedule::new(&Level::V4Vnni);
     let (inputs, outputs, rows) = (48, 33, Rows::UpTo(19));
     let format = Format::Bytes { block: 16 };
-    let l = Linear { norm: None, inputs, outputs, format, init: Init::Bias, gelu: true, rows, strip: 8 };
+    let l = Linear {
+        norm: None,
+        inputs,
+        outputs,
+        format,
+        init: Init::Bias,
+        gelu: true,
+        rows,
+        strip: 8,
+        from: Elem::F32,
+        to: Elem::F32,
+    };
     // A row in scratch: 12 words of bytes, three scales, three sums, up to 32.
     let slots = [19 * 48, 3 * 12 * 16, 48, 48, 19 * 48, 7 * 32 + 18];
     check_bounds(&linear(&s, &l), &[19, 0, 3], &slots);
@@ -211,6 +225,8 @@ fn a_kernel_that_is_too_large_is_refused() {
             rows: Rows::Fixed(rows),
             format: Format::F32,
             strip: 8,
+            from: Elem::F32,
+            to: Elem::F32,
         };
         linear(&s, &l)
     };

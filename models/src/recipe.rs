@@ -28,6 +28,8 @@ pub struct Recipe {
     pub head: Linears,
     /// Keys and values of earlier positions.
     pub cache: Cache,
+    /// Values of the image tower between its regions.
+    pub maps: Maps,
 }
 
 /// The linears of one region, 1x1 convolutions among them.
@@ -72,6 +74,15 @@ pub enum Cache {
     F16,
     /// Bytes, one scale per head and position.
     Int8,
+}
+
+/// Storage of the values between the regions of the image tower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Maps {
+    /// Floats.
+    F32,
+    /// Half floats; where the tower's weights are bytes.
+    F16,
 }
 
 /// The built-in recipes, the smallest model first.

@@ -2,6 +2,7 @@
 
 use crate::clock::Clock;
 use crate::error::Error;
+use crate::later::at_once;
 use crate::program::Program;
 use crate::room;
 use crate::session::Session;
@@ -152,8 +153,13 @@ impl<'s, 'm, P: Program> Answer<'s, 'm, P> {
 
     /// As the iterator's `next`, but lends the piece until the next call, and so allocates nothing.
     pub fn next_piece(&mut self) -> Option<Result<&str, Error>> {
+        at_once(self.next_piece_async()).unwrap_or_else(|error| Some(Err(error)))
+    }
+
+    /// As [`next_piece`](Self::next_piece), for a program that hands its work out.
+    pub async fn next_piece_async(&mut self) -> Option<Result<&str, Error>> {
         while !self.done {
-            let any = match self.step() {
+            let any = match self.step().await {
                 Ok(Some(id)) => !self.stream.push(id).is_empty(),
                 Ok(None) => {
                     self.done = true;
@@ -172,7 +178,7 @@ impl<'s, 'm, P: Program> Answer<'s, 'm, P> {
     }
 
     /// Makes one token; `None` when the answer has ended.
-    fn step(&mut self) -> Result<Option<u32>, Error> {
+    async fn step(&mut self) -> Result<Option<u32>, Error> {
         if self.stop.is_some() {
             return Ok(None);
         }
@@ -180,7 +186,7 @@ impl<'s, 'm, P: Program> Answer<'s, 'm, P> {
             return Ok(self.end(StopReason::MaxTokens));
         }
         if let Some(id) = self.session.pending {
-            if self.session.position >= P::INFO.max_context {
+            if self.session.position >= P::info().max_context {
                 return Ok(self.end(StopReason::ContextFull));
             }
             // Also between two tokens of a model whose code does not ask.
@@ -190,7 +196,7 @@ impl<'s, 'm, P: Program> Answer<'s, 'm, P> {
             let clock = Clock::start();
             // This call makes one token; guesses are for those after it.
             let left = self.session.options.max_new_tokens - self.tokens.len() - 1;
-            match self.session.decode(id, left) {
+            match self.session.decode(id, left).await {
                 Ok(Some(drafted)) => self.timings.drafted += drafted,
                 Ok(None) => self.timings.accepted += 1,
                 Err(Error::Cancelled) => return Ok(self.end(StopReason::Cancelled)),

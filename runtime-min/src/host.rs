@@ -43,7 +43,7 @@ pub fn run<P: Program>(
     let result = match args::parse(arguments) {
         Ok(None) => {
             let levels: Vec<&str> = P::LEVELS.iter().map(|level| level.name).collect();
-            let help = args::help(P::INFO.name, P::INFO.weights_name, &levels.join(" or "));
+            let help = args::help(P::info().name, P::info().weights_name, &levels.join(" or "));
             out.write_all(help.as_bytes()).map_err(Fault::Output)
         }
         Ok(Some(args)) => execute::<P>(&args, terminal, out, err),
@@ -107,7 +107,7 @@ fn execute<P: Program>(args: &Args, terminal: bool, out: &mut dyn Write, err: &m
         threads: args.threads,
         level: args.level.as_deref(),
     };
-    let weights = args.weights.as_deref().unwrap_or(Path::new(P::INFO.weights_name));
+    let weights = args.weights.as_deref().unwrap_or(Path::new(P::info().weights_name));
     let model = Model::<P>::open_with(weights, &open)?;
     if args.verify {
         return Ok(writeln!(out, "{}: intact, {} bytes", visible(model.weights().path()), model.weights().len())?);

@@ -2,7 +2,8 @@
 //!
 //! Emitted code is a flat list of kernel calls with constant offsets. Everything around that list which does not
 //! depend on the model lives here, written once: the [`Program`] trait is the line between the two. There are no
-//! dependencies, and without the `std` feature the crate is `no_std` + `alloc` (one thread, weights from memory).
+//! dependencies, and without the `std` feature the crate is `no_std` + `alloc` (one thread, weights from memory). A [`Program`]
+//! may hand its work out instead of doing it; sessions are then driven by their `async` functions.
 //!
 //! A user sees four types: [`Model`] (weights, tokenizer and code, shared), [`Session`] (arena, threads and the
 //! conversation, exclusive), [`Image`] (an encoded picture) and [`Answer`] (an iterator over pieces of text).
@@ -31,7 +32,9 @@ mod answer;
 mod cancel;
 mod clock;
 mod float;
+mod later;
 mod map;
+mod order;
 mod picture;
 mod processors;
 mod prompt;
@@ -46,11 +49,13 @@ pub mod host;
 
 pub use answer::{Answer, StopReason, Timings};
 pub use cancel::CancelToken;
+#[cfg(not(feature = "std"))]
+pub use clock::set_clock;
 pub use error::Error;
 pub use image::Rgb8;
 pub use model::{Model, OpenOptions};
 pub use picture::{Image, Pixels};
-pub use program::{CacheSlot, Cx, ImagePolicy, Info, Level, Program, Step, StepView};
+pub use program::{CacheSlot, Cx, ImagePolicy, Info, Level, Program, Side, Step, StepView};
 pub use sampler::SamplerOptions;
 pub use session::{Options, Session, Turn};
 pub use team::Member;

@@ -7,6 +7,7 @@ use crate::room::text;
 use crate::session::{Options, Session};
 use crate::tokenizer::Tokenizer;
 use crate::weights::{Expect, Residence, Verify, WeightFile};
+use core::ptr::NonNull;
 use core::time::Duration;
 
 /// Choices made when a model is opened.
@@ -66,9 +67,24 @@ impl<P: Program> Model<P> {
         Self::with_file(WeightFile::from_bytes(name, bytes, &Self::expect())?, level, options)
     }
 
+    /// As [`from_bytes`](Self::from_bytes), from a file that lies in memory of somebody else and may still be arriving; see
+    /// [`WeightFile::borrowed`]. What a session needs first has to be there: everything but section "weights".
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), without the file operations; only the header is compared with its checksum.
+    ///
+    /// # Safety
+    /// Those of [`WeightFile::borrowed`].
+    pub unsafe fn borrowed(name: &str, bytes: NonNull<[u8]>, arrived: usize) -> Result<Self, Error> {
+        let level = choose_level::<P>(None)?;
+        // SAFETY: promised by the caller.
+        let file = unsafe { WeightFile::borrowed(name, bytes, arrived, &Self::expect())? };
+        Self::with_file(file, level, &OpenOptions::default())
+    }
+
     fn with_file(file: WeightFile, level: usize, options: &OpenOptions<'_>) -> Result<Self, Error> {
-        P::INFO.check()?;
-        file.section("weights", P::INFO.weights_bytes)?;
+        P::info().check()?;
+        file.start("weights", P::info().weights_bytes)?;
         let section = file.section("tokenizer", 0)?;
         // SAFETY: the section lies in pages or heap memory that `file` owns and never moves, changes or frees before it
         // is dropped; the model keeps both together, and `Model::tokenizer` shortens the lifetime again.
@@ -79,7 +95,7 @@ impl<P: Program> Model<P> {
     }
 
     fn expect() -> Expect {
-        Expect { model: P::INFO.name, digest: P::INFO.digest }
+        Expect { model: P::info().name, digest: P::info().digest }
     }
 
     /// A conversation of its own: allocates the arena and starts the threads.
@@ -88,6 +104,11 @@ impl<P: Program> Model<P> {
     /// [`Error::OutOfMemory`], or [`Error::Argument`] for options out of range.
     pub fn session(&self, options: Options) -> Result<Session<'_, P>, Error> {
         Session::new(self, options)
+    }
+
+    /// The code.
+    pub fn program(&self) -> &P {
+        &self.program
     }
 
     /// Text to token ids and back.
@@ -113,7 +134,7 @@ impl<P: Program> Model<P> {
 
 impl<P: Program> core::fmt::Debug for Model<P> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "Model({}, {}, {})", P::INFO.name, self.level(), self.file.path())
+        write!(f, "Model({}, {}, {})", P::info().name, self.level(), self.file.path())
     }
 }
 

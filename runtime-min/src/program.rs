@@ -8,10 +8,12 @@ use crate::clock::Clock;
 use crate::error::Error;
 use crate::room::text;
 use crate::team::Member;
+use crate::weights::Start;
 use core::cell::Cell;
 use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
+use core::task::Poll;
 use core::time::Duration;
 
 /// How a picture becomes a square.
@@ -40,7 +42,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// All phases, in the order of [`Info::steps`].
+    /// All phases, in the order in which a conversation has them.
     pub const ALL: [Phase; 4] = [Phase::Vision, Phase::Prefill, Phase::Decode, Phase::Verify];
 
     /// In lower case.
@@ -59,10 +61,6 @@ impl Phase {
 pub struct Info {
     /// Of the model, for messages.
     pub name: &'static str,
-    /// Side of the square input, pixels.
-    pub image_side: usize,
-    /// Rows an image becomes.
-    pub tokens_per_image: usize,
     /// Floats in a row.
     pub hidden: usize,
     /// Rows of the embedding, and logits.
@@ -80,18 +78,15 @@ pub struct Info {
     pub scratch_bytes: usize,
     /// Least bytes of section "weights": one past the last byte that emitted code reads.
     pub weights_bytes: usize,
-    /// Slot of the image, f32 `[side + 2, side + 2, 3]`: values 0..=255 inside a border of zeros, one pixel wide
-    /// because the first convolution is 3x3.
-    pub input_image: usize,
+    /// The square inputs that an image can be encoded at, from small to large; one or more.
+    pub sides: &'static [Side],
     /// What the system message of all conversations says.
     pub system: &'static str,
     /// Whether the weight file has a section "system": the cache after [`template::beginning`](crate::template::beginning).
     pub baked: bool,
     /// The slots of the KV cache.
     pub cache: &'static [CacheSlot],
-    /// Slot of the encoded image, f32 `[tokens_per_image, hidden]`.
-    pub image_rows: usize,
-    /// Floats from one row of `image_rows` to the next.
+    /// Floats from one row of an encoded image to the next.
     pub image_rows_pitch: usize,
     /// Slot of the decoder's input, f32 `[chunk, hidden]`.
     pub rows: usize,
@@ -109,8 +104,26 @@ pub struct Info {
     pub digest: [u8; 32],
     /// File name of the weights, for messages and defaults.
     pub weights_name: &'static str,
-    /// The steps of vision, prefill, decode and verify, in order.
-    pub steps: [&'static [Step]; 4],
+    /// Whether prefill, decode and verify make tokens alone, and leave the slot `logits` unfinished.
+    pub late_logits: bool,
+    /// The steps of prefill, decode and verify, in order.
+    pub steps: [&'static [Step]; 3],
+}
+
+/// A square input, and what an image of it becomes.
+#[derive(Clone, Copy, Debug)]
+pub struct Side {
+    /// Pixels in a row, and rows.
+    pub side: usize,
+    /// Rows an image becomes.
+    pub tokens: usize,
+    /// Slot of the image, f32 `[side + 2, side + 2, 3]`: values 0..=255 inside a border of zeros, one pixel wide
+    /// because the first convolution is 3x3.
+    pub input: usize,
+    /// Slot of the encoded image, f32 `[tokens, hidden]`.
+    pub rows: usize,
+    /// The steps of vision.
+    pub steps: &'static [Step],
 }
 
 impl Info {
@@ -122,7 +135,7 @@ impl Info {
     /// Checks that every slot the runtime touches lies inside the arena.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let wrong = |what: fmt::Arguments<'_>| Err(Error::Program { reason: text!("{}: {what}", self.name) });
-        let positive = [self.image_side, self.tokens_per_image, self.hidden, self.vocab, self.max_context, self.chunk];
+        let positive = [self.hidden, self.vocab, self.max_context, self.chunk];
         if positive.contains(&0) || self.verify_rows == 0 {
             return wrong(format_args!("a size is zero"));
         }
@@ -132,30 +145,49 @@ impl Info {
         if self.verify_rows > self.chunk {
             return wrong(format_args!("{} rows to verify in a chunk of {}", self.verify_rows, self.chunk));
         }
-        let side = self.image_side.saturating_add(2);
+        if self.sides.is_empty() || !self.sides.is_sorted_by(|a, b| a.side < b.side) {
+            return wrong(format_args!("its image sides are no rising list"));
+        }
+        for side in self.sides {
+            let bordered = side.side.saturating_add(2);
+            if side.side == 0 || side.tokens == 0 {
+                return wrong(format_args!("a size is zero"));
+            }
+            self.inside("an image", side.input, bordered.saturating_mul(bordered).saturating_mul(3))?;
+            self.inside("an image's rows", side.rows, extent(side.tokens, self.image_rows_pitch, self.hidden))?;
+        }
         let slots = [
-            ("input_image", self.input_image, side.saturating_mul(side).saturating_mul(3)),
-            ("image_rows", self.image_rows, extent(self.tokens_per_image, self.image_rows_pitch, self.hidden)),
             ("rows", self.rows, extent(self.chunk, self.rows_pitch, self.hidden)),
             ("logits", self.logits, extent(self.verify_rows, self.logits_pitch, self.vocab)),
             ("token", self.token, self.verify_rows),
         ];
         for slot in self.cache {
             if ![slot.slot, slot.pitch, slot.block_bytes].iter().all(|n| n.is_multiple_of(4)) || slot.block == 0 {
-                return wrong(format_args!("a slot of the cache is cut into {slot:?}"));
+                let CacheSlot { slot, pitch, block, block_bytes, .. } = slot;
+                return wrong(format_args!("a slot of the cache: at {slot}, pitch {pitch}, {block} in {block_bytes}"));
             }
             let end = slot.end(self.max_context);
             if end > self.arena_bytes {
                 return wrong(format_args!("the cache ends at {end}, the arena at {}", self.arena_bytes));
             }
         }
-        for (name, offset, floats) in slots {
-            let end = floats.saturating_mul(4).saturating_add(offset);
-            if !offset.is_multiple_of(4) || end > self.arena_bytes {
-                return wrong(format_args!("slot {name} ends at {end}, the arena at {}", self.arena_bytes));
-            }
+        slots.into_iter().try_for_each(|(name, offset, floats)| self.inside(name, offset, floats))
+    }
+
+    /// Checks a slot.
+    fn inside(&self, name: &str, offset: usize, floats: usize) -> Result<(), Error> {
+        let end = floats.saturating_mul(4).saturating_add(offset);
+        if !offset.is_multiple_of(4) || end > self.arena_bytes {
+            let arena = self.arena_bytes;
+            let reason = text!("{}: slot {name} ends at {end}, the arena at {arena}", self.name);
+            return Err(Error::Program { reason });
         }
         Ok(())
+    }
+
+    /// The largest side, at which an image is encoded unless told otherwise.
+    pub(crate) fn largest(&self) -> usize {
+        self.sides.last().map_or(0, |side| side.side)
     }
 }
 
@@ -202,6 +234,16 @@ const fn line(bytes: usize) -> usize {
     }
 }
 
+/// A 16-bit float. Exact: the exponent is moved by a product with a power of two.
+fn widen(half: u16) -> f32 {
+    let magnitude = u32::from(half & 0x7fff) << 13;
+    let value = match magnitude >> 23 {
+        0x1f => f32::from_bits(magnitude | 0x7f80_0000),
+        _ => f32::from_bits(magnitude) * f32::from_bits((254 - 15) << 23),
+    };
+    if half >> 15 == 1 { -value } else { value }
+}
+
 /// Floats from the first of the first row to the last of the last.
 fn extent(rows: usize, pitch: usize, channels: usize) -> usize {
     rows.saturating_sub(1).saturating_mul(pitch).saturating_add(channels)
@@ -229,6 +271,8 @@ pub struct Step {
     pub channels: usize,
     /// Floats from one row to the next.
     pub pitch: usize,
+    /// Whether these are 16-bit floats.
+    pub half: bool,
     /// Multiply-adds, of one row where `rows` is 0.
     pub macs: u64,
 }
@@ -239,16 +283,16 @@ pub struct Step {
 /// [`Cx::part`] and ends it with [`Cx::end`]. The KV cache lies in the arena and must not overlap any slot of any phase,
 /// the vision slots included: a conversation goes on after another image was encoded.
 pub trait Program: Send + Sync + 'static {
-    /// Sizes and offsets.
-    const INFO: Info;
+    /// Sizes and offsets; of emitted code a constant, which `#[inline]` keeps one.
+    fn info() -> &'static Info;
     /// Best first.
     const LEVELS: &'static [Level];
 
     /// The code of `LEVELS[level]`, which is available on this processor.
     fn with_level(level: usize) -> Self;
 
-    /// From the slot `input_image` to the slot `image_rows`.
-    fn vision(&self, cx: &Cx<'_>);
+    /// From the slot `input` to the slot `rows` of `Info::sides[side]`.
+    fn vision(&self, cx: &Cx<'_>, side: usize);
 
     /// From rows `0..rows` of the slot `rows`, which are positions `start..start + rows`, to the KV cache, and for the
     /// last row to the slots `logits` and `token`. `1 <= rows <= chunk`, `start + rows <= max_context`.
@@ -263,16 +307,23 @@ pub trait Program: Send + Sync + 'static {
         let _ = (cx, start, rows);
     }
 
-    /// Whether these three make tokens alone, and leave the slot `logits` unfinished.
-    const LATE_LOGITS: bool = false;
-
-    /// Finishes the slot `logits` after a call of one of them, once: `rows` rows of it, as many as have a token.
+    /// Finishes the slot `logits` after a call of one of these three, once: `rows` rows of it, as many as have a token.
+    /// Called only where [`Info::late_logits`] says so.
     fn logits(&self, cx: &Cx<'_>, rows: usize) {
         let _ = (cx, rows);
     }
 
     /// Writes the embedding of `id < vocab` to row `row < chunk` of the slot `rows`; called by one member per row.
     fn embed(&self, cx: &Cx<'_>, id: u32, row: usize);
+
+    /// Whether these functions only note what is to be done, for somebody else to do it between two polls of what a session
+    /// does. Sessions of such a program are used by their `async` functions, and call it on one thread.
+    const HANDS_OUT: bool = false;
+
+    /// Whether everything that was noted has been done. Asked only where [`HANDS_OUT`](Self::HANDS_OUT) says so.
+    fn finished(&self) -> Poll<()> {
+        Poll::Ready(())
+    }
 }
 
 /// What a step has made, shown to an observer.
@@ -288,14 +339,20 @@ pub struct StepView<'a> {
     pub rows: usize,
     /// Since the step before ended, or the call began.
     pub took: Duration,
-    floats: &'a [f32],
+    /// The slot's memory, two values in a word where they are halves.
+    words: &'a [f32],
 }
 
 impl<'a> StepView<'a> {
-    /// Rows of the result, `step.channels` floats each.
-    pub fn iter(&self) -> impl Iterator<Item = &'a [f32]> + use<'a> {
-        let (channels, pitch) = (self.step.channels, self.step.pitch.max(1));
-        self.floats.chunks(pitch).map(move |row| &row[..channels.min(row.len())])
+    /// Rows of the result, `step.channels` values each.
+    pub fn iter(&self) -> impl Iterator<Item = impl Iterator<Item = f32> + use<'a>> + use<'a> {
+        let Step { channels, pitch, half, .. } = *self.step;
+        let words = self.words;
+        let value = move |i: usize| match half {
+            true => widen((words[i / 2].to_bits() >> (16 * (i % 2))) as u16),
+            false => words[i],
+        };
+        (0..self.rows).map(move |row| (0..channels).map(move |c| value(row * pitch + c)))
     }
 }
 
@@ -304,7 +361,7 @@ pub type Observer<'o> = dyn FnMut(StepView<'_>) + Send + 'o;
 
 /// What all members of one call share.
 pub(crate) struct Call<'a> {
-    pub(crate) weights: &'a [u8],
+    pub(crate) weights: Start,
     pub(crate) arena: &'a Arena,
     pub(crate) info: &'a Info,
     pub(crate) phase: Phase,
@@ -327,7 +384,7 @@ unsafe impl Sync for Watch {}
 
 impl<'a> Call<'a> {
     pub(crate) fn new(
-        weights: &'a [u8],
+        weights: Start,
         arena: &'a Arena,
         info: &'a Info,
         (phase, start): (Phase, usize),
@@ -385,8 +442,8 @@ impl<'a> Cx<'a> {
     /// Weights at byte `offset` of section "weights".
     #[inline]
     pub fn weight(&self, offset: usize) -> *const f32 {
-        debug_assert!(offset <= self.call.weights.len(), "weight offset {offset}");
-        self.call.weights.as_ptr().wrapping_add(offset).cast()
+        debug_assert!(offset <= self.call.info.weights_bytes, "weight offset {offset}");
+        self.call.weights.get().wrapping_add(offset).cast()
     }
 
     /// The arena at byte `offset`.
@@ -418,8 +475,11 @@ impl<'a> Cx<'a> {
             if self.id() == 0 {
                 let took = watch.last.get().elapsed();
                 let rows = if step.rows == 0 { rows } else { step.rows };
-                let floats = call.arena.floats(step.slot, extent(rows, step.pitch, step.channels)).unwrap_or_default();
-                let view = StepView { phase: call.phase, start: call.start, step, rows, took, floats };
+                let values = extent(rows, step.pitch, step.channels);
+                let words = call.arena.floats(step.slot, if step.half { values.div_ceil(2) } else { values });
+                // A step that emitted code tells lies about shows nothing.
+                let (words, rows) = words.map_or((&[][..], 0), |words| (words, rows));
+                let view = StepView { phase: call.phase, start: call.start, step, rows, took, words };
                 // SAFETY: `Call::new` borrowed the observer exclusively for longer than the call, and only member 0
                 // gets here. The slot's floats are not written meanwhile: the others wait at the next barrier.
                 unsafe { (*watch.observer)(view) };

@@ -10,14 +10,16 @@ use crate::clock::Clock;
 use crate::error::Error;
 use crate::float;
 use crate::image::{Rgb8, preprocess};
+use crate::later::{at_once, finished};
 use crate::model::Model;
 use crate::picture::{Image, Pixels};
-use crate::program::{Call, Cx, Info, Observer, Phase, Program, StepView};
+use crate::program::{Call, Cx, Info, Observer, Phase, Program, Side, StepView};
 use crate::prompt::{Held, Prompt, Row};
 use crate::room::{self, text};
 use crate::sampler::{Sampler, SamplerOptions};
 use crate::speculate::{self, Speculation};
 use crate::team::{self, Team};
+use crate::weights::Start;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::AtomicBool;
@@ -85,9 +87,11 @@ impl Default for Options {
 pub struct Session<'m, P: Program> {
     pub(crate) model: &'m Model<P>,
     /// Section "weights".
-    weights: &'m [u8],
+    weights: Start,
     pub(crate) arena: Arena,
     team: Team,
+    /// Members that do the work; another number than the team's where it is handed out.
+    members: usize,
     pub(crate) options: Options,
     pub(crate) sampler: Sampler,
     /// Text token ids so far, for the repetition penalty; room for the whole context.
@@ -120,8 +124,6 @@ pub struct Turn<'a> {
 }
 
 impl<'m, P: Program> Session<'m, P> {
-    const INFO: &'static Info = &P::INFO;
-
     pub(crate) fn new(model: &'m Model<P>, options: Options) -> Result<Self, Error> {
         let mut this = Self::blank(model, options)?;
         this.begin()?;
@@ -131,10 +133,18 @@ impl<'m, P: Program> Session<'m, P> {
     /// A session whose cache holds nothing.
     pub(crate) fn blank(model: &'m Model<P>, options: Options) -> Result<Self, Error> {
         options.sampler.check()?;
-        let info = Self::INFO;
-        let weights = model.file.section("weights", info.weights_bytes)?;
-        let team = Team::new(options.threads.or(model.threads).unwrap_or_else(team::available))?;
-        let arena = Arena::new("the session's arena", info.session_bytes(team.count()))?;
+        let info = P::info();
+        let weights = model.file.start("weights", info.weights_bytes)?;
+        let threads = options.threads.or(model.threads).unwrap_or_else(team::available);
+        let (team, members) = if P::HANDS_OUT {
+            team::check(threads)?;
+            (Team::new(1)?, threads)
+        } else {
+            let team = Team::new(threads)?;
+            let members = team.count();
+            (team, members)
+        };
+        let arena = Arena::new("the session's arena", info.session_bytes(members))?;
         let history = room::with_room(info.max_context.saturating_add(1), "the session's history")?;
         let cached = room::with_room(info.max_context, "the session's record of its cache")?;
         let sampler = Sampler::new(options.sampler.clone(), info.vocab)?;
@@ -143,6 +153,7 @@ impl<'m, P: Program> Session<'m, P> {
             weights,
             arena,
             team,
+            members,
             options,
             sampler,
             history,
@@ -157,7 +168,7 @@ impl<'m, P: Program> Session<'m, P> {
         })
     }
 
-    /// Preprocesses and encodes a picture, once for any number of questions.
+    /// Preprocesses and encodes a picture, once for any number of questions; at the largest side that the model has.
     ///
     /// # Errors
     /// [`Error::Image`], [`Error::Cancelled`], [`Error::OutOfMemory`], [`Error::Poisoned`].
@@ -171,9 +182,16 @@ impl<'m, P: Program> Session<'m, P> {
     /// # Errors
     /// [`Error::Image`], [`Error::OutOfMemory`].
     pub fn preprocess(&self, rgb: &Rgb8<'_>) -> Result<Pixels, Error> {
+        self.preprocess_at(rgb, P::info().largest())
+    }
+
+    /// As [`preprocess`](Self::preprocess), for one of [`Info::sides`].
+    ///
+    /// # Errors
+    /// [`Error::Image`], [`Error::OutOfMemory`].
+    pub fn preprocess_at(&self, rgb: &Rgb8<'_>, side: usize) -> Result<Pixels, Error> {
         let clock = Clock::start();
-        let side = Self::INFO.image_side;
-        let bytes = preprocess(rgb, side, &Self::INFO.policy)?;
+        let bytes = preprocess(rgb, side, &P::info().policy)?;
         if bytes.len() != side * side * 3 {
             let reason = text!("preprocessing made {} bytes for a side of {side}", bytes.len());
             return Err(Error::Program { reason });
@@ -186,21 +204,30 @@ impl<'m, P: Program> Session<'m, P> {
     /// # Errors
     /// [`Error::Argument`] for pixels of another side, [`Error::Cancelled`], [`Error::OutOfMemory`], [`Error::Poisoned`].
     pub fn encode(&mut self, pixels: &Pixels) -> Result<Image, Error> {
+        at_once(self.encode_async(pixels))?
+    }
+
+    /// As [`encode`](Self::encode), for a program that hands its work out.
+    ///
+    /// # Errors
+    /// Those of [`encode`](Self::encode).
+    pub async fn encode_async(&mut self, pixels: &Pixels) -> Result<Image, Error> {
         let clock = Clock::start();
-        let info = Self::INFO;
-        if pixels.side != info.image_side {
-            let reason = text!("the side is {}, {} takes {}", pixels.side, info.name, info.image_side);
+        let info = P::info();
+        let Some((index, side)) = info.sides.iter().enumerate().find(|(_, side)| side.side == pixels.side) else {
+            let reason = text!("the side is {}, {} takes {}", pixels.side, info.name, Sides(info.sides));
             return Err(Error::Argument { name: "pixels", reason });
-        }
-        let mut rows = room::with_room(info.tokens_per_image.saturating_mul(info.hidden), "an image's rows")?;
+        };
+        let mut rows = room::with_room(side.tokens.saturating_mul(info.hidden), "an image's rows")?;
         self.cancel.clear();
         self.call(Phase::Vision, 0, |program, cx| {
-            fill_image(cx, info, &pixels.bytes);
+            fill_image(cx, side, &pixels.bytes);
             cx.barrier();
-            program.vision(cx);
-        })?;
-        for row in 0..info.tokens_per_image {
-            let offset = info.image_rows + row * info.image_rows_pitch * 4;
+            program.vision(cx, index);
+        })
+        .await?;
+        for row in 0..side.tokens {
+            let offset = side.rows + row * info.image_rows_pitch * 4;
             // In bounds: `Info::check`.
             rows.extend_from_slice(self.arena.floats(offset, info.hidden).unwrap_or_default());
         }
@@ -215,11 +242,19 @@ impl<'m, P: Program> Session<'m, P> {
     /// [`Error::PromptTooLong`], [`Error::EmptyPrompt`], [`Error::Argument`] and [`Error::OutOfMemory`] before any work;
     /// [`Error::Poisoned`].
     pub fn ask(&mut self, images: &[&Image], text: &str) -> Result<Answer<'_, 'm, P>, Error> {
+        at_once(self.ask_async(images, text))?
+    }
+
+    /// As [`ask`](Self::ask), for a program that hands its work out.
+    ///
+    /// # Errors
+    /// Those of [`ask`](Self::ask).
+    pub async fn ask_async(&mut self, images: &[&Image], text: &str) -> Result<Answer<'_, 'm, P>, Error> {
         let first = self.position == 0 && self.pending.is_none();
-        let mut prompt = Prompt::new(self.model.tokenizer(), Self::INFO);
+        let mut prompt = Prompt::new(self.model.tokenizer(), P::info());
         prompt.pending(self.pending)?;
         prompt.question(first, images, text)?;
-        self.read(prompt)
+        self.read(prompt).await
     }
 
     /// Begins a new conversation, of which these turns are told rather than asked, and asks. What the session still holds of
@@ -229,7 +264,20 @@ impl<'m, P: Program> Session<'m, P> {
     /// # Errors
     /// As of [`ask`](Self::ask).
     pub fn ask_after(&mut self, told: &[Turn<'_>], images: &[&Image], text: &str) -> Result<Answer<'_, 'm, P>, Error> {
-        let mut prompt = Prompt::new(self.model.tokenizer(), Self::INFO);
+        at_once(self.ask_after_async(told, images, text))?
+    }
+
+    /// As [`ask_after`](Self::ask_after), for a program that hands its work out.
+    ///
+    /// # Errors
+    /// Those of [`ask_after`](Self::ask_after).
+    pub async fn ask_after_async(
+        &mut self,
+        told: &[Turn<'_>],
+        images: &[&Image],
+        text: &str,
+    ) -> Result<Answer<'_, 'm, P>, Error> {
+        let mut prompt = Prompt::new(self.model.tokenizer(), P::info());
         for (i, turn) in told.iter().enumerate() {
             prompt.question(i == 0, turn.images, turn.question)?;
             prompt.answer(turn.answer)?;
@@ -237,12 +285,12 @@ impl<'m, P: Program> Session<'m, P> {
         prompt.question(told.is_empty(), images, text)?;
         prompt.check(0)?;
         self.reset();
-        self.read(prompt)
+        self.read(prompt).await
     }
 
     /// Reads a prompt from where the conversation is.
-    fn read(&mut self, prompt: Prompt<'_, '_>) -> Result<Answer<'_, 'm, P>, Error> {
-        let (info, start) = (Self::INFO, self.position);
+    async fn read(&mut self, prompt: Prompt<'_, '_>) -> Result<Answer<'_, 'm, P>, Error> {
+        let (info, start) = (P::info(), self.position);
         let need = prompt.check(start)?;
         let Prompt { rows, ids, pending, .. } = prompt;
         let answer = Room::new(self.options.max_new_tokens, info.max_context - need + 1, self.model.tokenizer())?;
@@ -250,7 +298,7 @@ impl<'m, P: Program> Session<'m, P> {
         let clock = Clock::start();
         let known = self.known(&rows);
         let rest = rows.get(known..).unwrap_or_default();
-        let stop = match self.prefill(start + known, rest) {
+        let stop = match self.prefill(start + known, rest).await {
             Ok(()) => None,
             // The conversation stays as it was before the question.
             Err(Error::Cancelled) => Some(StopReason::Cancelled),
@@ -272,7 +320,7 @@ impl<'m, P: Program> Session<'m, P> {
     /// How many of the first `rows` from the current position on the cache holds already. The last one is always computed,
     /// for its logits.
     fn known(&self, rows: &[Row<'_>]) -> usize {
-        let end = match Self::INFO.verify_rows {
+        let end = match P::info().verify_rows {
             // What was decoded has other bits than what is prefilled.
             1 => self.prefilled,
             _ => self.cached.len(),
@@ -302,6 +350,24 @@ impl<'m, P: Program> Session<'m, P> {
         self.options.max_new_tokens = n;
     }
 
+    /// Changes [`Options::speculation`] for the answers to come.
+    pub fn set_speculation(&mut self, most: usize) {
+        self.options.speculation = most;
+    }
+
+    /// Changes [`Options::sampler`] for the answers to come, from its seed on; where nothing changes, it goes on.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for options out of range, [`Error::OutOfMemory`].
+    pub fn set_sampler(&mut self, options: SamplerOptions) -> Result<(), Error> {
+        if options != self.options.sampler {
+            options.check()?;
+            self.sampler = Sampler::new(options.clone(), P::info().vocab)?;
+            self.options.sampler = options;
+        }
+        Ok(())
+    }
+
     /// Changes [`Options::ignore_eos`] for the answers to come.
     pub fn set_ignore_eos(&mut self, ignore: bool) {
         self.options.ignore_eos = ignore;
@@ -319,7 +385,17 @@ impl<'m, P: Program> Session<'m, P> {
 
     /// Threads in use, the calling one included.
     pub fn threads(&self) -> usize {
-        self.team.count()
+        self.members
+    }
+
+    /// First byte of section "weights", for whoever does the work that is handed out.
+    pub fn weights_at(&self) -> *const u8 {
+        self.weights.get()
+    }
+
+    /// First byte of the arena, which [`Info::session_bytes`] follow; as [`weights_at`](Self::weights_at).
+    pub fn arena_at(&self) -> *mut u8 {
+        self.arena.base()
     }
 
     /// Name of the level in use.
@@ -348,35 +424,38 @@ impl<'m, P: Program> Session<'m, P> {
     /// # Errors
     /// [`Error::Poisoned`].
     pub fn logits(&mut self) -> Result<&[f32], Error> {
-        self.finish_logits()?;
-        Ok(self.arena.floats(self.logits_at(), Self::INFO.vocab).unwrap_or_default())
+        at_once(self.finish_logits())??;
+        Ok(self.arena.floats(self.logits_at(), P::info().vocab).unwrap_or_default())
     }
 
     /// Makes the logits that the latest call left out.
-    fn finish_logits(&mut self) -> Result<(), Error> {
+    async fn finish_logits(&mut self) -> Result<(), Error> {
         // Nothing that a user stops: it is part of a call that has ended, and takes no longer than a token.
         static NEVER: AtomicBool = AtomicBool::new(false);
         let Some((phase, start, rows)) = self.unfinished.take() else { return Ok(()) };
         let observer = self.observer.as_deref_mut();
-        let call = Call::new(self.weights, &self.arena, Self::INFO, (phase, start), &NEVER, observer);
+        let call = Call::new(self.weights, &self.arena, P::info(), (phase, start), &NEVER, observer);
         let program = &self.model.program;
-        self.team.run(&|member| float::standard(|| program.logits(&Cx::new(member, &call), rows)))
+        self.team.run(&|member| float::standard(|| program.logits(&Cx::new(member, &call), rows)))?;
+        finished(program).await;
+        // Whoever was handed it may have left it.
+        if P::HANDS_OUT && self.cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
     }
 
     /// After a call that made `rows` tokens: their logits are unfinished, or what a sampler needs.
-    fn made(&mut self, phase: Phase, start: usize, rows: usize) -> Result<(), Error> {
-        self.unfinished = P::LATE_LOGITS.then_some((phase, start, rows));
-        if self.sampler.is_greedy() { Ok(()) } else { self.finish_logits() }
+    async fn made(&mut self, phase: Phase, start: usize, rows: usize) -> Result<(), Error> {
+        self.unfinished = P::info().late_logits.then_some((phase, start, rows));
+        if self.sampler.is_greedy() { Ok(()) } else { self.finish_logits().await }
     }
 
     /// Where they begin.
     fn logits_at(&self) -> usize {
-        Self::INFO.logits + self.speculation.row() * Self::INFO.logits_pitch * 4
+        P::info().logits + self.speculation.row() * P::info().logits_pitch * 4
     }
 
     /// Runs rows through the decoder from position `start` on, without moving the conversation's.
-    pub(crate) fn prefill(&mut self, start: usize, rows: &[Row<'_>]) -> Result<(), Error> {
-        let info = Self::INFO;
+    pub(crate) async fn prefill(&mut self, start: usize, rows: &[Row<'_>]) -> Result<(), Error> {
+        let info = P::info();
         self.speculation.settle();
         let mut start = start;
         for chunk in rows.chunks(info.chunk) {
@@ -391,8 +470,9 @@ impl<'m, P: Program> Session<'m, P> {
                 }
                 cx.barrier();
                 program.prefill(cx, start, chunk.len());
-            })?;
-            self.made(Phase::Prefill, start, 1)?;
+            })
+            .await?;
+            self.made(Phase::Prefill, start, 1).await?;
             if self.prefilled == start {
                 self.prefilled += chunk.len();
             }
@@ -411,13 +491,13 @@ impl<'m, P: Program> Session<'m, P> {
     /// Makes the logits after one more token at the current position, and moves it: from a row that was computed with the
     /// token before, or by a call, with what may follow it and is of use if it is one of `left` tokens. Returns how many
     /// were drafted, or none if the row was there.
-    pub(crate) fn decode(&mut self, id: u32, left: usize) -> Result<Option<usize>, Error> {
+    pub(crate) async fn decode(&mut self, id: u32, left: usize) -> Result<Option<usize>, Error> {
         if self.speculation.accept(id) {
             self.position += 1;
             self.cached.push(Held::Token(id));
             return Ok(None);
         }
-        let (info, start) = (Self::INFO, self.position);
+        let (info, start) = (P::info(), self.position);
         self.overwrite(start);
         let fits = (info.verify_rows - 1).min(info.max_context - start - 1).min(left);
         let drafted = self.speculation.draft(&self.history, fits.min(self.options.speculation));
@@ -425,16 +505,19 @@ impl<'m, P: Program> Session<'m, P> {
         let (n, mut rows) = (drafted.len(), [id; speculate::MOST + 1]);
         rows.iter_mut().skip(1).zip(drafted).for_each(|(row, id)| *row = *id);
         let phase = if n > 0 { Phase::Verify } else { Phase::Decode };
-        self.call(phase, start, |program, cx| {
+        let work = |program: &P, cx: &Cx<'_>| {
             if cx.id() == 0 {
                 rows.iter().take(1 + n).enumerate().for_each(|(row, id)| program.embed(cx, *id, row));
             }
             cx.barrier();
             if n > 0 { program.verify(cx, start, 1 + n) } else { program.decode(cx, start) }
-        })
+        };
+        let mut made = self.call(phase, start, work).await;
+        if made.is_ok() {
+            made = self.made(phase, start, 1 + n).await;
+        }
         // Rows that were not made are nobody's.
-        .inspect_err(|_| self.speculation.settle())?;
-        self.made(phase, start, 1 + n)?;
+        made.inspect_err(|_| self.speculation.settle())?;
         self.position += 1;
         self.cached.push(Held::Token(id));
         Ok(Some(n))
@@ -444,23 +527,23 @@ impl<'m, P: Program> Session<'m, P> {
     /// no such phase, or no room.
     #[cfg(feature = "std")]
     pub(crate) fn time_verify(&mut self) -> Result<Option<core::time::Duration>, Error> {
-        let (start, rows) = (self.position, Self::INFO.verify_rows);
-        if rows == 1 || start + rows > Self::INFO.max_context {
+        let (start, rows) = (self.position, P::info().verify_rows);
+        if rows == 1 || start + rows > P::info().max_context {
             return Ok(None);
         }
         self.overwrite(start);
         let clock = Clock::start();
-        self.call(Phase::Verify, start, |program, cx| {
+        at_once(self.call(Phase::Verify, start, |program, cx| {
             cx.part(rows).for_each(|row| program.embed(cx, 0, row));
             cx.barrier();
             program.verify(cx, start, rows);
-        })?;
+        }))??;
         Ok(Some(clock.elapsed()))
     }
 
     /// Chooses the next token from what the latest call left in the arena.
     pub(crate) fn pick(&mut self) -> Result<u32, Error> {
-        let info = Self::INFO;
+        let info = P::info();
         let id = if self.sampler.is_greedy() {
             let token = self.arena.floats(info.token + 4 * self.speculation.row(), 1).and_then(|floats| floats.first());
             token.map_or(u32::MAX, |float| float.to_bits())
@@ -474,16 +557,19 @@ impl<'m, P: Program> Session<'m, P> {
         Ok(id)
     }
 
-    /// Runs `work` on all threads.
-    fn call(&mut self, phase: Phase, start: usize, work: impl Fn(&P, &Cx<'_>) + Sync) -> Result<(), Error> {
+    /// Runs `work` on all threads, and waits until what it handed out is done.
+    async fn call(&mut self, phase: Phase, start: usize, work: impl Fn(&P, &Cx<'_>) + Sync) -> Result<(), Error> {
         if phase != Phase::Vision {
             self.unfinished = None;
         }
         let observer = self.observer.as_deref_mut();
-        let call = Call::new(self.weights, &self.arena, Self::INFO, (phase, start), self.cancel.cancelled(), observer);
+        let call = Call::new(self.weights, &self.arena, P::info(), (phase, start), self.cancel.cancelled(), observer);
         let program = &self.model.program;
         self.team.run(&|member| float::standard(|| work(program, &Cx::new(member, &call))))?;
-        if call.stopped() { Err(Error::Cancelled) } else { Ok(()) }
+        let stopped = call.stopped();
+        finished(program).await;
+        // Whoever was handed it may have left it.
+        if stopped || (P::HANDS_OUT && self.cancel.is_cancelled()) { Err(Error::Cancelled) } else { Ok(()) }
     }
 }
 
@@ -493,12 +579,24 @@ impl<P: Program> core::fmt::Debug for Session<'_, P> {
     }
 }
 
+/// The sides in words: "256", "256 or 512".
+struct Sides(&'static [Side]);
+
+impl core::fmt::Display for Sides {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        for (i, side) in self.0.iter().enumerate() {
+            write!(f, "{}{}", if i == 0 { "" } else { " or " }, side.side)?;
+        }
+        Ok(())
+    }
+}
+
 /// Writes this member's share of the image slot: bytes as floats, a border of zeros.
-fn fill_image(cx: &Cx<'_>, info: &Info, bytes: &[u8]) {
-    let side = info.image_side;
+fn fill_image(cx: &Cx<'_>, side: &Side, bytes: &[u8]) {
+    let (input, side) = (side.input, side.side);
     let pitch = (side + 2) * 3;
     for y in cx.part(side + 2) {
-        let at = cx.slot(info.input_image + y * pitch * 4);
+        let at = cx.slot(input + y * pitch * 4);
         // SAFETY: `Info::check` proved that `side + 2` rows of `pitch` floats lie in the arena; members' rows are
         // disjoint, and nothing else uses the slot before the barrier.
         let row = unsafe { core::slice::from_raw_parts_mut(at, pitch) };

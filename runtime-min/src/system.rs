@@ -4,6 +4,7 @@
 //! session would compute, bit for bit, so nothing else changes.
 
 use crate::error::Error;
+use crate::later::at_once;
 use crate::model::Model;
 use crate::program::{CacheSlot, Program};
 use crate::prompt::{Held, Prompt};
@@ -25,12 +26,12 @@ impl<P: Program> Model<P> {
     /// [`Error::PromptTooLong`] for a system message that leaves no room for a question; those of
     /// [`session`](Self::session).
     pub fn system_cache(&self) -> Result<Vec<u8>, Error> {
-        let (info, mut chat) = (&P::INFO, Session::blank(self, Options::default())?);
+        let (info, mut chat) = (P::info(), Session::blank(self, Options::default())?);
         let mut prompt = Prompt::new(self.tokenizer(), info);
         let ids = template::beginning(self.tokenizer(), info.system)?;
         prompt.tokens(&ids)?;
         prompt.check(QUESTION)?;
-        chat.prefill(0, &prompt.rows)?;
+        at_once(chat.prefill(0, &prompt.rows))??;
         let mut bytes = room::with_room(section_bytes(info.cache, ids.len()), "the system's cache")?;
         for slot in info.cache {
             let n = slot.piece_bytes(ids.len()) / 4;
@@ -47,7 +48,7 @@ impl<P: Program> Model<P> {
 impl<P: Program> Session<'_, P> {
     /// Takes the beginning of all conversations from the weight file, if it is there.
     pub(crate) fn begin(&mut self) -> Result<(), Error> {
-        let info = &P::INFO;
+        let info = P::info();
         if !info.baked {
             return Ok(());
         }

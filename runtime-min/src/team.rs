@@ -76,10 +76,7 @@ impl Team {
     /// # Errors
     /// [`Error::Argument`] unless `members` is in `1..=MAX_MEMBERS`, [`Error::OutOfMemory`].
     pub fn new(members: usize) -> Result<Self, Error> {
-        if !(1..=MAX_MEMBERS).contains(&members) {
-            let reason = crate::room::text!("{members} is out of range: give 1 to {MAX_MEMBERS}");
-            return Err(Error::Argument { name: "threads", reason });
-        }
+        check(members)?;
         Ok(Self {
             #[cfg(feature = "std")]
             threads: threads::Threads::new(members)?,
@@ -107,6 +104,15 @@ impl Team {
             Ok(())
         }
     }
+}
+
+/// Refuses numbers that no team has.
+pub(crate) fn check(members: usize) -> Result<(), Error> {
+    if (1..=MAX_MEMBERS).contains(&members) {
+        return Ok(());
+    }
+    let reason = crate::room::text!("{members} is out of range: give 1 to {MAX_MEMBERS}");
+    Err(Error::Argument { name: "threads", reason })
 }
 
 /// Threads this machine runs at once; 1 where nobody knows.

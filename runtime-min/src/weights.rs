@@ -22,6 +22,8 @@ use crate::room::{self, text};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Range;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 const MAGIC: &[u8; 8] = b"TVLMWT01";
 const VERSION: u32 = 1;
@@ -75,7 +77,34 @@ enum Bytes {
     #[cfg(feature = "std")]
     Mapped(map::Pages),
     Copied(Arena),
+    /// Of somebody else, who may still be filling it.
+    Borrowed {
+        base: NonNull<u8>,
+        len: usize,
+        /// First bytes that are there.
+        arrived: AtomicUsize,
+    },
 }
+
+// SAFETY: pages, arena and borrowed memory may be read by any thread; what is borrowed and has not arrived is not read.
+unsafe impl Send for Bytes {}
+// SAFETY: as above.
+unsafe impl Sync for Bytes {}
+
+/// The first byte of a section, for emitted code: also where the section has yet to arrive.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Start(*const u8);
+
+impl Start {
+    pub(crate) fn get(self) -> *const u8 {
+        self.0
+    }
+}
+
+// SAFETY: an address; who reads there answers for it.
+unsafe impl Send for Start {}
+// SAFETY: as above.
+unsafe impl Sync for Start {}
 
 #[derive(Debug)]
 struct Section {
@@ -166,12 +195,45 @@ impl WeightFile {
         Ok(opened)
     }
 
+    /// Checks a file that lies in memory of somebody else, of which the first `arrived` bytes are there; `name` stands for the
+    /// path in messages. Only the header is compared with its checksum: whoever brings the file answers for the rest.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), without the file operations.
+    ///
+    /// # Safety
+    /// `bytes` begin on a multiple of 64 and stay valid while this value lives. What has arrived is initialized and does not
+    /// change any more.
+    pub unsafe fn borrowed(name: &str, bytes: NonNull<[u8]>, arrived: usize, expect: &Expect) -> Result<Self, Error> {
+        let (base, len) = (bytes.cast(), bytes.len());
+        let arrived = arrived.min(len);
+        // SAFETY: this much has arrived, the caller promises.
+        let seen = unsafe { core::slice::from_raw_parts(bytes.cast::<u8>().as_ptr(), arrived) };
+        let fixed = seen.first_chunk::<FIXED>().unwrap_or(&[0; FIXED]);
+        // Shorter than the fixed fields is truncated; else the length of the whole file counts.
+        let header_len = fixed_fields(name, fixed, if arrived < FIXED { arrived } else { len } as u64)?;
+        if header_len > arrived {
+            let (path, found, expected) = (text!("{name}"), arrived as u64, header_len as u64);
+            return Err(Error::Truncated { path, found, expected });
+        }
+        let name = room::copied(format_args!("{name}"), "the name")?;
+        Self::parse(name, Bytes::Borrowed { base, len, arrived: AtomicUsize::new(arrived) }, expect)
+    }
+
+    /// Of borrowed memory, that many first bytes are there now, and do not change any more.
+    pub fn arrived(&self, bytes: usize) {
+        if let Bytes::Borrowed { len, arrived, .. } = &self.bytes {
+            arrived.fetch_max(bytes.min(*len), Ordering::Release);
+        }
+    }
+
     fn parse(path: String, bytes: Bytes, expect: &Expect) -> Result<Self, Error> {
         let mut this = Self { path, bytes, sections: Vec::new(), header_len: 0 };
         let all = this.all();
         // Again, from the bytes that will be used.
         let fixed = all.first_chunk::<FIXED>().unwrap_or(&[0; FIXED]);
-        let header_len = fixed_fields(&this.path, fixed, all.len() as u64)?;
+        let len = this.len();
+        let header_len = fixed_fields(&this.path, fixed, len as u64)?;
         let header = &all[..header_len];
         let mut hash = Xxh64::new(0);
         hash.update(&header[..72]);
@@ -180,7 +242,7 @@ impl WeightFile {
         if hash.finish() != u64_at(header, 72) {
             return Err(Error::Damaged { path: this.path, item: text!("the header") });
         }
-        let sections = sections(&this.path, header, all.len())?;
+        let sections = sections(&this.path, header, len)?;
         let digest = header.get(32..64).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()).unwrap_or_default();
         if digest != expect.digest {
             let (model, expected) = (expect.model, expect.digest);
@@ -197,7 +259,10 @@ impl WeightFile {
 
     /// Bytes of the file.
     pub fn len(&self) -> usize {
-        self.all().len()
+        match &self.bytes {
+            Bytes::Borrowed { len, .. } => *len,
+            _ => self.all().len(),
+        }
     }
 
     /// Never: a file has a header.
@@ -211,33 +276,60 @@ impl WeightFile {
             #[cfg(feature = "std")]
             Bytes::Mapped(_) => 0,
             Bytes::Copied(copy) => copy.len(),
+            Bytes::Borrowed { len, .. } => *len,
         }
     }
 
     /// The bytes of a section; they begin on a line.
     ///
     /// # Errors
-    /// [`Error::Section`] when there is none of that name or it is shorter than `least` bytes.
+    /// [`Error::Section`] when there is none of that name, it is shorter than `least` bytes, or it has not arrived yet.
     pub fn section(&self, name: &str, least: usize) -> Result<&[u8], Error> {
-        let wrong = |reason: String| Error::Section { path: text!("{}", self.path), section: text!("{name}"), reason };
-        let Some(section) = self.sections.iter().find(|section| unpadded(&section.name) == name.as_bytes()) else {
-            return Err(wrong(text!("missing: compile the checkpoint again")));
+        let range = self.range(name, least)?;
+        let (all, end) = (self.all(), range.end);
+        let Some(bytes) = all.get(range) else {
+            let reason = text!("it ends at {end}, {} bytes of the file have arrived: wait for more", all.len());
+            return Err(self.wrong(name, reason));
         };
-        let bytes = &self.all()[section.range.clone()];
-        if bytes.len() < least {
-            let found = bytes.len();
-            return Err(wrong(text!("{found} bytes, the code reads {least}: compile the checkpoint again")));
-        }
         Ok(bytes)
+    }
+
+    /// Where a section begins; as [`section`](Self::section), but it need not have arrived.
+    pub(crate) fn start(&self, name: &str, least: usize) -> Result<Start, Error> {
+        let range = self.range(name, least)?;
+        Ok(Start(match &self.bytes {
+            Bytes::Borrowed { base, .. } => base.as_ptr().wrapping_add(range.start),
+            _ => self.all()[range].as_ptr(),
+        }))
+    }
+
+    fn range(&self, name: &str, least: usize) -> Result<Range<usize>, Error> {
+        let Some(section) = self.sections.iter().find(|section| unpadded(&section.name) == name.as_bytes()) else {
+            return Err(self.wrong(name, text!("missing: compile the checkpoint again")));
+        };
+        let found = section.range.len();
+        if found < least {
+            let reason = text!("{found} bytes, the code reads {least}: compile the checkpoint again");
+            return Err(self.wrong(name, reason));
+        }
+        Ok(section.range.clone())
+    }
+
+    fn wrong(&self, section: &str, reason: String) -> Error {
+        Error::Section { path: text!("{}", self.path), section: text!("{section}"), reason }
     }
 
     /// Compares every section with its checksum, and the gaps between them with zero.
     ///
     /// # Errors
-    /// [`Error::Damaged`] names the section.
+    /// [`Error::Damaged`] names the section; [`Error::Truncated`] where not all of it has arrived.
     pub fn verify(&self) -> Result<(), Error> {
         let damaged = |item: String| Error::Damaged { path: text!("{}", self.path), item };
         let all = self.all();
+        if all.len() < self.len() {
+            let (found, expected) = (all.len() as u64, self.len() as u64);
+            return Err(Error::Truncated { path: text!("{}", self.path), found, expected });
+        }
         let mut end = self.header_len;
         for section in &self.sections {
             let name = || text!("section \"{}\"", unpadded(&section.name).escape_ascii());
@@ -255,8 +347,13 @@ impl WeightFile {
         Ok(())
     }
 
+    /// All bytes that are there.
     fn all(&self) -> &[u8] {
         match &self.bytes {
+            // SAFETY: this much has arrived, and stays as it is (`borrowed`).
+            Bytes::Borrowed { base, arrived, .. } => unsafe {
+                core::slice::from_raw_parts(base.as_ptr(), arrived.load(Ordering::Acquire))
+            },
             // SAFETY: the pages are mapped for their whole length until drop; see `Residence::Mapped` on rewriting.
             #[cfg(feature = "std")]
             Bytes::Mapped(pages) => unsafe { core::slice::from_raw_parts(pages.base().as_ptr(), pages.len()) },

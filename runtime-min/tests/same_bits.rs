@@ -12,24 +12,26 @@ use std::hint::black_box;
 struct Fussy;
 
 impl Program for Fussy {
-    const INFO: Info = Fake::INFO;
+    fn info() -> &'static Info {
+        Fake::info()
+    }
     const LEVELS: &'static [Level] = &[Level { name: "plain", available: || true }];
 
     fn with_level(_: usize) -> Self {
         Self
     }
 
-    fn vision(&self, cx: &Cx<'_>) {
-        Fake.vision(cx);
+    fn vision(&self, cx: &Cx<'_>, side: usize) {
+        Fake.vision(cx, side);
     }
 
     fn prefill(&self, cx: &Cx<'_>, start: usize, rows: usize) {
         Fake.prefill(cx, start, rows);
-        for i in cx.part(Self::INFO.vocab) {
+        for i in cx.part(Self::info().vocab) {
             let quotient = black_box(1.0 + (start + i) as f32) / black_box(3.0);
             let tiny = black_box(f32::from_bits(1 + i as u32)) * black_box(1.0);
             // SAFETY: inside of the slot, one member each, and nobody reads it before all are done.
-            unsafe { *cx.slot(Self::INFO.logits).add(i) = f32::from_bits(quotient.to_bits() ^ tiny.to_bits()) };
+            unsafe { *cx.slot(Self::info().logits).add(i) = f32::from_bits(quotient.to_bits() ^ tiny.to_bits()) };
         }
     }
 

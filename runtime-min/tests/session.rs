@@ -242,7 +242,7 @@ fn an_observer_sees_every_step_with_its_rows() {
     let mut chat = model.session(options(2)).expect("a session");
     let (send, receive) = std::sync::mpsc::channel();
     chat.observe(move |view| {
-        let rows: Vec<Vec<f32>> = view.iter().map(<[f32]>::to_vec).collect();
+        let rows: Vec<Vec<f32>> = view.iter().map(Iterator::collect).collect();
         assert_eq!(rows.len(), view.rows);
         assert!(rows.iter().all(|row| row.len() == view.step.channels));
         let _ = send.send((view.phase.name(), view.step.name, view.start, view.rows, rows[0][0]));

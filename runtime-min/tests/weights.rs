@@ -243,3 +243,55 @@ fn a_file_may_go_away_while_it_is_used() {
         model.weights().verify().expect("as it was");
     }
 }
+
+#[test]
+fn a_borrowed_file_may_still_be_arriving() {
+    let bytes = weight_file(DIGEST, &[("tokenizer", &tokenizer_section(true)), ("weights", &[3; 100])]);
+    let mut room: Vec<u128> = vec![0; bytes.len().div_ceil(16) + 4];
+    let skip = room.as_ptr().align_offset(64);
+    let base = room[skip..].as_mut_ptr().cast::<u8>();
+    let all = std::ptr::NonNull::slice_from_raw_parts(std::ptr::NonNull::new(base).expect("not null"), bytes.len());
+    // SAFETY: inside of `room`, which nothing else uses; only what has not arrived is written.
+    let fill = |from: usize, to: usize| unsafe { bytes[from..to].as_ptr().copy_to(base.add(from), to - from) };
+    // SAFETY: aligned as made, and what has arrived stays as it is.
+    let borrowed = |arrived| unsafe { WeightFile::borrowed("w", all, arrived, &EXPECT) };
+    let weights = bytes.len() - 100;
+    fill(0, weights);
+    for arrived in [0, 79, 80, 4095] {
+        assert_eq!(borrowed(arrived).expect_err("no header").code(), "weights-truncated");
+    }
+    let file = borrowed(4096).expect("a header");
+    assert_eq!((file.len(), file.private_bytes()), (bytes.len(), bytes.len()));
+    let missing = file.section("tokenizer", 0).expect_err("on its way").to_string();
+    assert!(missing.contains("4096 bytes of the file have arrived"), "{missing}");
+    file.arrived(weights);
+    assert_eq!(file.section("tokenizer", 0).expect("there"), tokenizer_section(true));
+    assert_eq!(file.section("weights", 100).expect_err("on its way").code(), "weights-section");
+    assert_eq!(file.verify().expect_err("on its way").code(), "weights-truncated");
+    // A model opens on it: emitted code needs the weights only when it is called.
+    // SAFETY: as above.
+    let model = unsafe { Model::<Fake>::borrowed("w", all, weights) }.expect("enough to open");
+    fill(weights, bytes.len());
+    model.weights().arrived(usize::MAX);
+    model.weights().verify().expect("all of it is intact");
+    assert_eq!(model.weights().section("weights", 100).expect("there"), [3; 100]);
+    let mut chat = model.session(Options { threads: Some(1), ..Options::default() }).expect("a session");
+    let (text, tokens) = {
+        let mut answer = chat.ask(&[], "hello").expect("an answer");
+        (answer.text().expect("text"), answer.token_ids().to_vec())
+    };
+    assert_eq!(text, common::text(&tokens));
+    // A header of other weights, or one that does not fit the room.
+    let other = Expect { digest: [1; 32], ..EXPECT };
+    // SAFETY: as above.
+    assert_eq!(
+        unsafe { WeightFile::borrowed("w", all, 4096, &other) }.expect_err("foreign").code(),
+        "weights-wrong-build"
+    );
+    let short = std::ptr::NonNull::slice_from_raw_parts(all.cast::<u8>(), bytes.len() - 1);
+    // SAFETY: as above.
+    assert_eq!(
+        unsafe { WeightFile::borrowed("w", short, 4096, &EXPECT) }.expect_err("cut").code(),
+        "weights-truncated"
+    );
+}

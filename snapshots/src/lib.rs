@@ -18,7 +18,7 @@ use kernels::library::split::{self, Split};
 use kernels::library::squeeze_excite::{self, Shapes};
 use kernels::library::two_layer::{self, TwoLayer};
 use kernels::library::{Schedule, depthwise, elementwise, head, integer, norm, rope};
-use kernels::{Kernel, Target, emit_kernel, legalize, verify};
+use kernels::{Elem, Kernel, Target, emit_kernel, legalize, verify};
 
 /// A target and the folder of its snapshots: `V3Exact` is printed as `v3`, a name it shares with `V3`, `RelaxedExact` as `relaxed`.
 pub type Named = (&'static str, Box<dyn Target>);
@@ -65,7 +65,15 @@ fn least() -> Schedule {
 /// The kernels that are looked at, by the names of their snapshots.
 pub fn kernels() -> Vec<(&'static str, Rc<Kernel>)> {
     let s = &least();
-    let row = depthwise::Shape { channels: 16, multiplier: 1, kernel: 3, stride: 1, width: 4 };
+    let row = depthwise::Shape {
+        channels: 16,
+        multiplier: 1,
+        kernel: 3,
+        stride: 1,
+        width: 4,
+        from: Elem::F32,
+        to: Elem::F32,
+    };
     let heads = Attention { heads: 2, kv_heads: 1, head_dim: 32, capacity: 32, causal: true, cache: Cache::F32 };
     let rms = Norm::Rms { eps: 1e-6, gain: false };
     let rows = Linear {
@@ -77,6 +85,8 @@ pub fn kernels() -> Vec<(&'static str, Rc<Kernel>)> {
         gelu: false,
         rows: Rows::UpTo(4),
         strip: 4,
+        from: Elem::F32,
+        to: Elem::F32,
     };
     let one = Linear { norm: None, init: Init::Bias, rows: Rows::Fixed(1), strip: 1, ..rows };
     let map = Map { row, height: 4 };
@@ -89,7 +99,7 @@ pub fn kernels() -> Vec<(&'static str, Rc<Kernel>)> {
         ("depthwise", depthwise::row(s, &row)),
         ("conv_ffn", conv::conv_ffn(s, &map, &two, 2)),
         ("squeeze_excite", squeeze_excite::gate(s, &gates)),
-        ("layer_norm", norm::layer_norm(32, 1e-5)),
+        ("layer_norm", norm::layer_norm(32, 1e-5, Elem::F32)),
         ("rms_norm", norm::rms_norm(32, 1e-6, true)),
         ("softmax", callee(&attention::attend(s, &heads, Rows::UpTo(4), 2), "softmax")),
         ("rope", rope::rope(&heads, Rows::UpTo(4))),
@@ -114,6 +124,8 @@ pub fn integer_kernels() -> Vec<(&'static str, Rc<Kernel>)> {
         gelu: false,
         rows: Rows::Fixed(2),
         strip: 2,
+        from: Elem::F32,
+        to: Elem::F32,
     };
     let one = Linear { format: Format::Nibbles, init: Init::Bias, rows: Rows::Fixed(1), strip: 1, ..rows };
     let to = QuantRows::new(144, 128, false);

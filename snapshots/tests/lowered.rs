@@ -8,6 +8,7 @@ use std::rc::Rc;
 use compiler::frontend::{Checkpoint, OpenOptions, describe};
 use compiler::lower::{self, Formats};
 use compiler::passes;
+use kernels::Elem;
 use kernels::library::Schedule;
 use kernels::library::cache::Cache;
 use kernels::library::matrix::Format;
@@ -16,8 +17,15 @@ use snapshots::{Named, integer_targets, module, targets};
 
 const BYTES: Format = Format::Bytes { block: 128 };
 
-const INT8: Formats =
-    Formats { vision: BYTES, projector: BYTES, decoder: BYTES, head: BYTES, split: false, cache: Cache::Int8 };
+const INT8: Formats = Formats {
+    vision: BYTES,
+    projector: BYTES,
+    decoder: BYTES,
+    head: BYTES,
+    split: false,
+    cache: Cache::Int8,
+    maps: Elem::F32,
+};
 
 const INT4: Formats = Formats { decoder: Format::Nibbles, head: Format::Nibbles, split: true, ..INT8 };
 

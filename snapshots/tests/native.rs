@@ -36,7 +36,18 @@ fn cases(s: &Schedule) -> Vec<Case> {
         let nibbles = format == Format::Nibbles;
         let mut case = |kernel: Rc<Kernel>, sizes: &[i64]| all.push(Case { kernel, sizes: sizes.to_vec(), nibbles });
         let (inputs, outputs, rows) = (400, 75, Rows::UpTo(5));
-        let l = Linear { norm, inputs, outputs, format, init: Init::BiasResidual, gelu: true, rows, strip: 3 };
+        let l = Linear {
+            norm,
+            inputs,
+            outputs,
+            format,
+            init: Init::BiasResidual,
+            gelu: true,
+            rows,
+            strip: 3,
+            from: Elem::F32,
+            to: Elem::F32,
+        };
         case(vector(s, &Linear { gelu: false, ..l }, false), &[0, 5]);
         let c = Columns { inputs, outputs, format, init: Init::Residual, rows };
         case(columns(s, &c), &[5, 0, 2]);
@@ -54,10 +65,26 @@ fn cases(s: &Schedule) -> Vec<Case> {
             case(split::embed(&h), &[37]);
         } else {
             case(linear(s, &l), &[5, 0, 1]);
-            let row = depthwise::Shape { channels: 48, multiplier: 1, kernel: 3, stride: 1, width: 3 };
+            let row = depthwise::Shape {
+                channels: 48,
+                multiplier: 1,
+                kernel: 3,
+                stride: 1,
+                width: 3,
+                from: Elem::F32,
+                to: Elem::F32,
+            };
             let t = TwoLayer::new((48, 144), Activation::Gelu, format, 6, 1 << 12);
             case(conv_ffn(s, &Map { row, height: 4 }, &t, 2), &[0, 2]);
-            let row = depthwise::Shape { channels: 24, multiplier: 2, kernel: 7, stride: 2, width: 9 };
+            let row = depthwise::Shape {
+                channels: 24,
+                multiplier: 2,
+                kernel: 7,
+                stride: 2,
+                width: 9,
+                from: Elem::F32,
+                to: Elem::F32,
+            };
             case(patch_embed(s, &Map { row, height: 4 }, format, 48, 1), &[0, 2]);
         }
     }

@@ -9,6 +9,7 @@ mod json;
 mod options;
 mod peers;
 mod report;
+mod runtime_wasm;
 mod setup;
 mod shell;
 mod test;
@@ -22,6 +23,7 @@ cargo xtask COMMAND
   test             the one test command: format, lints, the demo's answers, every test of the workspace
   full             the long ladder: fresh checkpoints, the 0.5B model, an old processor, Miri
   demo             compile the demo model and answer questions about its pictures
+  runtime-wasm     build the runtime of WebAssembly targets anew, which the compiler embeds
   facts [--write]  count the assembly of the hot kernels; --write makes it the reviewed one
   bench [--checkpoint DIR] [--rounds N] [--runs N] [--threads N,N] [--json FILE]
                    the emitted vision tower and ONNX Runtime, side by side
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         ["full"] => full::run(),
         ["demo", rest @ ..] => demo::run(rest),
         ["facts", rest @ ..] => facts::run(rest),
+        ["runtime-wasm"] => write_runtime(),
         ["bench", rest @ ..] => bench::run(rest),
         ["bench-peers", rest @ ..] => peers::run(rest),
         ["help" | "-h" | "--help"] => {
@@ -59,6 +62,19 @@ fn main() -> ExitCode {
             ExitCode::from(4)
         }
     }
+}
+
+/// Builds the module and puts it where the compiler finds it.
+fn write_runtime() -> Result<bool, String> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into);
+    let module = runtime_wasm::build(&root, &target.join("runtime-wasm"))?;
+    let files = [(runtime_wasm::MODULE, module), (runtime_wasm::VERSION, runtime_wasm::rustc()?.into_bytes())];
+    for (name, bytes) in files {
+        std::fs::write(root.join(name), &bytes).map_err(|error| format!("{name}: {error}"))?;
+        println!("{name}: {} bytes", bytes.len());
+    }
+    Ok(true)
 }
 
 fn usage(reason: &str) -> ExitCode {

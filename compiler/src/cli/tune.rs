@@ -60,7 +60,7 @@ pub fn tune(args: &Tune, ui: &Ui) -> Result<u8, Error> {
         }
     }
     report.push(last);
-    let levels = vec![Levels { level: target.level().to_string(), schedule: schedule.into() }];
+    let levels = vec![Levels { level: target.level().to_string(), schedule }];
     let tuning = Tuning { processor: host::processor(), levels };
     let digest = digest(&args.model, options)?;
     let file = TuningFile::new(digest.clone(), tuning, report.clone());

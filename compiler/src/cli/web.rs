@@ -15,16 +15,10 @@ use crate::wasm::{self, Web};
 /// Refuses what this target does not have, before anything is read.
 ///
 /// # Errors
-/// Measured schedules, which are those of a processor; a program that was built without the runtime's modules.
+/// Measured schedules, which are those of a processor.
 pub fn check(args: &Compile) -> Result<(), Error> {
     if args.choices.tuned.is_some() {
         return Err(Error::Usage(format!("--tuned: schedules are measured for processors, not for {}", args.target)));
-    }
-    if !wasm::is_complete() {
-        return Err(Error::Environment(format!(
-            "this tvlmc was built without the runtime for {}: build it from a whole copy of its sources",
-            args.target
-        )));
     }
     Ok(())
 }

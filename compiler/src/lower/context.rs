@@ -5,7 +5,7 @@ use std::rc::Rc;
 use ir::{WeightId, Weights};
 use kernels::library::matrix::Format;
 use kernels::library::{Schedule, lines, pitch};
-use kernels::{Kernel, LANES, ParamKind, extents, verify};
+use kernels::{Elem, Kernel, LANES, ParamKind, extents, verify};
 
 use super::{Formats, LowerError, Place, Slot, Step, Tap, Units};
 use crate::pack::{PackId, Packs};
@@ -21,6 +21,7 @@ pub(super) struct Value {
     /// Rows, or pixels of a map; 0 for the rows of the call.
     pub rows: usize,
     pub channels: usize,
+    pub elem: Elem,
 }
 
 impl Value {
@@ -29,7 +30,7 @@ impl Value {
     }
 
     pub fn tap(&self) -> Tap {
-        Tap { slot: self.slot, at: 0, rows: self.rows, channels: self.channels, pitch: self.pitch() }
+        Tap { slot: self.slot, at: 0, rows: self.rows, channels: self.channels, pitch: self.pitch(), elem: self.elem }
     }
 
     pub fn place(&self) -> Place {
@@ -107,10 +108,19 @@ impl<'a> Context<'a> {
         SlotId(self.slots.len() - 1)
     }
 
-    /// A new value of `rows` rows.
+    /// A new value of `rows` rows of floats.
     pub fn value(&mut self, name: &str, rows: usize, channels: usize) -> Value {
-        let slot = self.slot(name, rows * pitch(channels), false);
-        Value { slot, rows, channels }
+        self.stored(name, (rows, channels), Elem::F32)
+    }
+
+    /// A new value between regions of the vision tower.
+    pub fn map(&mut self, name: &str, pixels: usize, channels: usize) -> Value {
+        self.stored(name, (pixels, channels), self.formats.maps)
+    }
+
+    fn stored(&mut self, name: &str, (rows, channels): (usize, usize), elem: Elem) -> Value {
+        let slot = self.slot(name, (rows * pitch(channels) * elem.bytes()).div_ceil(4), false);
+        Value { slot, rows, channels, elem }
     }
 
     /// A bias of `n` channels as lines; zeros where there is none.

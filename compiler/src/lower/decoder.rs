@@ -14,7 +14,7 @@ use kernels::library::quantize::QuantRows;
 use kernels::library::split::{self, Split};
 use kernels::library::two_layer::{self, TwoLayer};
 use kernels::library::{Schedule, head, pitch, rope};
-use kernels::{Kernel, LANES};
+use kernels::{Elem, Kernel, LANES};
 use models::Description;
 
 use super::context::{Context, Draft, Packed, SlotId, Value, line_units};
@@ -89,7 +89,7 @@ pub(super) fn lower(
         if few { (&[Way::Many, Way::One, Way::Few], FEW) } else { (&[Way::Many, Way::One], 1) };
     let logits = cx.slot("logits", verify_rows * pitch(vocab), true);
     let token = cx.slot("token", verify_rows, true);
-    let x = Value { slot: rows, rows: 0, channels: hidden };
+    let x = Value { slot: rows, rows: 0, channels: hidden, elem: Elem::F32 };
     let mut d = Decoder {
         cx,
         ways,
@@ -223,7 +223,18 @@ impl Decoder<'_, '_> {
             (false, false) => Init::Zero,
         };
         let many = Rows::UpTo(self.chunk);
-        let l = Linear { norm, inputs, outputs, format, init, gelu: false, rows: many, strip: LINEAR_STRIP };
+        let l = Linear {
+            norm,
+            inputs,
+            outputs,
+            format,
+            init,
+            gelu: false,
+            rows: many,
+            strip: LINEAR_STRIP,
+            from: Elem::F32,
+            to: Elem::F32,
+        };
         for &way in self.ways {
             let i = way as usize;
             let mut bind = w.bind("w", "w_scale");
@@ -500,6 +511,8 @@ impl Decoder<'_, '_> {
             gelu: false,
             rows: Rows::Fixed(n),
             strip: n,
+            from: Elem::F32,
+            to: Elem::F32,
         };
         let mut bind = w2.bind("w", "w_scale");
         bind.extend([("x", between.place()), ("residual", x.place())]);
@@ -544,6 +557,8 @@ impl Decoder<'_, '_> {
             gelu: false,
             rows: Rows::Fixed(1),
             strip: 1,
+            from: Elem::F32,
+            to: Elem::F32,
         };
         for &way in self.ways {
             let x = self.x[way as usize];
@@ -557,7 +572,7 @@ impl Decoder<'_, '_> {
                 shapes: format!("[{text}, {hidden}] x [{hidden}, {vocab}]"),
                 units: line_units(vocab),
                 bind,
-                result: Tap { slot: logits, at: 0, rows, channels: vocab, pitch: pitch(vocab) },
+                result: Tap { slot: logits, at: 0, rows, channels: vocab, pitch: pitch(vocab), elem: Elem::F32 },
                 macs: (hidden * vocab) as u64,
                 most: vec![],
             };
@@ -582,7 +597,14 @@ impl Decoder<'_, '_> {
                 shapes: format!("of {vocab} logits"),
                 units: if way == Way::Few { Units::Rows(1) } else { Units::Fixed(1) },
                 bind,
-                result: Tap { slot: token, at: 0, rows: usize::from(way != Way::Few), channels: 1, pitch: 1 },
+                result: Tap {
+                    slot: token,
+                    at: 0,
+                    rows: usize::from(way != Way::Few),
+                    channels: 1,
+                    pitch: 1,
+                    elem: Elem::F32,
+                },
                 macs: 0,
                 most: vec![],
             };

@@ -17,7 +17,7 @@ use ir::{Graph, WeightId, Weights};
 use kernels::library::Schedule;
 use kernels::library::cache::Cache;
 use kernels::library::matrix::Format;
-use kernels::{Kernel, Target};
+use kernels::{Elem, Kernel, Target};
 use models::recipe::{self as recipes, Block, LARGEST_BLOCK, Linears};
 use models::{Description, Recipe, RecipeError};
 
@@ -189,10 +189,12 @@ pub struct Tap {
     pub at: usize,
     /// Rows; 0 for the rows of the call.
     pub rows: usize,
-    /// Floats of a row.
+    /// Elements of a row.
     pub channels: usize,
-    /// Floats between rows.
+    /// Elements between rows.
     pub pitch: usize,
+    /// How they are stored.
+    pub elem: Elem,
 }
 
 /// What lowering is told.
@@ -219,11 +221,13 @@ pub struct Formats {
     pub split: bool,
     /// Keys and values of the decoder.
     pub cache: Cache,
+    /// Values of the vision tower between its regions.
+    pub maps: Elem,
 }
 
 impl std::fmt::Display for Formats {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Formats { vision, projector, decoder, head, split, cache } = self;
+        let Formats { vision, projector, decoder, head, split, cache, maps } = self;
         let [v, p, d, h] = [vision, projector, decoder, head].map(|x| match x {
             Format::F32 => "f32",
             Format::Bytes { .. } => "int8",
@@ -235,10 +239,11 @@ impl std::fmt::Display for Formats {
             Cache::F16 => "f16",
             Cache::Int8 => "int8",
         };
-        if [p, d, h, c] == [v; 4] {
+        if [p, d, h, c] == [v; 4] && *maps == Elem::F32 {
             return f.write_str(v);
         }
-        write!(f, "vision {v}, projector {p}, decoder {d}, head {h}, cache {c}")
+        let m = if *maps == Elem::F32 { "" } else { " on 16-bit floats" };
+        write!(f, "vision {v}{m}, projector {p}, decoder {d}, head {h}, cache {c}")
     }
 }
 
@@ -272,7 +277,14 @@ impl Formats {
             recipes::Cache::Int8 => Cache::Int8,
         };
         let split = recipe.head.weights == recipes::Weights::Int8Split;
-        Ok(Formats { vision, projector, decoder, head, split, cache })
+        let maps = match recipe.maps {
+            recipes::Maps::F32 => Elem::F32,
+            recipes::Maps::F16 if vision == Format::F32 => {
+                return refused("maps".to_string(), "F16".to_string(), "F32 where vision.weights are F32");
+            }
+            recipes::Maps::F16 => Elem::F16,
+        };
+        Ok(Formats { vision, projector, decoder, head, split, cache, maps })
     }
 
     /// All as floats.
@@ -283,6 +295,7 @@ impl Formats {
         head: Format::F32,
         split: false,
         cache: Cache::F32,
+        maps: Elem::F32,
     };
 
     /// Whether no product is of integers.

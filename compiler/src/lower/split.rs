@@ -1,6 +1,7 @@
 //! A head in two halves: the first for all rows, both for the few that can win, and both for all where all logits
 //! are asked for.
 
+use kernels::Elem;
 use kernels::library::linear::Norm;
 use kernels::library::split::{self, RESCORE_SCRATCH, Split};
 use kernels::library::{lines, pitch};
@@ -58,7 +59,7 @@ impl Decoder<'_, '_> {
                 shapes: format!("[{text}, {}] x [{}, {vocab}], its first half", h.inputs, h.inputs),
                 units: line_units(vocab),
                 bind,
-                result: Tap { slot: logits, at: 0, rows, channels: vocab, pitch: pitch(vocab) },
+                result: Tap { slot: logits, at: 0, rows, channels: vocab, pitch: pitch(vocab), elem: Elem::F32 },
                 macs: (h.inputs * vocab) as u64,
                 most: vec![],
             };
@@ -73,7 +74,7 @@ impl Decoder<'_, '_> {
                 shapes: format!("of {vocab} logits those that may be the largest, by lines"),
                 units: line_units(vocab),
                 bind,
-                result: Tap { slot: value, at: 0, rows, channels: n_lines, pitch: h.line_pitch() },
+                result: Tap { slot: value, at: 0, rows, channels: n_lines, pitch: h.line_pitch(), elem: Elem::F32 },
                 macs: 0,
                 most: vec![],
             };
@@ -86,7 +87,7 @@ impl Decoder<'_, '_> {
             shapes: format!("[rows, {}] x [{}, {vocab}], its second half", h.inputs, h.inputs),
             units: line_units(vocab),
             bind,
-            result: Tap { slot: logits, at: 0, rows: 0, channels: vocab, pitch: pitch(vocab) },
+            result: Tap { slot: logits, at: 0, rows: 0, channels: vocab, pitch: pitch(vocab), elem: Elem::F32 },
             macs: (h.inputs * vocab) as u64,
             most: vec![("rows", most as i64)],
         };

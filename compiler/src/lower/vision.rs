@@ -6,6 +6,7 @@ mod attention;
 mod projector;
 
 use ir::{Activation, ChannelOrder, Graph, Node, Op, RegionKind, WeightError, WeightId, WeightOp};
+use kernels::Elem;
 use kernels::library::conv::{self, Map, Stem};
 use kernels::library::linear::UNIT;
 use kernels::library::matrix::Format;
@@ -34,7 +35,7 @@ pub(super) fn lower(
 ) -> Result<(SlotId, SlotId, Phase), LowerError> {
     let side = description.vision.side;
     let image = cx.slot("image", (side + 2) * (side + 2) * 3, false);
-    let mut value = Value { slot: image, rows: side * side, channels: 3 };
+    let mut value = Value { slot: image, rows: side * side, channels: 3, elem: Elem::F32 };
     let mut phase = Phase::default();
     for (_, node) in graph.nodes() {
         match &node.op {
@@ -96,12 +97,12 @@ impl Depthwise {
     }
 }
 
+/// The convolution of a map `[height, width, channels]` that is stored as `from`, to one that is stored as `to`.
 fn depthwise_of(
     cx: &mut Context<'_>,
     node: &Node,
-    height: usize,
-    width: usize,
-    channels: usize,
+    (height, width, channels): (usize, usize, usize),
+    (from, to): (Elem, Elem),
 ) -> Result<Depthwise, LowerError> {
     let Op::Conv2d { weight, bias, stride, padding, groups, order } = &node.op else {
         return Err(LowerError::unsupported(&node.name, format!("expected Conv2d, found {}", node.op.name())));
@@ -122,7 +123,7 @@ fn depthwise_of(
         );
         return Err(LowerError::unsupported(&node.name, reason));
     }
-    let map = Map { row: depthwise::Shape { channels, multiplier, kernel, stride: *stride, width }, height };
+    let map = Map { row: depthwise::Shape { channels, multiplier, kernel, stride: *stride, width, from, to }, height };
     let weight = cx.packs.depthwise(&format!("{}.weight", node.name), *weight, channels, multiplier, kernel);
     let bias = bias.unwrap_or_else(|| cx.weights.fill(0.0, &[out]));
     let bias = cx.packs.planes(&format!("{}.bias", node.name), bias, channels, multiplier);
@@ -148,9 +149,9 @@ fn depthwise_node(
     let input = graph.nodes().find(|(_, n)| n.name == node.name).and_then(|(id, _)| graph.inputs(id).first().copied());
     let Some(input) = input else { return Err(LowerError::unsupported(&node.name, "no input")) };
     let (h, w, c) = map(&graph[input])?;
-    let d = depthwise_of(cx, node, h, w, c)?;
     let (ho, wo, co) = map(node)?;
-    let y = cx.value(&node.name, ho * wo, co);
+    let y = cx.map(&node.name, ho * wo, co);
+    let d = depthwise_of(cx, node, (h, w, c), (x.elem, y.elem))?;
     let draft = Draft {
         name: node.name.clone(),
         shapes: format!("{} conv {}x{} depthwise", shape_text(h, w, c), d.map.row.kernel, d.map.row.kernel),
@@ -254,14 +255,14 @@ fn stem(cx: &mut Context<'_>, phase: &mut Phase, node: &Node, graph: &Graph, x: 
     let b0 = cx.bias(&c0.name, *bias, channels);
     let (h1, w1, _) = map(c0)?;
     let side = x.rows.isqrt();
-    let d = depthwise_of(cx, c1, h1, w1, channels)?;
+    let d = depthwise_of(cx, c1, (h1, w1, channels), (Elem::F32, Elem::F32))?;
     let (last, diagonal) = behind_depthwise(cx, c2, &d.map.row, cx.formats.vision)?;
     if d.map.row.kernel != 3 || d.map.row.stride != 2 || d.map.row.multiplier != 1 || last.outputs != channels {
         return Err(mismatch(node, "a depthwise 3x3 convolution with stride 2 and a 1x1 of the same width", &found));
     }
     let (ho, wo, _) = map(c2)?;
-    let sizes = Stem { side, channels, strip: strip_of(ho, wo, 2 * wo), format: last.format };
-    let y = cx.value(&node.name, ho * wo, channels);
+    let sizes = Stem { side, channels, strip: strip_of(ho, wo, 2 * wo), format: last.format, to: cx.formats.maps };
+    let y = cx.map(&node.name, ho * wo, channels);
     let draft = Draft {
         name: node.name.clone(),
         shapes: format!(
@@ -302,12 +303,12 @@ fn patch_embed(
     let found = body(graph);
     let [c0, _, c1, _] = found[..] else { return Err(mismatch(node, "two convolutions, each with GELU", &found)) };
     let (h, w, c) = map(&graph[graph.entry().ok_or_else(|| mismatch(node, "an input", &found))?])?;
-    let d = depthwise_of(cx, c0, h, w, c)?;
+    let d = depthwise_of(cx, c0, (h, w, c), (x.elem, Elem::F32))?;
     let (last, diagonal) = behind_depthwise(cx, c1, &d.map.row, cx.formats.vision)?;
     let (out, depth) = (last.outputs, last.inputs);
     let (ho, wo, _) = map(c1)?;
     let strip = strip_of(ho, wo, STRIP_PIXELS);
-    let y = cx.value(&node.name, ho * wo, out);
+    let y = cx.map(&node.name, ho * wo, out);
     let draft = Draft {
         name: node.name.clone(),
         shapes: format!(
@@ -328,7 +329,7 @@ fn patch_embed(
         macs: depthwise_macs(&d.map) + (ho * wo * depth * out) as u64,
         most: vec![],
     };
-    let scratch = conv::patch_embed_scratch(&d.map, last.format, strip);
+    let scratch = conv::patch_embed_scratch(&d.map, last.format, out, strip);
     phase.steps.push(cx.step(draft, |s| conv::patch_embed(s, &d.map, last.format, out, strip), |_| scratch)?);
     Ok(y)
 }
@@ -348,7 +349,7 @@ fn conv_ffn(
         return Err(mismatch(node, "the input added at the end", &found));
     }
     let (h, w, c) = map(c0)?;
-    let d = depthwise_of(cx, c0, h, w, c)?;
+    let d = depthwise_of(cx, c0, (h, w, c), (x.elem, Elem::F32))?;
     let format = cx.formats.vision;
     let (up, down) = (pointwise(cx, c1, None, format)?, pointwise(cx, c2, None, format)?);
     let hidden = up.outputs;
@@ -356,7 +357,7 @@ fn conv_ffn(
     let two = |s: &kernels::library::Schedule| {
         TwoLayer::new((c, hidden), two_layer::Activation::Gelu, format, strip * w, s.strip_bytes)
     };
-    let y = cx.value(&node.name, h * w, c);
+    let y = cx.map(&node.name, h * w, c);
     let k = d.map.row.kernel;
     let draft = Draft {
         name: node.name.clone(),
@@ -391,7 +392,7 @@ fn final_conv(
     };
     let (h, w, c) = map(&graph[graph.entry().ok_or_else(|| mismatch(node, "an input", &found))?])?;
     whole_lines(&node.name, "the width", c)?;
-    let d = depthwise_of(cx, conv, h, w, c)?;
+    let d = depthwise_of(cx, conv, (h, w, c), (x.elem, Elem::F32))?;
     let (_, _, out) = map(conv)?;
     let z = cx.value(&conv.name, h * w, out);
     let draft = Draft {

@@ -112,7 +112,8 @@ fn phase_file(prepared: &Prepared, name: &str, phase: &Phase, names: &Names) -> 
             let (slot, name) = (names.slot(tap.slot), &step.name);
             let (rows, channels, pitch) = (number(tap.rows), number(tap.channels), number(tap.pitch));
             let macs = Literal::u64_unsuffixed(step.macs);
-            let row = quote!(Step { name: #name, slot: slots::#slot, rows: #rows, channels: #channels, pitch: #pitch, macs: #macs });
+            let half = tap.elem == kernels::Elem::F16;
+            let row = quote!(Step { name: #name, slot: slots::#slot, rows: #rows, channels: #channels, pitch: #pitch, half: #half, macs: #macs });
             (vec![], row)
         })
         .collect();
@@ -247,8 +248,6 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
     let Identity { name, system, baked, .. } = *id;
     let rows: Vec<(Vec<String>, TokenStream)> = [
         ("name", quote!(#name)),
-        ("image_side", quote!(crate::IMAGE_SIDE)),
-        ("tokens_per_image", quote!(crate::TOKENS_PER_IMAGE)),
         ("hidden", n(hidden)),
         ("vocab", n(description.text.vocab)),
         ("max_context", quote!(crate::MAX_CONTEXT)),
@@ -260,8 +259,7 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
         ("system", quote!(#system)),
         ("baked", quote!(#baked)),
         ("cache", quote!(slots::CACHE)),
-        ("input_image", slot(program.io.image)),
-        ("image_rows", slot(program.io.image_rows)),
+        ("sides", quote!(SIDES)),
         ("image_rows_pitch", {
             let p = pitch(hidden);
             quote!(#p)
@@ -285,7 +283,11 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
         }),
         ("steps", {
             let verify = if verifies { quote!(verify::STEPS) } else { quote!(&[]) };
-            quote!([vision::STEPS, prefill::STEPS, decode::STEPS, #verify])
+            quote!([prefill::STEPS, decode::STEPS, #verify])
+        }),
+        ("late_logits", {
+            let late = !program.logits.steps.is_empty();
+            quote!(#late)
         }),
     ]
     .into_iter()
@@ -345,6 +347,29 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
         rows,
         delimiters: ("{", "};"),
     };
+    let (input, image_rows) = (slot(program.io.image), slot(program.io.image_rows));
+    let sides = Item::Table {
+        docs: vec!["The square inputs, and what images of them become.".to_string()],
+        attrs: vec![],
+        head: quote!(const SIDES: &[Side] =),
+        rows: vec![
+            (vec![], quote!(side: crate::IMAGE_SIDE)),
+            (vec![], quote!(tokens: crate::TOKENS_PER_IMAGE)),
+            (vec![], quote!(input: #input)),
+            (vec![], quote!(rows: #image_rows)),
+            (vec![], quote!(steps: vision::STEPS)),
+        ],
+        // A list of one, as rustfmt has it.
+        delimiters: ("&[Side {", "}];"),
+    };
+    let info = Item::Function(Function {
+        docs: vec![],
+        attrs: vec![quote!(inline)],
+        head: quote!(fn info),
+        params: vec![],
+        returns: Some(quote!(&'static Info)),
+        body: vec![Stmt::Line(quote!(&INFO))],
+    });
     let level_rows = Item::Table {
         docs: vec![],
         attrs: vec![],
@@ -369,13 +394,13 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
         }),
     ];
     let mut methods = vec![
-        table_rows,
         level_rows,
+        info,
         function("", quote!(fn with_level), vec![quote!(level: usize)], Some(quote!(Self)), choose),
         function(
             "",
             quote!(fn vision),
-            vec![quote!(&self), cx.clone()],
+            vec![quote!(&self), cx.clone(), quote!(_: usize)],
             None,
             vec![Stmt::Line(quote!(vision::run(&self.kernels, cx);))],
         ),
@@ -421,10 +446,6 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
     }
     let late = !program.logits.steps.is_empty();
     if late {
-        let constant = quote!(
-            const LATE_LOGITS: bool = true;
-        );
-        methods.insert(2, line(constant));
         let params = vec![quote!(&self), quote!(cx: &Cx<'_>), quote!(rows: usize)];
         let run = Stmt::Line(quote!(logits::run(&self.kernels, cx, rows);));
         methods.push(function("", quote!(fn logits), params, None, vec![run]));
@@ -442,7 +463,7 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
         use crate::kernels::{self, Kernels};
     )));
     items.push(line(quote!(
-        use runtime_min::{Cx, ImagePolicy, Info, Level, cpu};
+        use runtime_min::{Cx, ImagePolicy, Info, Level, Side, cpu};
     )));
     items.push(Item::Table {
         docs: vec!["The compiled model: the kernels of the level that was chosen when it was opened.".to_string()],
@@ -451,6 +472,7 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
         rows: vec![(vec![], quote!(kernels: Kernels))],
         delimiters: ("{", "}"),
     });
+    items.extend([sides, table_rows]);
     items.push(Item::Scope { docs: vec![], head: quote!(impl runtime_min::Program for Program), items: methods });
     File { docs: vec!["What is run, in which order, on which memory.".to_string()], items }
 }

@@ -32,13 +32,14 @@ pub struct Levels {
     /// As a target calls it: `v4_vnni`.
     pub level: String,
     /// Its schedule.
-    pub schedule: Numbers,
+    #[serde(with = "Numbers")]
+    pub schedule: Schedule,
 }
 
-/// A [`Schedule`] as text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Numbers {
+/// The fields of a [`Schedule`] as text.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Schedule", deny_unknown_fields)]
+struct Numbers {
     integer_tiles: [(usize, usize); 2],
     nibble_lines: usize,
     byte_lines: usize,
@@ -51,75 +52,17 @@ pub struct Numbers {
     strip_bytes: usize,
 }
 
-impl From<Schedule> for Numbers {
-    fn from(s: Schedule) -> Numbers {
-        let Schedule {
-            tile,
-            vector_lines,
-            integer_tiles,
-            byte_lines,
-            ahead,
-            nibble_lines,
-            depth_block,
-            depthwise,
-            depthwise_weights_in_registers,
-            strip_bytes,
-        } = s;
-        Numbers {
-            integer_tiles,
-            nibble_lines,
-            byte_lines,
-            ahead,
-            tile,
-            vector_lines,
-            depth_block,
-            depthwise,
-            depthwise_weights_in_registers,
-            strip_bytes,
-        }
-    }
-}
-
-impl From<Numbers> for Schedule {
-    fn from(n: Numbers) -> Schedule {
-        let Numbers {
-            integer_tiles,
-            nibble_lines,
-            byte_lines,
-            ahead,
-            tile,
-            vector_lines,
-            depth_block,
-            depthwise,
-            depthwise_weights_in_registers,
-            strip_bytes,
-        } = n;
-        Schedule {
-            tile,
-            vector_lines,
-            integer_tiles,
-            byte_lines,
-            ahead,
-            nibble_lines,
-            depth_block,
-            depthwise,
-            depthwise_weights_in_registers,
-            strip_bytes,
-        }
-    }
-}
-
 impl Tuning {
     /// The schedule of a target: the tuned one, or the one its model of the machine gives.
     pub fn schedule(&self, target: &dyn Target) -> Schedule {
         let tuned = self.levels.iter().find(|l| l.level == target.level());
-        tuned.map_or_else(|| Schedule::new(target), |l| l.schedule.into())
+        tuned.map_or_else(|| Schedule::new(target), |l| l.schedule)
     }
 
     /// Whatever makes this no tuning that kernels can be built with.
     pub fn fault(&self) -> Option<String> {
         self.levels.iter().find_map(|l| {
-            let fault = Schedule::from(l.schedule).fault()?;
+            let fault = l.schedule.fault()?;
             Some(format!("level {}: {fault}", Quoted(&l.level)))
         })
     }

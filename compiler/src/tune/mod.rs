@@ -9,5 +9,5 @@ mod file;
 pub mod host;
 mod plan;
 
-pub use file::{Levels, Numbers, Tuning, TuningFile};
+pub use file::{Levels, Tuning, TuningFile};
 pub use plan::{ANSWER, Plan};

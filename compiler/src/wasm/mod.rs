@@ -15,7 +15,7 @@ use crate::lower::Phase;
 use crate::pipeline::Prepared;
 
 pub use module::module;
-pub use package::{SIDES, TARGET, Web, assemble, digest, is_complete};
+pub use package::{SIDES, TARGET, Web, assemble, digest};
 
 /// A kernels module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

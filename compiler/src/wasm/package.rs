@@ -21,6 +21,7 @@ use crate::output::{MANIFEST, Staging};
 use crate::package::{self, Identity, LICENSES, TOOL_VERSION, WEIGHTS_NAME};
 use crate::pipeline::{self, Machine, Prepared};
 use crate::quant::QUANTIZATION_NAME;
+use crate::shared_memory::share;
 
 /// The target triple.
 pub const TARGET: &str = "wasm32-unknown-unknown";
@@ -31,8 +32,14 @@ pub const SIDES: [usize; 4] = [256, 512, 768, 1024];
 /// What goes into every folder as it is, but for placeholders: names and contents.
 const PAGE: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/web.rs"));
 
-/// The runtime's modules: names and contents.
-const RUNTIME: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/runtime_wasm.rs"));
+/// The runtime's module for a memory of its own.
+const RUNTIME: &str = "runtime.wasm";
+
+/// The one for shared memory, made of it.
+const SHARED_RUNTIME: &str = "runtime-shared.wasm";
+
+/// The modules that this program was built with: names and contents.
+const BUILT: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/runtime_wasm.rs"));
 
 /// Bytes of the first piece, so that questions can be asked early, and of the others.
 const PIECES: [u64; 2] = [4 << 20, 32 << 20];
@@ -57,6 +64,8 @@ pub struct Web {
     pub digest: [u8; 32],
     /// The kernels modules, by variant.
     pub modules: Vec<(Variant, Vec<u8>)>,
+    /// The runtime's modules by their names.
+    runtimes: Vec<(&'static str, Vec<u8>)>,
     tokenizer: Vec<u8>,
     system: String,
     baked: Option<Vec<u8>>,
@@ -93,6 +102,7 @@ pub fn assemble(model: &Path, options: &Options<'_>, sides: &[usize]) -> Result<
         name,
         digest: [0; 32],
         modules: Vec::new(),
+        runtimes: runtimes()?,
         tokenizer,
         system,
         baked,
@@ -162,14 +172,15 @@ impl Web {
     /// Bytes of everything that is written, about: what names hashes is small.
     pub fn bytes(&self) -> u64 {
         let modules = self.modules.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
-        let fixed = PAGE.iter().chain(RUNTIME).map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
+        let fixed = PAGE.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
+        let fixed = fixed + self.runtimes.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
         // The weight file is there twice while it is cut.
         2 * self.weight_file_bytes() + modules + fixed
     }
 
     /// Bytes of the code that one variant takes.
     pub fn code_bytes(&self) -> u64 {
-        let runtime = RUNTIME.iter().map(|(_, bytes)| bytes.len() as u64).max().unwrap_or(0);
+        let runtime = self.runtimes.iter().map(|(_, bytes)| bytes.len() as u64).max().unwrap_or(0);
         runtime + self.modules.iter().map(|(_, bytes)| bytes.len() as u64).max().unwrap_or(0)
     }
 
@@ -275,8 +286,8 @@ impl Web {
         for (variant, bytes) in &self.modules {
             files.insert(format!("wasm/kernels-{}.wasm", variant.name), bytes.clone());
         }
-        for (name, bytes) in RUNTIME {
-            files.insert(format!("wasm/{name}"), bytes.to_vec());
+        for (name, bytes) in &self.runtimes {
+            files.insert(format!("wasm/{name}"), bytes.clone());
         }
         files.insert(MODEL.to_string(), self.model(pieces, sha256)?.into_bytes());
         let manifest = package::manifest(&self.prepared, &self.identity());
@@ -305,7 +316,7 @@ impl Web {
         let megabytes = |n: u64| format!("{:.1}", n as f64 / 1e6);
         let row = |name: &str, n: u64| format!("| {name} | {} |", grouped(n));
         let variants = self.modules.iter().map(|(variant, kernels)| {
-            let runtime = RUNTIME.iter().find(|(name, _)| *name == runtime(*variant)).map_or(0, |(_, b)| b.len());
+            let runtime = self.runtimes.iter().find(|(name, _)| *name == runtime(*variant)).map_or(0, |(_, b)| b.len());
             row(&format!("code, {}", variant.name), (kernels.len() + runtime) as u64)
         });
         let sizes: Vec<String> = variants.chain([row("weights", weights)]).collect();
@@ -397,12 +408,19 @@ const THREADS: usize = 4;
 
 /// File name of a variant's runtime.
 fn runtime(variant: Variant) -> &'static str {
-    if variant.shared { "runtime-shared.wasm" } else { "runtime.wasm" }
+    if variant.shared { SHARED_RUNTIME } else { RUNTIME }
 }
 
-/// Whether the runtime's modules are part of this program.
-pub fn is_complete() -> bool {
-    Variant::ALL.iter().all(|variant| RUNTIME.iter().any(|(name, _)| *name == runtime(*variant)))
+/// The runtime's modules.
+///
+/// # Errors
+/// There is none in this program, or not one that could be shared.
+fn runtimes() -> Result<Vec<(&'static str, Vec<u8>)>, Error> {
+    let Some((_, own)) = BUILT.iter().find(|(name, _)| *name == RUNTIME) else {
+        return Err(Error::Bug(format!("this program was built without {RUNTIME}")));
+    };
+    let shared = share(own).map_err(|e| Error::Bug(format!("{RUNTIME}: {e}")))?;
+    Ok(vec![(RUNTIME, own.to_vec()), (SHARED_RUNTIME, shared)])
 }
 
 #[derive(Serialize)]

@@ -15,6 +15,7 @@ use tvlmc::output::Staging;
 use tvlmc::package::WEIGHTS_NAME;
 use tvlmc::pipeline::Prepared;
 use tvlmc::simulate::Simulation;
+use tvlmc::tune::Tuning;
 
 /// The program that is built around each package.
 const PROBE: &str = include_str!("probe.rs");
@@ -45,8 +46,13 @@ pub struct Run {
 
 /// Compiles a checkpoint, writes the package and builds the probe.
 pub fn build(checkpoint: &Path, recipe: &str) -> Built {
+    build_tuned(checkpoint, recipe, None)
+}
+
+/// As [`build`], with the schedules of a tuning.
+pub fn build_tuned(checkpoint: &Path, recipe: &str, tuning: Option<Tuning>) -> Built {
     let recipe = Recipe::named(recipe).unwrap_or_else(|e| panic!("{e}"));
-    let options = Options { name: Some("model"), recipe: Some(recipe), ..Options::default() };
+    let options = Options { name: Some("model"), recipe: Some(recipe), tuning, ..Options::default() };
     let assembled = assemble(checkpoint, &options).unwrap_or_else(|e| panic!("{e}"));
     let folder = tempfile::tempdir().expect("a folder");
     let staging = Staging::begin(&folder.path().join("model"), false).unwrap_or_else(|e| panic!("{e}"));
@@ -175,9 +181,7 @@ impl Run {
 /// Runs a phase and writes a line for each step, as the probe does.
 fn run(sim: &mut Simulation<'_>, (name, phase): (&str, &Phase), at: (usize, usize), lines: &mut String) {
     sim.run(phase, at, 1, |step, sim| {
-        let tap = &step.result;
-        let rows = if tap.rows == 0 { at.1 } else { tap.rows };
-        let bits = (0..rows).flat_map(|r| sim.get(tap.slot, tap.at + r * tap.pitch, tap.channels)).map(f32::to_bits);
+        let bits = sim.result(&step.result, at.1).into_iter().map(f32::to_bits);
         let hash = bits.fold(0xcbf2_9ce4_8422_2325u64, |h, x| (h ^ u64::from(x)).wrapping_mul(0x0100_0000_01b3));
         writeln!(lines, "{name} {} {} {hash:016x}", at.0, step.name).expect("a text");
     })

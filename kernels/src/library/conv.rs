@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::LANES;
 use crate::build::Builder;
 use crate::int::Int;
-use crate::ir::{Kernel, Ptr};
+use crate::ir::{Elem, Kernel, Ptr};
 use crate::library::gemm::{self, Init, Operands, Segment, Shape};
 use crate::library::matrix::{Format, Matrix, Rest};
 use crate::library::quantize::Source;
@@ -27,7 +27,7 @@ impl Map {
         self.height.div_ceil(self.row.stride)
     }
 
-    /// Floats of an input row.
+    /// Elements of an input row.
     fn in_row(&self) -> usize {
         self.row.width * pitch(self.row.channels)
     }
@@ -58,10 +58,11 @@ pub fn depthwise_map(s: &Schedule, map: &Map) -> Rc<Kernel> {
     let row = &map.row;
     let mut k = Builder::new(
         format!(
-            "conv_{}x{}_s{}_f32_{}x{}x{}",
+            "conv_{}x{}_s{}_{}_{}x{}x{}",
             row.kernel,
             row.kernel,
             row.stride,
+            row.elems(),
             map.height,
             row.width,
             row.out_channels()
@@ -80,7 +81,8 @@ pub fn depthwise_map(s: &Schedule, map: &Map) -> Rc<Kernel> {
             ),
         ],
     );
-    let (x, w, bias, y) = (k.read("x"), k.read("w"), k.read("bias"), k.write("y"));
+    let (x, w, bias) = (k.read_floats("x", row.from), k.read("w"), k.read("bias"));
+    let y = k.write_floats("y", row.to);
     let (first, last) = (k.size("first"), k.size("last"));
     let out_row = row.out_width() * pitch(row.out_channels());
     let zero = || Int::from(0usize);
@@ -90,12 +92,12 @@ pub fn depthwise_map(s: &Schedule, map: &Map) -> Rc<Kernel> {
     k.finish()
 }
 
-/// ConvFFN by strips of `strip` rows. Parameters: x, w0, b0, w1, [w1_scale], b1, w2, [w2_scale], b2,
+/// ConvFFN by strips of `strip` rows; `y` is stored as `x` is. Parameters: x, w0, b0, w1, [w1_scale], b1, w2, [w2_scale], b2,
 /// y, scratch, first, last. Scratch: [`conv_ffn_scratch`] floats.
 pub fn conv_ffn(s: &Schedule, map: &Map, t: &TwoLayer, strip: usize) -> Rc<Kernel> {
     let (width, channels) = (map.row.width, map.row.channels);
     let mut k = Builder::new(
-        format!("conv_ffn_{}_{}x{width}x{channels}", t.format.name(), map.height),
+        format!("conv_ffn_{}_{}x{width}x{channels}{}", t.format.name(), map.height, stored(map.row.from)),
         &[
             "`y = x + gelu(conv(x) w1 + b1) w2 + b2`, the convolution depthwise.",
             "",
@@ -106,10 +108,10 @@ pub fn conv_ffn(s: &Schedule, map: &Map, t: &TwoLayer, strip: usize) -> Rc<Kerne
             "channels between the two products live in scratch alone.",
         ],
     );
-    let (x, w0, b0) = (k.read("x"), k.read("w0"), k.read("b0"));
+    let (x, w0, b0) = (k.read_floats("x", map.row.from), k.read("w0"), k.read("b0"));
     let (w1, b1) = (Matrix::declare(&mut k, "w1", t.format, channels), k.read("b1"));
     let (w2, b2) = (Matrix::declare(&mut k, "w2", t.format, t.hidden), k.read("b2"));
-    let (y, scratch) = (k.write("y"), k.write("scratch"));
+    let (y, scratch) = (k.write_floats("y", map.row.from), k.write("scratch"));
     let (first, last) = (k.size("first"), k.size("last"));
     let (row, pixels) = (width * pitch(channels), strip * width);
     let zero = || Int::from(0usize);
@@ -144,13 +146,18 @@ pub fn has_diagonal(row: &depthwise::Shape, format: Format, outputs: usize) -> b
     format != Format::F32 && row.multiplier <= 2 && outputs == row.multiplier * row.channels
 }
 
-/// Depthwise convolution, GELU, pointwise convolution, GELU, by strips of `strip` output rows.
+/// How maps are stored, where not as 32-bit floats, as part of a kernel's name.
+fn stored(elem: Elem) -> String {
+    if elem == Elem::F32 { String::new() } else { format!("_{}", elem.name()) }
+}
+
+/// Depthwise convolution, GELU, pointwise convolution, GELU, by strips of `strip` output rows; `y` is stored as `x` is.
 /// Parameters: x, w0, b0, w1, [w1_scale], [w1_diagonal], b1, y, scratch, first, last. Scratch:
 /// [`patch_embed_scratch`] floats.
 pub fn patch_embed(s: &Schedule, map: &Map, format: Format, channels: usize, strip: usize) -> Rc<Kernel> {
     let (width, middle) = (map.row.out_width(), map.row.out_channels());
     let mut k = Builder::new(
-        format!("patch_embed_{}_{}x{width}x{channels}", format.name(), map.out_height()),
+        format!("patch_embed_{}_{}x{width}x{channels}{}", format.name(), map.out_height(), stored(map.row.from)),
         &[
             &format!(
                 "`y = gelu(gelu(conv(x)) w1 + b1)`, the convolution depthwise with stride 2{}.",
@@ -166,9 +173,9 @@ pub fn patch_embed(s: &Schedule, map: &Map, format: Format, channels: usize, str
             ),
         ],
     );
-    let (x, w0, b0) = (k.read("x"), k.read("w0"), k.read("b0"));
+    let (x, w0, b0) = (k.read_floats("x", map.row.from), k.read("w0"), k.read("b0"));
     let pointwise = Pointwise::declare(&mut k, ["w1", "w1_diagonal", "b1"], &map.row, format, channels);
-    let (y, scratch) = (k.write("y"), k.write("scratch"));
+    let (y, scratch) = (k.write_floats("y", map.row.from), k.write("scratch"));
     let after = strip * width * pitch(middle);
     let (first, last) = (k.size("first"), k.size("last"));
     let zero = || Int::from(0usize);
@@ -184,10 +191,10 @@ pub fn patch_embed(s: &Schedule, map: &Map, format: Format, channels: usize, str
     k.finish()
 }
 
-/// Floats of scratch of [`patch_embed`]: a strip of the convolution's outputs, and quantized.
-pub fn patch_embed_scratch(map: &Map, format: Format, strip: usize) -> usize {
+/// Floats of scratch of [`patch_embed`]: a strip of the convolution's outputs, and what the pointwise one needs.
+pub fn patch_embed_scratch(map: &Map, format: Format, channels: usize, strip: usize) -> usize {
     let (pixels, middle) = (strip * map.row.out_width(), map.row.out_channels());
-    pixels * pitch(middle) + format.scratch(middle, pixels)
+    pixels * pitch(middle) + Pointwise::scratch((middle, channels), format, pixels, map.row.from)
 }
 
 /// The pointwise convolution behind a depthwise one.
@@ -216,9 +223,17 @@ impl Pointwise {
         }
     }
 
+    /// Floats of scratch for `pixels` rows: quantized, and their sums where `y` is not of 32-bit floats.
+    fn scratch((inputs, outputs): (usize, usize), format: Format, pixels: usize, to: Elem) -> usize {
+        format.scratch(inputs, pixels) + if to == Elem::F32 { 0 } else { pixels * pitch(outputs) }
+    }
+
     /// `x = gelu(x)` in place, then `y = gelu(x (w + diagonal) + bias)`, on `pixels` rows.
     fn emit(&self, k: &mut Builder, s: &Schedule, pixels: usize, x: (Ptr, Int), y: (Ptr, Int), scratch: (Ptr, Int)) {
         let n = Int::from(pixels);
+        let to = k.elem(y.0);
+        let sums = scratch.1.clone() + self.w.format.scratch(self.row.out_channels(), pixels);
+        let (y, out) = if to == Elem::F32 { (y, None) } else { ((scratch.0, sums), Some(y)) };
         let left = self.w.left(k, Source::Gelu, x.clone(), &n, Some(scratch));
         if let Some(d) = self.diagonal {
             let kernel = elementwise::diagonal(self.row.multiplier, self.row.channels);
@@ -233,7 +248,10 @@ impl Pointwise {
         };
         let init = if self.diagonal.is_some() { Init::BiasResidual } else { Init::Bias };
         self.w.rows(k, s, &left, init, (&n, &Int::from(lines(self.outputs))), rest);
-        k.call(&elementwise::gelu(self.outputs), vec![y.into(), n.into()]);
+        match out {
+            None => k.call(&elementwise::gelu(self.outputs), vec![y.into(), n.into()]),
+            Some(out) => k.call(&elementwise::gelu_into(self.outputs, to), vec![y.into(), out.into(), n.into()]),
+        }
     }
 }
 
@@ -252,6 +270,8 @@ pub struct Stem {
     pub strip: usize,
     /// How the pointwise convolution's matrix is stored.
     pub format: Format,
+    /// How `y` is stored.
+    pub to: Elem,
 }
 
 impl Stem {
@@ -267,8 +287,15 @@ impl Stem {
 
     /// Its depthwise convolution.
     pub fn map(&self) -> Map {
-        let row =
-            depthwise::Shape { channels: self.channels, multiplier: 1, kernel: 3, stride: 2, width: self.middle() };
+        let row = depthwise::Shape {
+            channels: self.channels,
+            multiplier: 1,
+            kernel: 3,
+            stride: 2,
+            width: self.middle(),
+            from: Elem::F32,
+            to: Elem::F32,
+        };
         Map { row, height: self.middle() }
     }
 
@@ -279,7 +306,8 @@ impl Stem {
 
     /// Floats of scratch.
     pub fn scratch(&self) -> usize {
-        self.floats() + self.format.scratch(self.channels, self.strip * self.out())
+        let pixels = self.strip * self.out();
+        self.floats() + Pointwise::scratch((self.channels, self.channels), self.format, pixels, self.to)
     }
 }
 
@@ -290,10 +318,10 @@ impl Stem {
 /// inputs follow each other and the convolution is a matrix product in three runs. Rows that two
 /// strips need are computed by both.
 pub fn stem(s: &Schedule, stem: &Stem) -> Rc<Kernel> {
-    let Stem { side, channels, strip, format } = *stem;
+    let Stem { side, channels, strip, format, to } = *stem;
     let (middle, out) = (stem.middle(), stem.out());
     let mut k = Builder::new(
-        format!("stem_{}_{side}x{channels}", format.name()),
+        format!("stem_{}_{side}x{channels}{}", format.name(), stored(to)),
         &[
             "`y = gelu(gelu(conv2(gelu(conv1(image)))) w2 + b2)`: 3x3 and depthwise 3x3, both with stride 2.",
             "",
@@ -307,7 +335,7 @@ pub fn stem(s: &Schedule, stem: &Stem) -> Rc<Kernel> {
     let (image, w0, b0, w1, b1) = (k.read("image"), k.read("w0"), k.read("b0"), k.read("w1"), k.read("b1"));
     let map = stem.map();
     let pointwise = Pointwise::declare(&mut k, ["w2", "w2_diagonal", "b2"], &map.row, format, channels);
-    let (y, scratch) = (k.write("y"), k.write("scratch"));
+    let (y, scratch) = (k.write_floats("y", to), k.write("scratch"));
     let (first, last) = (k.size("first"), k.size("last"));
     let (in_row, image_row) = (middle * pitch(channels), (side + 2) * 3);
     let below = (2 * strip + 1) * in_row;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::LANES;
 use crate::build::Builder;
 use crate::int::Int;
-use crate::ir::{Kernel, Op, Reg};
+use crate::ir::{Elem, Kernel, Op, Reg};
 use crate::library::{lines, pitch};
 use crate::math::{Exp, Gelu};
 
@@ -29,6 +29,31 @@ pub fn gelu(channels: usize) -> Rc<Kernel> {
             let v = k.load("v", x, at.clone());
             let y = f.apply(k, v);
             k.store(x, at, y);
+        });
+    });
+    k.finish()
+}
+
+/// `y = gelu(x)` on rows of `channels`, stored as `to`.
+pub fn gelu_into(channels: usize, to: Elem) -> Rc<Kernel> {
+    let (n, pitch) = (lines(channels), pitch(channels));
+    let mut k = Builder::new(
+        format!("gelu_f32{}_{channels}", to.name()),
+        &[
+            "`y = x / 2 (1 + erf(x / sqrt 2))`.",
+            "",
+            &format!("`x` and `y` are `[rows, {channels}]` with rows {pitch} elements apart."),
+        ],
+    );
+    let (x, y) = (k.read("x"), k.write_floats("y", to));
+    let rows = k.size("rows");
+    let f = Gelu::new(&mut k);
+    k.each("i", 0usize, rows, |k, i| {
+        k.each("j", 0usize, n, |k, j| {
+            let at = k.int("at", i * pitch + j * LANES);
+            let v = k.load("v", x, at.clone());
+            let v = f.apply(k, v);
+            k.store(y, at, v);
         });
     });
     k.finish()

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::LANES;
 use crate::build::Builder;
 use crate::int::Int;
-use crate::ir::{Arg, Kernel, Op, Ptr, Reg};
+use crate::ir::{Arg, Elem, Kernel, Op, Ptr, Reg};
 use crate::library::{Schedule, lines, pitch};
 
 /// What a tile's accumulators start from.
@@ -226,8 +226,12 @@ pub struct Operands {
 ///
 /// The order is block of depth, panel of lines, tile of rows: a panel stays in L1 while the rows
 /// pass. Rows and lines that do not fill a tile take smaller tiles, powers of two.
+///
+/// # Panics
+/// For a result of other elements than 32-bit floats.
 pub fn rows(k: &mut Builder, s: &Schedule, shape: &Shape, init: Init, n: impl Into<Int>, x: &Operands) {
     let n = n.into();
+    assert_eq!(k.elem(x.c.0), Elem::F32, "the result of a product of floats");
     let Segment { depth: block, stride } =
         shape.segment.unwrap_or(Segment { depth: s.depth_block, stride: s.depth_block });
     let Some(depth) = shape.depth.constant().map(|d| d as usize) else {

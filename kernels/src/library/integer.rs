@@ -9,7 +9,7 @@ use std::rc::Rc;
 use crate::LANES;
 use crate::build::Builder;
 use crate::int::Int;
-use crate::ir::{Arg, BinaryOp, Kernel, Op, Ptr, Reg, UnaryOp};
+use crate::ir::{Arg, BinaryOp, Elem, Kernel, Op, Ptr, Reg, UnaryOp};
 use crate::library::Schedule;
 use crate::library::gemm::{Init, in_powers};
 use crate::library::quantize::{BLOCK, GROUP, QuantRows, Quantized};
@@ -44,7 +44,7 @@ struct Params {
 }
 
 impl Params {
-    fn declare(k: &mut Builder, init: Init, planes: bool) -> Params {
+    fn declare(k: &mut Builder, init: Init, planes: bool, to: Elem) -> Params {
         Params {
             a: k.read_u32("a"),
             scales: k.read("scales"),
@@ -52,8 +52,8 @@ impl Params {
             w: k.read_u32("w"),
             w_scale: (!planes).then(|| k.read("w_scale")),
             bias: init.has_bias().then(|| k.read("bias")),
-            residual: init.has_residual().then(|| k.read("residual")),
-            c: k.write("c"),
+            residual: init.has_residual().then(|| k.read_floats("residual", to)),
+            c: k.write_floats("c", to),
             accumulate: init == Init::Accumulate,
         }
     }
@@ -85,17 +85,23 @@ impl Params {
 /// meet the same weights, which have no scale.
 ///
 /// Parameters: those of [`Params`], then blocks, line, lda, ldc, ldr, those of what there is only one
-/// of left out. Weights `ahead` bytes on are asked for, if that is not 0.
-fn tile((rows, width): (usize, usize), q: &QuantRows, init: Init, (ahead, planes): (usize, bool)) -> Rc<Kernel> {
+/// of left out. Weights `ahead` bytes on are asked for, if that is not 0. Residual and result are stored as `to`.
+fn tile(
+    (rows, width): (usize, usize),
+    q: &QuantRows,
+    init: Init,
+    (ahead, planes, to): (usize, bool, Elem),
+) -> Rc<Kernel> {
     let tail = q.physical() % q.block;
     let tail_name = if tail > 0 { format!("_t{tail}") } else { String::new() };
     let mut k = Builder::new(
         format!(
-            "{}{}_u7s8_{rows}x{width}_b{}{tail_name}{}",
+            "{}{}_u7s8_{rows}x{width}_b{}{tail_name}{}{}",
             if ahead > 0 { "gemv" } else { "gemm" },
             init.name(),
             q.block,
-            if planes { "_planes" } else { "" }
+            if planes { "_planes" } else { "" },
+            if to == Elem::F32 { String::new() } else { format!("_{}", to.name()) }
         ),
         &[
             &format!("One {rows}x{} register tile of a product of quantized rows.", width * LANES),
@@ -109,7 +115,7 @@ fn tile((rows, width): (usize, usize), q: &QuantRows, init: Init, (ahead, planes
             ),
         ],
     );
-    let p = Params::declare(&mut k, init, planes);
+    let p = Params::declare(&mut k, init, planes, to);
     let blocks = k.size("blocks");
     let one = || Int::from(0usize);
     let line = if width > 1 { k.size("line") } else { one() };
@@ -205,7 +211,7 @@ pub fn rows(
     let line = if planes { q.rows.block } else { q.rows.physical() } / 4 * LANES;
     in_powers(k, "j", width, Int::from(0usize), count, |k, width, j| {
         in_powers(k, "i", height, Int::from(0usize), n, |k, height, i| {
-            let kernel = tile((height, width), &q.rows, init, (0, planes));
+            let kernel = tile((height, width), &q.rows, init, (0, planes, k.elem(c.0)));
             call(k, (&kernel, true), q, (w, init), (i, j.clone()), line, (&c, ldc), (height, width));
         });
     });
@@ -279,7 +285,7 @@ fn nibble_tile((rows, width): (usize, usize), init: Init, ahead: usize) -> Rc<Ke
         ],
     );
     k.lanewise();
-    let p = Params::declare(&mut k, init, false);
+    let p = Params::declare(&mut k, init, false, Elem::F32);
     let blocks = k.size("blocks");
     let one = || Int::from(0usize);
     let line = if width > 1 { k.size("line") } else { one() };
@@ -362,7 +368,7 @@ pub fn vectors(
     if !q.rows.groups {
         let line = q.rows.physical() / 4 * LANES;
         return in_powers(k, "j", s.byte_lines, first, &last, |k, width, j| {
-            let kernel = tile((n, width), &q.rows, init, (s.ahead, false));
+            let kernel = tile((n, width), &q.rows, init, (s.ahead, false, k.elem(c.0)));
             call(k, (&kernel, true), q, (w, init), (none.clone(), j), line, (c, ldc), (n, width));
         });
     }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::LANES;
 use crate::build::Builder;
 use crate::int::Int;
-use crate::ir::{Kernel, Ptr};
+use crate::ir::{Elem, Kernel, Ptr};
 use crate::library::gemm::Init;
 use crate::library::matrix::{Format, Left, Matrix, Rest};
 use crate::library::quantize::{BLOCK, Source};
@@ -29,10 +29,17 @@ pub enum Norm {
 }
 
 impl Norm {
-    fn kernel(self, channels: usize) -> Rc<Kernel> {
+    /// The kernel for rows that are stored as `from`.
+    ///
+    /// # Panics
+    /// For 16-bit floats that are divided by their root mean square: no model has them.
+    fn kernel(self, channels: usize, from: Elem) -> Rc<Kernel> {
         match self {
-            Norm::Layer { eps } => norm::layer_norm(channels, eps),
-            Norm::Rms { eps, gain } => norm::rms_norm(channels, eps, gain),
+            Norm::Layer { eps } => norm::layer_norm(channels, eps, from),
+            Norm::Rms { eps, gain } => {
+                assert_eq!(from, Elem::F32, "rows of a root mean square");
+                norm::rms_norm(channels, eps, gain)
+            }
         }
     }
 
@@ -115,6 +122,10 @@ pub struct Linear {
     pub rows: Rows,
     /// Rows of a strip: a thread's rows are computed strip by strip.
     pub strip: usize,
+    /// How `x` is stored; what no norm follows is of 32-bit floats.
+    pub from: Elem,
+    /// How the residual and `y` are stored; 32-bit floats where GELU follows or the matrix is of floats.
+    pub to: Elem,
 }
 
 impl Linear {
@@ -129,12 +140,12 @@ impl Linear {
 
     /// The parameters before the sizes, in order.
     fn declare(&self, k: &mut Builder) -> Params {
-        let x = k.read("x");
+        let x = k.read_floats("x", self.from);
         let gain = self.norm.is_some_and(Norm::has_gain).then(|| k.read("gain"));
         let w = Matrix::declare(k, "w", self.format, self.inputs);
         let bias = self.init.has_bias().then(|| k.read("bias"));
-        let residual = self.init.has_residual().then(|| k.read("residual"));
-        let y = k.write("y");
+        let residual = self.init.has_residual().then(|| k.read_floats("residual", self.to));
+        let y = k.write_floats("y", self.to);
         let scratch = (self.norm.is_some() || self.format != Format::F32).then(|| k.write("scratch"));
         Params { x, gain, w, bias, residual, y, scratch }
     }
@@ -180,13 +191,16 @@ pub fn linear(s: &Schedule, l: &Linear) -> Rc<Kernel> {
     let before = l.norm.map_or("", Norm::name);
     let after = if l.gelu { "_gelu" } else { "" };
     let start = l.init.name();
+    let elem =
+        |what: &str, elem: Elem| if elem == Elem::F32 { String::new() } else { format!("_{what}_{}", elem.name()) };
+    let elems = format!("{}{}", elem("x", l.from), elem("y", l.to));
     let mut k = Builder::new(
-        format!("{before}linear{start}{after}_{}_{}x{}x{}", l.format.name(), l.rows.name(), l.inputs, l.outputs),
+        format!("{before}linear{start}{after}_{}_{}x{}x{}{elems}", l.format.name(), l.rows.name(), l.inputs, l.outputs),
         &[
             &format!("Rows of {} channels to rows of {}; units of {UNIT} rows `first..last`.", l.inputs, l.outputs),
             "",
-            &format!("`x` is `[rows, {}]` with rows {ldx} floats apart, {},", l.inputs, panels("w", l)),
-            &format!("`y` is `[rows, {}]` with rows {ldy} floats apart.", l.outputs),
+            &format!("`x` is `[rows, {}]` with rows {ldx} elements apart, {},", l.inputs, panels("w", l)),
+            &format!("`y` is `[rows, {}]` with rows {ldy} elements apart.", l.outputs),
         ],
     );
     let p = l.declare(&mut k);
@@ -222,10 +236,11 @@ pub(super) fn normalize(
     scratch: Ptr,
     n: Int,
 ) -> (Ptr, Int) {
+    let kernel = norm.kernel(channels, k.elem(x.0));
     let mut args = vec![x.into()];
     args.extend(gain.map(Into::into));
     args.extend([scratch.into(), n.into()]);
-    k.call(&norm.kernel(channels), args);
+    k.call(&kernel, args);
     (scratch, Int::from(0usize))
 }
 
@@ -295,6 +310,8 @@ pub fn gated_vectors(
         gelu: false,
         rows: Rows::Fixed(n),
         strip: n,
+        from: Elem::F32,
+        to: Elem::F32,
     };
     let mut k = Builder::new(
         format!("gemv_swiglu{}_{}_{channels}x{hidden}", few(n), format.name()),

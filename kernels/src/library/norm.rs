@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use crate::LANES;
 use crate::build::Builder;
-use crate::ir::{BinaryOp, Kernel, Op, Ptr, ReduceOp, Reg, UnaryOp};
+use crate::ir::{BinaryOp, Elem, Kernel, Op, Ptr, ReduceOp, Reg, UnaryOp};
 use crate::library::{lines, pitch};
 
 fn each_line(k: &mut Builder, n: usize, body: impl FnOnce(&mut Builder, crate::Int)) {
@@ -17,17 +17,17 @@ fn each_line(k: &mut Builder, n: usize, body: impl FnOnce(&mut Builder, crate::I
 /// `y = (x - mean) / sqrt(variance + eps)`, row by row; the biased variance.
 ///
 /// `channels` is a multiple of 16.
-pub fn layer_norm(channels: usize, eps: f32) -> Rc<Kernel> {
+pub fn layer_norm(channels: usize, eps: f32, from: Elem) -> Rc<Kernel> {
     let (n, pitch) = (lines(channels), pitch(channels));
     let mut k = Builder::new(
-        format!("layer_norm_f32_{channels}"),
+        format!("layer_norm_{}_{channels}", from.name()),
         &[
             &format!("`y = (x - mean(x)) / sqrt(variance(x) + {eps:e})` for each row."),
             "",
-            &format!("`x` and `y` are `[rows, {channels}]` with rows {pitch} floats apart."),
+            &format!("`x` and `y` are `[rows, {channels}]` with rows {pitch} elements apart."),
         ],
     );
-    let (x, y) = (k.read("x"), k.write("y"));
+    let (x, y) = (k.read_floats("x", from), k.write("y"));
     let rows = k.size("rows");
     let scale = k.splat("per_channel", 1.0 / channels as f32);
     let eps = k.splat("eps", eps);

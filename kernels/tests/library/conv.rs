@@ -1,5 +1,6 @@
 //! The regions of the vision tower: stem, patch embedding, ConvFFN, squeeze and excite.
 
+use kernels::Elem;
 use kernels::library::conv::{Map, Stem, conv_ffn, conv_ffn_scratch, patch_embed, stem};
 use kernels::library::depthwise::Shape;
 use kernels::library::matrix::Format;
@@ -60,7 +61,10 @@ fn check_stem(t: Stem) -> Vec<Vec<u32>> {
     let image = noise(30, side * side * 3);
     let (w0, b0) = (noise(31, 27 * channels), noise(32, channels));
     let (w2, b2) = (noise(33, channels * channels), noise(34, channels));
-    let map = Map { row: Shape { channels, multiplier: 1, kernel: 3, stride: 2, width: middle }, height: middle };
+    let map = Map {
+        row: Shape { channels, multiplier: 1, kernel: 3, stride: 2, width: middle, from: Elem::F32, to: Elem::F32 },
+        height: middle,
+    };
     let d = Weights::new(&map.row);
     let y = gelus(first_conv(&image, side, &w0, &b0));
     let y = gelus(naive(&map, &y, &d));
@@ -88,11 +92,15 @@ fn check_stem(t: Stem) -> Vec<Vec<u32>> {
 #[test]
 fn stems() {
     for (side, channels) in [(4, 1), (8, 17), (7, 16), (18, 16), (21, 3)] {
-        check_stem(Stem { side, channels, strip: 1, format: Format::F32 });
+        check_stem(Stem { side, channels, strip: 1, format: Format::F32, to: Elem::F32 });
     }
-    let one = check_stem(Stem { side: 23, channels: 15, strip: 1, format: Format::F32 });
+    let one = check_stem(Stem { side: 23, channels: 15, strip: 1, format: Format::F32, to: Elem::F32 });
     for strip in [2, 3, 6] {
-        assert_eq!(check_stem(Stem { side: 23, channels: 15, strip, format: Format::F32 }), one, "strips of {strip}");
+        assert_eq!(
+            check_stem(Stem { side: 23, channels: 15, strip, format: Format::F32, to: Elem::F32 }),
+            one,
+            "strips of {strip}"
+        );
     }
 }
 
@@ -126,10 +134,15 @@ fn check_patch_embed(row: Shape, height: usize, channels: usize, strip: usize) -
 fn patch_embeddings() {
     for (channels, multiplier, out) in [(16, 2, 32), (15, 2, 33), (33, 1, 17), (1, 1, 1), (48, 2, 96)] {
         for stride in [1, 2] {
-            check_patch_embed(Shape { channels, multiplier, kernel: 7, stride, width: 9 }, 4, out, 2);
+            check_patch_embed(
+                Shape { channels, multiplier, kernel: 7, stride, width: 9, from: Elem::F32, to: Elem::F32 },
+                4,
+                out,
+                2,
+            );
         }
     }
-    let row = Shape { channels: 17, multiplier: 2, kernel: 7, stride: 2, width: 7 };
+    let row = Shape { channels: 17, multiplier: 2, kernel: 7, stride: 2, width: 7, from: Elem::F32, to: Elem::F32 };
     let one = check_patch_embed(row, 12, 31, 1);
     for strip in [2, 3, 6] {
         assert_eq!(check_patch_embed(row, 12, 31, strip), one, "strips of {strip}");
@@ -171,10 +184,10 @@ fn check_conv_ffn(row: Shape, height: usize, hidden: usize, strip: usize, block_
 #[test]
 fn conv_ffns() {
     for (channels, hidden) in [(16, 64), (1, 4), (15, 60), (17, 68), (33, 48), (48, 33)] {
-        let row = Shape { channels, multiplier: 1, kernel: 7, stride: 1, width: 5 };
+        let row = Shape { channels, multiplier: 1, kernel: 7, stride: 1, width: 5, from: Elem::F32, to: Elem::F32 };
         check_conv_ffn(row, 4, hidden, 2, lines(hidden).min(2));
     }
-    let row = Shape { channels: 17, multiplier: 1, kernel: 3, stride: 1, width: 3 };
+    let row = Shape { channels: 17, multiplier: 1, kernel: 3, stride: 1, width: 3, from: Elem::F32, to: Elem::F32 };
     let one = check_conv_ffn(row, 6, 80, 1, 1);
     for (strip, block_lines) in [(1, 2), (2, 5), (3, 3), (6, 4)] {
         let found = check_conv_ffn(row, 6, 80, strip, block_lines);

@@ -1,9 +1,9 @@
 //! Depthwise convolutions: kernels, strides, multipliers, and widths around the tile.
 
-use kernels::LANES;
 use kernels::library::conv::{Map, depthwise_map};
 use kernels::library::depthwise::{Shape, row};
 use kernels::library::{lines, pitch};
+use kernels::{Elem, LANES};
 
 use crate::case::{Buffer, Case, check};
 use crate::data::{self, noise, want_rows};
@@ -102,7 +102,10 @@ fn widths_around_kernel_and_tile() {
     for kernel in [3, 5, 7] {
         for stride in [1, 2] {
             for width in [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 14, 15, 16, 22, 25] {
-                check_map(Shape { channels: 16, multiplier: 1, kernel, stride, width }, 3);
+                check_map(
+                    Shape { channels: 16, multiplier: 1, kernel, stride, width, from: Elem::F32, to: Elem::F32 },
+                    3,
+                );
             }
         }
     }
@@ -113,7 +116,10 @@ fn heights_around_the_kernel() {
     for kernel in [3, 7] {
         for stride in [1, 2] {
             for height in [1, 2, 4, 5, 8] {
-                check_map(Shape { channels: 3, multiplier: 1, kernel, stride, width: 9 }, height);
+                check_map(
+                    Shape { channels: 3, multiplier: 1, kernel, stride, width: 9, from: Elem::F32, to: Elem::F32 },
+                    height,
+                );
             }
         }
     }
@@ -124,19 +130,28 @@ fn channels_and_planes() {
     for channels in [1, 15, 17, 33, 48] {
         for multiplier in [1, 2] {
             for stride in [1, 2] {
-                check_map(Shape { channels, multiplier, kernel: 7, stride, width: 10 }, 4);
-                check_map(Shape { channels, multiplier, kernel: 3, stride, width: 5 }, 2);
+                check_map(
+                    Shape { channels, multiplier, kernel: 7, stride, width: 10, from: Elem::F32, to: Elem::F32 },
+                    4,
+                );
+                check_map(
+                    Shape { channels, multiplier, kernel: 3, stride, width: 5, from: Elem::F32, to: Elem::F32 },
+                    2,
+                );
             }
         }
     }
     // Output pixels with a gap: two planes of 512.
-    check_map(Shape { channels: 512, multiplier: 2, kernel: 3, stride: 2, width: 3 }, 2);
+    check_map(
+        Shape { channels: 512, multiplier: 2, kernel: 3, stride: 2, width: 3, from: Elem::F32, to: Elem::F32 },
+        2,
+    );
 }
 
 #[test]
 fn one_row_under_every_part_of_the_kernel() {
     let (kernel, width) = (5, 12);
-    let shape = Shape { channels: 17, multiplier: 1, kernel, stride: 1, width };
+    let shape = Shape { channels: 17, multiplier: 1, kernel, stride: 1, width, from: Elem::F32, to: Elem::F32 };
     let d = Weights::new(&shape);
     for (top, bottom) in [(0, 5), (2, 5), (0, 3), (2, 3), (0, 1), (4, 5)] {
         // The rows that kernel rows `top..bottom` meet: the others are zero.

@@ -1,6 +1,5 @@
 //! Products of quantized rows, bit for bit: on rows, on one row, by columns, with what is around them.
 
-use kernels::LANES;
 use kernels::library::columns::{Columns, columns, gated};
 use kernels::library::gemm::Init;
 use kernels::library::head::embed;
@@ -10,6 +9,7 @@ use kernels::library::linear::{
 };
 use kernels::library::matrix::Format;
 use kernels::library::{elementwise, lines, norm, pitch};
+use kernels::{Elem, LANES};
 
 use crate::case::{Buffer, Case, Want, check_exact, has_multiply_add, scratch, unfused};
 use crate::data::{self, HOLE, noise};
@@ -79,7 +79,7 @@ pub fn normed(norm: Option<Norm>, x: &[f32], channels: usize) -> Vec<Vec<f32>> {
         None => start,
         Some(norm) => {
             let kernel = match norm {
-                Norm::Layer { eps } => norm::layer_norm(channels, eps),
+                Norm::Layer { eps } => norm::layer_norm(channels, eps, Elem::F32),
                 Norm::Rms { eps, gain } => norm::rms_norm(channels, eps, gain),
             };
             let mut buffers = vec![start, vec![HOLE; n * pitch(channels)]];
@@ -167,7 +167,18 @@ fn check_columns(c: Columns, d: &Data) {
 }
 
 fn plain(format: Format, n: usize, inputs: usize, outputs: usize, init: Init) -> Linear {
-    Linear { norm: None, inputs, outputs, format, init, gelu: false, rows: Rows::Fixed(n), strip: 8 }
+    Linear {
+        norm: None,
+        inputs,
+        outputs,
+        format,
+        init,
+        gelu: false,
+        rows: Rows::Fixed(n),
+        strip: 8,
+        from: Elem::F32,
+        to: Elem::F32,
+    }
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! Matrix products on rows and on one row, with norms, biases, residuals and GELU.
 
-use kernels::LANES;
 use kernels::library::gemm::{self, Init, Tile};
 use kernels::library::linear::{Linear, Norm, Rows, UNIT, linear, vector};
 use kernels::library::matrix::Format;
 use kernels::library::{lines, pitch};
+use kernels::{Elem, LANES};
 
 use crate::case::{Buffer, Case, check, scratch};
 use crate::data::{self, CHANNELS, add_bias, noise, panels, product, want_rows, wide};
@@ -23,6 +23,8 @@ const BARE: Linear = Linear {
     gelu: false,
     rows: Rows::Fixed(1),
     strip: 8,
+    from: Elem::F32,
+    to: Elem::F32,
 };
 
 struct Data {

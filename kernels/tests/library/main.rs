@@ -11,6 +11,7 @@ mod data;
 mod depthwise;
 mod engine;
 mod functions;
+mod halves;
 mod head;
 mod integer;
 mod linear;

@@ -1,6 +1,5 @@
 //! The regions with quantized matrices: the same bits everywhere, and near the region in floats.
 
-use kernels::LANES;
 use kernels::library::conv::{
     Map, Stem, conv_ffn, conv_ffn_scratch, has_diagonal, patch_embed, patch_embed_scratch, stem,
 };
@@ -9,6 +8,7 @@ use kernels::library::linear::{Norm, UNIT};
 use kernels::library::matrix::Format;
 use kernels::library::two_layer::{Activation, TwoLayer, mlp};
 use kernels::library::{lines, pitch};
+use kernels::{Elem, LANES};
 
 use crate::case::{Buffer, Case, Want, check_exact, scratch};
 use crate::conv::{bordered, first_conv, gelus, layer};
@@ -86,12 +86,12 @@ fn conv_ffns() {
     for (channels, hidden) in [(16, 64), (15, 60), (48, 112), (112, 144), (33, 400)] {
         for kernel in [3, 7] {
             turn += 1;
-            let row = Shape { channels, multiplier: 1, kernel, stride: 1, width: 3 };
+            let row = Shape { channels, multiplier: 1, kernel, stride: 1, width: 3, from: Elem::F32, to: Elem::F32 };
             check_conv_ffn(FORMATS[turn % 3], row, 4, hidden, 2);
         }
     }
     // The hidden channels are made for 24 pixels at a time.
-    let row = Shape { channels: 48, multiplier: 1, kernel: 3, stride: 1, width: 5 };
+    let row = Shape { channels: 48, multiplier: 1, kernel: 3, stride: 1, width: 5, from: Elem::F32, to: Elem::F32 };
     let one = check_conv_ffn(FORMATS[1], row, 6, 144, 1);
     for strip in [2, 3, 6] {
         assert_eq!(check_conv_ffn(FORMATS[1], row, 6, 144, strip), one, "strips of {strip}");
@@ -134,7 +134,7 @@ fn check_patch_embed(format: Format, row: Shape, height: usize, channels: usize,
         ("w0", Buffer::Read(d.packed(&row))),
         ("b0", Buffer::Read(d.packed_bias(&row))),
         ("y", written(map.out_height() * row.out_width(), channels)),
-        ("scratch", scratch(patch_embed_scratch(&map, format, strip))),
+        ("scratch", scratch(patch_embed_scratch(&map, format, channels, strip))),
     ]);
     buffers.extend(matrix(["w1", "w1_scale", "b1"], &w1, &b1));
     let case = Case {
@@ -164,10 +164,10 @@ fn patch_embeddings() {
     .into_iter()
     .enumerate()
     {
-        let row = Shape { channels, multiplier, kernel: 7, stride: 2, width: 5 };
+        let row = Shape { channels, multiplier, kernel: 7, stride: 2, width: 5, from: Elem::F32, to: Elem::F32 };
         check_patch_embed(FORMATS[i % 3], row, 4, out, 2);
     }
-    let row = Shape { channels: 72, multiplier: 2, kernel: 7, stride: 2, width: 3 };
+    let row = Shape { channels: 72, multiplier: 2, kernel: 7, stride: 2, width: 3, from: Elem::F32, to: Elem::F32 };
     let one = check_patch_embed(FORMATS[1], row, 12, 31, 1);
     for strip in [2, 3, 6] {
         assert_eq!(check_patch_embed(FORMATS[1], row, 12, 31, strip), one, "strips of {strip}");
@@ -175,12 +175,15 @@ fn patch_embeddings() {
 }
 
 fn check_stem(t: Stem) -> Vec<u32> {
-    let Stem { side, channels, strip, format } = t;
+    let Stem { side, channels, strip, format, .. } = t;
     let (middle, out) = (side.div_ceil(2), t.out());
     let image = noise(30, side * side * 3);
     let (w0, b0) = (noise(31, 27 * channels), noise(32, channels));
     let (w2, b2) = (Quant::noise(format, channels, channels, 33), noise(34, channels));
-    let map = Map { row: Shape { channels, multiplier: 1, kernel: 3, stride: 2, width: middle }, height: middle };
+    let map = Map {
+        row: Shape { channels, multiplier: 1, kernel: 3, stride: 2, width: middle, from: Elem::F32, to: Elem::F32 },
+        height: middle,
+    };
     let d = Weights::new(&map.row);
     let y = gelus(first_conv(&image, side, &w0, &b0));
     let between = gelus(naive(&map, &y, &d));
@@ -211,11 +214,11 @@ fn check_stem(t: Stem) -> Vec<u32> {
 #[test]
 fn stems() {
     for (format, side, channels) in [(FORMATS[0], 8, 17), (FORMATS[1], 7, 48), (FORMATS[2], 18, 16)] {
-        check_stem(Stem { side, channels, strip: 1, format });
+        check_stem(Stem { side, channels, strip: 1, format, to: Elem::F32 });
     }
-    let one = check_stem(Stem { side: 23, channels: 15, strip: 1, format: FORMATS[1] });
+    let one = check_stem(Stem { side: 23, channels: 15, strip: 1, format: FORMATS[1], to: Elem::F32 });
     for strip in [2, 3, 6] {
-        let found = check_stem(Stem { side: 23, channels: 15, strip, format: FORMATS[1] });
+        let found = check_stem(Stem { side: 23, channels: 15, strip, format: FORMATS[1], to: Elem::F32 });
         assert_eq!(found, one, "strips of {strip}");
     }
 }

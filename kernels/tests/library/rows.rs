@@ -1,7 +1,7 @@
 //! Kernels that work row by row: norms, GELU, SwiGLU, copies, softmax.
 
-use kernels::LANES;
 use kernels::library::{elementwise, lines, norm};
+use kernels::{Elem, LANES};
 
 use crate::case::{Buffer, Case, Want, check};
 use crate::data::{self, CHANNELS, HOLE, noise, want_rows, wide};
@@ -37,7 +37,7 @@ fn check_norms(channels: usize, n: usize, shift: f32, tolerance: f64) {
     let gain = noise(8, channels);
     let case = |name: &str, want: &[f64]| Case {
         name: format!("{name} of {n} x {channels}, shifted by {shift}"),
-        kernel: &|_| norm::layer_norm(1, 0.0),
+        kernel: &|_| norm::layer_norm(1, 0.0, Elem::F32),
         buffers: vec![
             ("x", Buffer::Read(data::rows(&x, channels))),
             ("gain", Buffer::Read(data::vector(&gain))),
@@ -48,7 +48,7 @@ fn check_norms(channels: usize, n: usize, shift: f32, tolerance: f64) {
         tolerance,
     };
     let layer = layer_norm(&x, channels, eps);
-    check(&Case { kernel: &|_| norm::layer_norm(channels, eps), ..case("layer norm", &layer) });
+    check(&Case { kernel: &|_| norm::layer_norm(channels, eps, Elem::F32), ..case("layer norm", &layer) });
     let rms = rms_norm(&x, channels, eps, None);
     check(&Case { kernel: &|_| norm::rms_norm(channels, eps, false), ..case("rms norm", &rms) });
     let rms = rms_norm(&x, channels, eps, Some(&gain));

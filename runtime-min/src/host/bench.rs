@@ -21,7 +21,7 @@ pub fn run<P: Program>(
     for raw in &args.images {
         images.push(Encoded::new(chat, raw, |_| Ok(()))?.image);
     }
-    let side = P::INFO.image_side;
+    let side = P::info().largest();
     // Without a picture any will do: no kernel's time depends on the values.
     let gradient: Vec<u8> = (0..side * side * 3).map(|i| (i / 7 % 256) as u8).collect();
     let pixels = chat.preprocess(&Rgb8::new(side, side, &gradient)?)?;
@@ -70,7 +70,7 @@ pub fn run<P: Program>(
     let generation = begin.elapsed();
 
     let mut report = json::Object::new();
-    report.text("model", P::INFO.name);
+    report.text("model", P::info().name);
     report.text("level", chat.level());
     report.raw("threads", &chat.threads().to_string());
     report.raw("runs", &runs.to_string());
@@ -81,10 +81,11 @@ pub fn run<P: Program>(
     report.raw("decode_steps", &now.decode_steps.to_string());
     if !verify.is_empty() {
         report.raw("verify_ms", &summary(verify));
-        report.raw("verify_rows", &P::INFO.verify_rows.to_string());
+        report.raw("verify_rows", &P::info().verify_rows.to_string());
     }
     report.milliseconds("generation_ms", generation);
-    let [vision, prefill, decode, _] = P::INFO.steps;
+    let [prefill, decode, _] = P::info().steps;
+    let vision = P::info().sides.last().map_or(&[][..], |side| side.steps);
     let sum = |steps: &mut dyn Iterator<Item = &Step>| steps.map(|step| step.macs).sum::<u64>();
     let (vision, decode) = (sum(&mut vision.iter()), sum(&mut decode.iter()));
     // The head runs once, for the last row.

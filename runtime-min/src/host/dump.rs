@@ -122,14 +122,14 @@ impl Dump {
     fn logits(&self, phase: Phase, logits: &[f32]) -> Result<(), Error> {
         let file = format!("logits-{}.f32", phase.name());
         self.write(&file, &little_endian(logits, |value| value.to_le_bytes()))?;
-        self.entry("logits", phase.name(), 0, [1, logits.len()], &file, maximum(logits.iter()));
+        self.entry("logits", phase.name(), 0, [1, logits.len()], &file, maximum(logits.iter().copied()));
         Ok(())
     }
 }
 
 /// Largest magnitude; not a number where one of the values is none.
-fn maximum<'a>(values: impl Iterator<Item = &'a f32>) -> f64 {
-    values.fold(0.0, |max: f64, &value| if value.is_nan() { f64::NAN } else { max.max(value.abs().into()) })
+fn maximum(values: impl Iterator<Item = f32>) -> f64 {
+    values.fold(0.0, |max: f64, value| if value.is_nan() { f64::NAN } else { max.max(value.abs().into()) })
 }
 
 fn little_endian<T: Copy, const N: usize>(values: &[T], bytes: impl Fn(T) -> [u8; N]) -> Vec<u8> {

@@ -15,6 +15,7 @@ mod tables;
 use crate::Error;
 use crate::room;
 use alloc::vec::Vec;
+use core::ops::Range;
 use section::Section;
 
 /// What memory of this module is for, in errors.
@@ -57,12 +58,12 @@ impl<'a> Tokenizer<'a> {
         while let Some((at, len, id)) = self.section.added.find(text, from) {
             from = at + len;
             if !self.is_special(id) {
-                between(&mut merger, &text[begin..at], out)?;
+                between(&mut merger, part(text, begin..at), out)?;
                 room::push(out, id, ITEM)?;
                 begin = from;
             }
         }
-        between(&mut merger, &text[begin..], out)
+        between(&mut merger, part(text, begin..text.len()), out)
     }
 
     /// Special ids by their use.
@@ -109,6 +110,13 @@ impl<'a> Tokenizer<'a> {
     pub fn bytes(&self, id: u32) -> &'a [u8] {
         self.section.bytes(id)
     }
+}
+
+/// A part of a text that begins and ends between characters. Indexing would bring along the message for others, with all that
+/// it takes to escape text.
+fn part(text: &str, range: Range<usize>) -> &str {
+    debug_assert!(text.is_char_boundary(range.start) && text.is_char_boundary(range.end));
+    text.get(range).unwrap_or_default()
 }
 
 /// Appends the ids of text without added tokens.

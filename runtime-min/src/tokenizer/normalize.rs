@@ -3,9 +3,10 @@
 //! Nearly all text is in NFC already, so most characters are only looked up in one table and copied. The ones that may
 //! change are gathered, with the character they build on, into short stretches that are normalized on their own.
 
-use super::ITEM;
 use super::tables::{COMBINING, COMPOSING, PAIRS, SINGLE_TARGETS, SINGLES};
+use super::{ITEM, part};
 use crate::Error;
+use crate::order;
 use crate::room;
 use alloc::borrow::Cow;
 use alloc::string::String;
@@ -34,12 +35,12 @@ pub fn nfc(text: &str) -> Result<Cow<'_, str>, Error> {
     let mut rest = text;
     loop {
         // The character before takes part: what follows may compose with it.
-        let base = rest[..stirring].chars().next_back().map_or(0, char::len_utf8);
-        let (calm, after) = rest.split_at(stirring - base);
+        let base = part(rest, 0..stirring).chars().next_back().map_or(0, char::len_utf8);
+        let (calm, after) = (part(rest, 0..stirring - base), part(rest, stirring - base..rest.len()));
         room::append(&mut out, calm, ITEM)?;
-        let len = base + after[base..].find(|c| !is_stirring(c)).unwrap_or(after.len() - base);
-        stretch.normalize(&after[..len], &mut out)?;
-        rest = &after[len..];
+        let len = base + part(after, base..after.len()).find(|c| !is_stirring(c)).unwrap_or(after.len() - base);
+        stretch.normalize(part(after, 0..len), &mut out)?;
+        rest = part(after, len..after.len());
         match rest.find(is_stirring) {
             Some(at) => stirring = at,
             None => break,
@@ -92,7 +93,7 @@ impl Stretch {
     }
 
     fn flush_marks(&mut self, out: &mut String) -> Result<(), Error> {
-        self.marks.sort_unstable();
+        order::sort(&mut self.marks, Ord::cmp);
         self.marks.drain(..).try_for_each(|(class, _, mark)| self.composer.push(mark, class, out))
     }
 }

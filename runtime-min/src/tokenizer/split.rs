@@ -9,6 +9,7 @@
 //! Every character belongs to exactly one of letters, numbers, spaces and others, so that some alternative always
 //! matches, and each one is decided by a scan that its piece pays for: the whole split is linear.
 
+use super::part;
 use super::tables::CLASSES;
 
 /// The pieces of `text`, in order; together they are the text.
@@ -16,7 +17,8 @@ pub fn pieces(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     core::iter::from_fn(move || {
         let first = rest.chars().next()?;
-        let (piece, after) = rest.split_at(piece_len(rest, first));
+        let len = piece_len(rest, first);
+        let (piece, after) = (part(rest, 0..len), part(rest, len..rest.len()));
         rest = after;
         Some(piece)
     })
@@ -24,7 +26,7 @@ pub fn pieces(text: &str) -> impl Iterator<Item = &str> {
 
 /// Bytes of the piece at the start of `text`, which starts with `first`.
 fn piece_len(text: &str, first: char) -> usize {
-    let after = &text[first.len_utf8()..];
+    let after = part(text, first.len_utf8()..text.len());
     if first == '\''
         && let Some(len) = contraction(after)
     {
@@ -44,17 +46,17 @@ fn piece_len(text: &str, first: char) -> usize {
         }
     }
     let blank = if first == ' ' { 1 } else { 0 };
-    let others = run(&text[blank..], Class::Other);
+    let others = run(part(text, blank..text.len()), Class::Other);
     if others > 0 {
         let end = blank + others;
-        return end + text[end..].bytes().take_while(|b| matches!(b, b'\r' | b'\n')).count();
+        return end + part(text, end..text.len()).bytes().take_while(|b| matches!(b, b'\r' | b'\n')).count();
     }
     space_len(text)
 }
 
 /// Bytes of the piece at the start of `text`, where no alternative before `\s*[\r\n]+` matches.
 fn space_len(text: &str) -> usize {
-    let spaces = &text[..run(text, Class::Space)];
+    let spaces = part(text, 0..run(text, Class::Space));
     if let Some(at) = spaces.rfind(['\r', '\n']) {
         return at + 1;
     }

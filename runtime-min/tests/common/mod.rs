@@ -6,7 +6,7 @@
 #![allow(dead_code)]
 
 use runtime_min::hash::{Xxh64, xxh64};
-use runtime_min::{CacheSlot, Cx, ImagePolicy, Info, Level, Model, OpenOptions, Program, Step};
+use runtime_min::{CacheSlot, Cx, ImagePolicy, Info, Level, Model, OpenOptions, Program, Side, Step};
 use std::time::Duration;
 
 pub const DIGEST: [u8; 32] = [0x5a; 32];
@@ -16,6 +16,8 @@ pub const IM_END: u32 = 258;
 pub const IMAGE: u32 = 259;
 pub const SIDE: usize = 4;
 pub const TOKENS: usize = 3;
+pub const SMALL_SIDE: usize = 2;
+pub const SMALL_TOKENS: usize = 2;
 pub const CONTEXT: usize = 200;
 const HIDDEN: usize = 8;
 const VOCAB: usize = 262;
@@ -31,19 +33,27 @@ const TOKEN: usize = LOGITS + VERIFY * LOGITS_PITCH * 4;
 const CACHE: usize = TOKEN + 64;
 const ARENA: usize = CACHE + CONTEXT * 4;
 
-static VISION: [Step; 2] = [
-    Step { name: "vision.rows", slot: IMAGE_ROWS, rows: TOKENS, channels: HIDDEN, pitch: IMAGE_PITCH, macs: 1 },
-    Step { name: "vision.number", slot: IMAGE_ROWS, rows: TOKENS, channels: HIDDEN, pitch: IMAGE_PITCH, macs: 0 },
+const VISION_ROWS: Step = Step {
+    name: "vision.rows",
+    slot: IMAGE_ROWS,
+    rows: TOKENS,
+    channels: HIDDEN,
+    pitch: IMAGE_PITCH,
+    half: false,
+    macs: 1,
+};
+static VISION: [Step; 2] = [VISION_ROWS, Step { name: "vision.number", macs: 0, ..VISION_ROWS }];
+static SMALL_VISION: [Step; 2] = [
+    Step { rows: SMALL_TOKENS, ..VISION_ROWS },
+    Step { name: "vision.number", rows: SMALL_TOKENS, macs: 0, ..VISION_ROWS },
 ];
 static DECODER: [Step; 2] = [
-    Step { name: "decoder.0.cache", slot: ROWS, rows: 0, channels: HIDDEN, pitch: HIDDEN, macs: 8 },
-    Step { name: "decoder.head", slot: LOGITS, rows: 1, channels: VOCAB, pitch: VOCAB, macs: 1 },
+    Step { name: "decoder.0.cache", slot: ROWS, rows: 0, channels: HIDDEN, pitch: HIDDEN, half: false, macs: 8 },
+    Step { name: "decoder.head", slot: LOGITS, rows: 1, channels: VOCAB, pitch: VOCAB, half: false, macs: 1 },
 ];
 
-const FAKE: Info = Info {
+pub const FAKE: Info = Info {
     name: "fake",
-    image_side: SIDE,
-    tokens_per_image: TOKENS,
     hidden: HIDDEN,
     vocab: VOCAB,
     max_context: CONTEXT,
@@ -55,8 +65,10 @@ const FAKE: Info = Info {
     arena_bytes: ARENA,
     scratch_bytes: 64,
     weights_bytes: 16,
-    input_image: 0,
-    image_rows: IMAGE_ROWS,
+    sides: &[
+        Side { side: SMALL_SIDE, tokens: SMALL_TOKENS, input: 0, rows: IMAGE_ROWS, steps: &SMALL_VISION },
+        Side { side: SIDE, tokens: TOKENS, input: 0, rows: IMAGE_ROWS, steps: &VISION },
+    ],
     image_rows_pitch: IMAGE_PITCH,
     rows: ROWS,
     rows_pitch: HIDDEN,
@@ -66,7 +78,8 @@ const FAKE: Info = Info {
     policy: ImagePolicy::Pad { color: [0; 3] },
     digest: DIGEST,
     weights_name: "weights.tvlm",
-    steps: [&VISION, &DECODER, &DECODER, &DECODER],
+    late_logits: false,
+    steps: [&DECODER, &DECODER, &DECODER],
 };
 
 /// The program. A red value of 13 in the first pixel makes the last member panic.
@@ -88,7 +101,9 @@ pub struct Elsewhere;
 pub struct Giant;
 
 impl Program for Fake {
-    const INFO: Info = FAKE;
+    fn info() -> &'static Info {
+        &FAKE
+    }
     const LEVELS: &'static [Level] =
         &[Level { name: "best", available: || false }, Level { name: "plain", available: || true }];
 
@@ -97,28 +112,29 @@ impl Program for Fake {
         Self
     }
 
-    fn vision(&self, cx: &Cx<'_>) {
-        // SAFETY: the slot holds (SIDE + 2)² x 3 floats, written before the barrier.
-        let image = unsafe { std::slice::from_raw_parts(cx.slot(0), (SIDE + 2) * (SIDE + 2) * 3) };
-        let first = image[(SIDE + 2) * 3 + 3];
+    fn vision(&self, cx: &Cx<'_>, side: usize) {
+        let Side { side, tokens, steps, .. } = Self::info().sides[side];
+        // SAFETY: the slot holds (side + 2)² x 3 floats, written before the barrier.
+        let image = unsafe { std::slice::from_raw_parts(cx.slot(0), (side + 2) * (side + 2) * 3) };
+        let first = image[(side + 2) * 3 + 3];
         if first == 13.0 && cx.id() == cx.count() - 1 {
             panic!("thirteen");
         }
         let sum: f32 = image.iter().sum();
-        for row in cx.part(TOKENS) {
+        for row in cx.part(tokens) {
             let at = cx.slot(IMAGE_ROWS + row * IMAGE_PITCH * 4);
             // SAFETY: rows of HIDDEN floats, one member each.
             unsafe { std::slice::from_raw_parts_mut(at, HIDDEN) }.fill(sum);
         }
-        if cx.end(&VISION[0], 0) {
+        if cx.end(&steps[0], 0) {
             return;
         }
-        for row in cx.part(TOKENS) {
+        for row in cx.part(tokens) {
             let at = cx.slot(IMAGE_ROWS + row * IMAGE_PITCH * 4);
             // SAFETY: as above.
             unsafe { std::slice::from_raw_parts_mut(at, HIDDEN) }.fill(sum + row as f32);
         }
-        let _ = cx.end(&VISION[1], 0);
+        let _ = cx.end(&steps[1], 0);
     }
 
     fn prefill(&self, cx: &Cx<'_>, start: usize, rows: usize) {
@@ -172,15 +188,17 @@ pub fn decoder(cx: &Cx<'_>, start: usize, rows: usize, first: usize, next: fn(&m
 }
 
 impl Program for Parrot {
-    const INFO: Info = FAKE;
+    fn info() -> &'static Info {
+        &FAKE
+    }
     const LEVELS: &'static [Level] = &[Level { name: "plain", available: || true }];
 
     fn with_level(_: usize) -> Self {
         Self
     }
 
-    fn vision(&self, cx: &Cx<'_>) {
-        Fake.vision(cx);
+    fn vision(&self, cx: &Cx<'_>, side: usize) {
+        Fake.vision(cx, side);
     }
 
     fn prefill(&self, cx: &Cx<'_>, start: usize, rows: usize) {
@@ -202,15 +220,17 @@ impl Program for Parrot {
 }
 
 impl Program for Plain {
-    const INFO: Info = Info { verify_rows: 1, ..FAKE };
+    fn info() -> &'static Info {
+        &Info { verify_rows: 1, ..FAKE }
+    }
     const LEVELS: &'static [Level] = &[Level { name: "plain", available: || true }];
 
     fn with_level(_: usize) -> Self {
         Self
     }
 
-    fn vision(&self, cx: &Cx<'_>) {
-        Fake.vision(cx);
+    fn vision(&self, cx: &Cx<'_>, side: usize) {
+        Fake.vision(cx, side);
     }
 
     fn prefill(&self, cx: &Cx<'_>, start: usize, rows: usize) {
@@ -235,12 +255,14 @@ fn parrot(cache: &mut dyn Iterator<Item = u32>) -> u32 {
 macro_rules! like_fake {
     ($type:ty, $info:expr, $levels:expr) => {
         impl Program for $type {
-            const INFO: Info = $info;
+            fn info() -> &'static Info {
+                &$info
+            }
             const LEVELS: &'static [Level] = $levels;
             fn with_level(_: usize) -> Self {
                 Self
             }
-            fn vision(&self, _: &Cx<'_>) {}
+            fn vision(&self, _: &Cx<'_>, _: usize) {}
             fn prefill(&self, _: &Cx<'_>, _: usize, _: usize) {}
             fn decode(&self, _: &Cx<'_>, _: usize) {}
             fn embed(&self, _: &Cx<'_>, _: u32, _: usize) {}

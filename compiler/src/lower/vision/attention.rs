@@ -1,6 +1,7 @@
 //! Attention among the pixels of a map: LayerNorm and queries, keys and values, packing, attending, projection.
 
 use ir::{Graph, Node, Op};
+use kernels::Elem;
 use kernels::library::attention::{self, Attention};
 use kernels::library::cache;
 use kernels::library::gemm::Init;
@@ -49,7 +50,7 @@ pub(super) fn lower(
     let keys = cx.slot(format!("{}.keys", node.name), a.cache_floats(), false);
     let values = cx.slot(format!("{}.values", node.name), a.cache_floats(), false);
     let mixed = cx.value(&att.name, x.rows, a.heads * a.head_dim);
-    let y = cx.value(&node.name, x.rows, c);
+    let y = cx.map(&node.name, x.rows, c);
     let n = x.rows;
     let block = a.unit().min(n);
     let rows = Units::Fixed(n.div_ceil(UNIT));
@@ -63,6 +64,8 @@ pub(super) fn lower(
         gelu: false,
         rows: Rows::Fixed(n),
         strip: LINEAR_STRIP,
+        from: x.elem,
+        to: Elem::F32,
     };
     let draft = Draft {
         name: qkv.name.clone(),
@@ -112,7 +115,15 @@ pub(super) fn lower(
     };
     phase.steps.push(cx.step(draft, |s| attention::attend(s, &a, Rows::Fixed(n), block), |_| a.scratch(block))?);
 
-    let last = Linear { norm: None, inputs: a.heads * a.head_dim, outputs: c, init: Init::BiasResidual, ..first };
+    let last = Linear {
+        norm: None,
+        inputs: a.heads * a.head_dim,
+        outputs: c,
+        init: Init::BiasResidual,
+        from: Elem::F32,
+        to: y.elem,
+        ..first
+    };
     let draft = Draft {
         name: node.name.clone(),
         shapes: format!("[{n}, {}] x [{}, {c}] + residual", last.inputs, last.inputs),

@@ -1,6 +1,7 @@
 //! The projector: two linears, from the tower's channels to the decoder's.
 
 use ir::{Activation, Graph, Node, Op};
+use kernels::Elem;
 use kernels::library::gemm::Init;
 use kernels::library::linear::{self, Linear, Rows, UNIT};
 
@@ -36,6 +37,8 @@ pub(super) fn lower(
             gelu,
             rows: Rows::Fixed(x.rows),
             strip: LINEAR_STRIP,
+            from: x.elem,
+            to: Elem::F32,
         };
         let y = cx.value(name, x.rows, out);
         let draft = Draft {
