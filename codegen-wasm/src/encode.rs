@@ -16,7 +16,7 @@ use crate::ops::{self, Recipe, Value};
 const UNROLLED: i64 = 4;
 
 /// Statements of an unrolled body, at the most.
-const UNROLLED_STATEMENTS: usize = 160;
+const UNROLLED_STATEMENTS: usize = 96;
 
 /// How many parameters the function of a kernel has, all of them 32-bit integers; it returns nothing.
 pub fn signature(kernel: &Kernel) -> usize {

@@ -1,16 +1,16 @@
-//! Kernels for the sizes they are called with: constants become part of a callee instead of arguments of a call.
+//! Kernels for the distances they are called with: constants become part of a callee instead of arguments of a call.
 //!
-//! Distances of rows and lines are constants of a model, and addresses made of constants cost nothing. A target whose
-//! code is small takes a function for each set of them.
+//! Distances of rows and lines are constants of a model, and addresses made of constants need no registers. How many
+//! rows there are stays an argument: that would make many functions and no address cheaper.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use crate::int::{Int, Var};
 use crate::ir::{Arg, Kernel, Op, ParamKind, Stmt};
 
-/// The kernel with a callee of its own for each set of constant sizes that it calls one with; these are named after
-/// their sizes. `known` keeps what was made before, by name.
+/// The kernel with a callee of its own for each set of constant distances that it calls one with; these are named after
+/// them. `known` keeps what was made before, by name.
 pub fn specialize(kernel: &Rc<Kernel>, known: &mut HashMap<String, Rc<Kernel>>) -> Rc<Kernel> {
     if let Some(made) = known.get(&kernel.name) {
         return made.clone();
@@ -48,9 +48,11 @@ fn with_constants(
 ) -> (Rc<Kernel>, Vec<Arg>) {
     let (mut sizes, mut name) = (HashMap::new(), callee.name.clone());
     let (mut params, mut rest) = (Vec::new(), Vec::new());
+    let mut distances = HashSet::new();
+    indexed(&callee.body, &mut distances);
     for (param, arg) in callee.params.iter().zip(args) {
         match (param.kind, arg) {
-            (ParamKind::Size(var), Arg::Size(Int::Const(n))) => {
+            (ParamKind::Size(var), Arg::Size(Int::Const(n))) if distances.contains(&var) => {
                 sizes.insert(var, *n);
                 // Names of parameters tell apart what numbers alone would not.
                 name += &format!("_{}{n}", param.name);
@@ -67,6 +69,40 @@ fn with_constants(
     let body = replace(&callee.body, &|var| sizes.get(&var).copied().map(Int::Const));
     let own = Rc::new(Kernel { name, params, body, ..callee.as_ref().clone() });
     (specialize(&own, known), rest)
+}
+
+/// Collects the variables that indices of memory are made of.
+fn indexed(body: &[Stmt], found: &mut HashSet<Var>) {
+    for stmt in body {
+        let mut index = |n: &Int| {
+            n.each_var(&mut |var| {
+                found.insert(var);
+            })
+        };
+        match stmt {
+            Stmt::Let(_, op) | Stmt::LetMut(_, op) | Stmt::Set(_, op) => {
+                if let Op::Load(_, at) | Op::Broadcast(_, at) = op {
+                    index(at);
+                }
+            }
+            Stmt::Store(_, at, _) | Stmt::StoreOne(_, at, _) => index(at),
+            Stmt::CopyOne((_, to), (_, from)) => {
+                index(to);
+                index(from);
+            }
+            Stmt::Loop(_, _, _, body) => indexed(body, found),
+            Stmt::IfLess(_, _, then, otherwise) => {
+                indexed(then, found);
+                indexed(otherwise, found);
+            }
+            Stmt::IfAtLeast((_, x), (_, y), then) => {
+                index(x);
+                index(y);
+                indexed(then, found);
+            }
+            Stmt::Note(_) | Stmt::Blank | Stmt::Prefetch(..) | Stmt::LetInt(..) | Stmt::Call(..) => {}
+        }
+    }
 }
 
 /// The statements with variables replaced by what `value` gives.

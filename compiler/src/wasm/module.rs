@@ -93,7 +93,7 @@ fn line(bytes: usize) -> usize {
     bytes.next_multiple_of(64)
 }
 
-/// Every kernel at the variant's level, callees before callers; one for each set of sizes that it is called with.
+/// Every kernel at the variant's level, callees before callers; one for each set of distances that it is called with.
 fn all_kernels(prepared: &Prepared, variant: Variant, phases: &[&Phase]) -> Result<Vec<Rc<Kernel>>, Error> {
     let (program, at, level) = (&prepared.program, variant.index(), variant.level(prepared));
     let entries = phases.iter().flat_map(|phase| &phase.steps).map(|step| &step.kernels[at]);
