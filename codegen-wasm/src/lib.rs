@@ -1,37 +1,81 @@
-//! WebAssembly with simd128 as a kernel IR target: a line is four registers.
+//! WebAssembly as a kernel IR target: a line is four registers.
 //!
-//! simd128 has no fused multiply-add, so the legalizer expands it. This crate names types and
-//! intrinsics; it holds no algorithm.
+//! There are two ways out: printed Rust with the intrinsics of `core::arch::wasm32` (the `Target` of `kernels`), and
+//! encoded functions that need no compiler ([`encode`]). Both are made from one table of operations (`ops`), so both
+//! have the interpreter's bits. This crate names types and instructions; it holds no algorithm.
+
+mod address;
+mod encode;
+mod ops;
 
 use emit::Item;
-use kernels::{BinaryOp, CompareOp, Elem, Op, ReduceOp, Target, Ty, UnaryOp, float_tokens};
+use kernels::{Elem, Op, ReduceOp, Reg, Target, Ty, float_tokens};
 use proc_macro2::{Ident, Literal, Span, TokenStream};
 use quote::quote;
 
-/// WebAssembly with the simd128 proposal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Simd128;
+pub use Level::Simd128;
+pub use encode::{encode, signature};
+use ops::{Access, Recipe, Value};
 
-impl Target for Simd128 {
+/// A level of WebAssembly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// The simd128 proposal, which does not fuse.
+    Simd128,
+    /// Relaxed SIMD, where multiplies and adds fuse.
+    Relaxed,
+    /// Relaxed SIMD without fused operations; a dot product is made of two instructions and an addition.
+    RelaxedExact,
+    /// As [`Level::RelaxedExact`], but a dot product is one instruction: for processors that have it.
+    RelaxedDot,
+}
+
+impl Level {
+    /// The levels of float models, best first.
+    pub const FLOAT: [Level; 2] = [Level::Relaxed, Level::Simd128];
+
+    /// The levels of quantized models, best first.
+    pub const EXACT: [Level; 2] = [Level::RelaxedExact, Level::Simd128];
+
+    /// Whether there are relaxed instructions.
+    pub fn relaxed(self) -> bool {
+        self != Level::Simd128
+    }
+
+    fn fuses(self) -> bool {
+        self == Level::Relaxed
+    }
+}
+
+impl Target for Level {
     fn level(&self) -> &'static str {
-        "simd128"
+        match self {
+            Level::Simd128 => "simd128",
+            Level::Relaxed | Level::RelaxedExact => "relaxed",
+            Level::RelaxedDot => "relaxed_dot",
+        }
     }
 
     fn lanes(&self) -> usize {
         4
     }
 
-    /// Engines map values to 16 machine registers on x86-64; more spill.
+    /// Engines map values to the 16 machine registers of x86-64 and keep two; more spill.
     fn registers(&self) -> usize {
-        16
+        14
+    }
+
+    /// One register of each line: with all four of them nothing of a tile of several lines stays in registers.
+    fn lanes_at_once(&self) -> usize {
+        4
     }
 
     fn features(&self) -> &'static str {
-        "simd128"
+        if self.relaxed() { "simd128,relaxed-simd" } else { "simd128" }
     }
 
     fn supports(&self, op: &Op) -> bool {
-        !matches!(op, Op::MulAdd(..) | Op::NegMulAdd(..))
+        self.fuses() || !matches!(op, Op::MulAdd(..) | Op::NegMulAdd(..))
     }
 
     fn converts_halves(&self) -> bool {
@@ -44,11 +88,13 @@ impl Target for Simd128 {
 
     fn load(&self, elem: Elem, at: &TokenStream) -> TokenStream {
         match elem {
-            Elem::F32 | Elem::U32 => quote!(v128_load(#at.cast())),
-            Elem::I8 => quote!(widen(v128_load32_zero(#at.cast()))),
-            Elem::U16 => quote!(u32x4_extend_low_u16x8(v128_load64_zero(#at.cast()))),
             // Made U16 by the legalizer, here and below.
             Elem::F16 => TokenStream::new(),
+            _ => {
+                let Access { intrinsic, convert, .. } = ops::load(elem);
+                let f = tokens(intrinsic);
+                printed(&convert, &[quote!(#f(#at.cast()))])
+            }
         }
     }
 
@@ -61,10 +107,9 @@ impl Target for Simd128 {
     }
 
     fn op(&self, op: &Op, _ty: Ty, regs: &[TokenStream], at: &TokenStream) -> TokenStream {
-        let call = |name: &str| {
-            let f = Ident::new(name, Span::call_site());
-            quote!(#f(#(#regs),*))
-        };
+        if let Some(recipe) = ops::recipe(*self, op) {
+            return printed(&recipe, regs);
+        }
         match op {
             Op::Splat(x) => {
                 let x = float_tokens(*x);
@@ -79,159 +124,115 @@ impl Target for Simd128 {
                 let lanes = (0..4).map(|i| Literal::i32_unsuffixed(from + i));
                 quote!(i32x4(#(#lanes),*))
             }
-            // Printed by `load` and `broadcast`.
-            Op::Load(..) | Op::Broadcast(..) => TokenStream::new(),
-            Op::Unary(op, _) => match op {
-                UnaryOp::Sqrt => call("f32x4_sqrt"),
-                UnaryOp::RoundEven => call("f32x4_nearest"),
-                UnaryOp::ToInt => call("i32x4_trunc_sat_f32x4"),
-                UnaryOp::RoundToInt => {
-                    let [a] = regs else { return TokenStream::new() };
-                    quote!(i32x4_trunc_sat_f32x4(f32x4_nearest(#a)))
-                }
-                UnaryOp::ToFloat => call("f32x4_convert_i32x4"),
-                UnaryOp::BitsToInt | UnaryOp::BitsToFloat => regs[0].clone(),
-            },
-            Op::Binary(op, ..) => match op {
-                BinaryOp::Add => call("f32x4_add"),
-                BinaryOp::Sub => call("f32x4_sub"),
-                BinaryOp::Mul => call("f32x4_mul"),
-                BinaryOp::Div => call("f32x4_div"),
-                // `pmin(b, a)` is `a < b ? a : b`: operands swapped to take b where either is NaN.
-                BinaryOp::Min | BinaryOp::Max => {
-                    let [a, b] = regs else { return TokenStream::new() };
-                    if *op == BinaryOp::Min { quote!(f32x4_pmin(#b, #a)) } else { quote!(f32x4_pmax(#b, #a)) }
-                }
-                BinaryOp::AddInt => call("i32x4_add"),
-                BinaryOp::SubInt => call("i32x4_sub"),
-                BinaryOp::MulInt => call("i32x4_mul"),
-                BinaryOp::And => call("v128_and"),
-                BinaryOp::Or => call("v128_or"),
-                BinaryOp::Xor => call("v128_xor"),
-            },
-            // Expanded by the legalizer: `supports` says no.
-            Op::MulAdd(..) | Op::NegMulAdd(..) => TokenStream::new(),
-            Op::ShiftLeft(_, by) => {
-                let [a] = regs else { return TokenStream::new() };
-                let by = Literal::u32_unsuffixed(*by);
-                quote!(i32x4_shl(#a, #by))
-            }
-            Op::ShiftRight(_, by) => {
-                let [a] = regs else { return TokenStream::new() };
-                let by = Literal::u32_unsuffixed(*by);
-                quote!(u32x4_shr(#a, #by))
-            }
-            Op::ShiftRightSigned(_, by) => {
-                let [a] = regs else { return TokenStream::new() };
-                let by = Literal::u32_unsuffixed(*by);
-                quote!(i32x4_shr(#a, #by))
-            }
-            Op::Dot(..) => {
-                let [w, a, acc] = regs else { return TokenStream::new() };
-                quote!(dot(#acc, #w, #a))
-            }
-            Op::Compare(op, ..) => match op {
-                CompareOp::Less => call("f32x4_lt"),
-                CompareOp::LessInt => call("i32x4_lt"),
-                CompareOp::Equal => call("f32x4_eq"),
-            },
-            Op::Select(..) => {
-                let [mask, yes, no] = regs else { return TokenStream::new() };
-                quote!(v128_bitselect(#yes, #no, #mask))
-            }
-            Op::InterleaveLow(..) => quote!(i32x4_shuffle::<0, 4, 1, 5>(#(#regs),*)),
-            Op::InterleaveHigh(..) => quote!(i32x4_shuffle::<2, 6, 3, 7>(#(#regs),*)),
-            Op::Reduce(op, _) => match op {
-                ReduceOp::Add => call("reduce_add"),
-                ReduceOp::Max => call("reduce_max"),
-                ReduceOp::MinInt => call("reduce_min_int"),
-                ReduceOp::AddInt => call("reduce_add_int"),
-            },
-            Op::Copy(_) => regs[0].clone(),
+            // Printed by `load` and `broadcast`; the rest has recipes.
+            _ => TokenStream::new(),
         }
     }
 
     fn store(&self, elem: Elem, at: &TokenStream, value: &TokenStream) -> TokenStream {
-        match elem {
-            Elem::F32 | Elem::U32 => quote!(v128_store(#at.cast(), #value);),
-            Elem::I8 => quote!(v128_store32_lane::<0>(narrow(#value), #at.cast());),
-            Elem::U16 => {
-                let low = quote!(i16x8_shuffle::<0, 2, 4, 6, 0, 2, 4, 6>(#value, #value));
-                quote!(v128_store64_lane::<0>(#low, #at.cast());)
-            }
-            Elem::F16 => TokenStream::new(),
-        }
+        written(elem, ops::store(elem), at, value)
     }
 
     fn store_one(&self, elem: Elem, at: &TokenStream, value: &TokenStream) -> TokenStream {
-        match elem {
-            Elem::F32 | Elem::U32 => quote!(v128_store32_lane::<0>(#value, #at.cast());),
-            Elem::I8 => quote!(v128_store8_lane::<0>(#value, #at.cast());),
-            Elem::U16 => quote!(v128_store16_lane::<0>(#value, #at.cast());),
-            Elem::F16 => TokenStream::new(),
-        }
+        written(elem, ops::store_one(elem), at, value)
     }
 
     fn prelude(&self) -> Vec<Item> {
-        let tree = |name: &str, doc: &str, fold: &dyn Fn(TokenStream) -> TokenStream| {
-            let (far, near) =
-                (fold(quote!(i32x4_shuffle::<2, 3, 0, 1>(x, x))), fold(quote!(i32x4_shuffle::<1, 0, 3, 2>(x, x))));
-            function(name, doc, &["x"], &[quote!(let x = #far;), near])
+        let x = Reg(0);
+        let reductions = [ReduceOp::Add, ReduceOp::Max, ReduceOp::MinInt, ReduceOp::AddInt].map(|op| Op::Reduce(op, x));
+        let mut recipes: Vec<Recipe> = reductions.iter().filter_map(|op| ops::recipe(*self, op)).collect();
+        recipes.extend([ops::store(Elem::I8).convert, ops::load(Elem::I8).convert]);
+        recipes.extend(ops::recipe(*self, &Op::Dot(x, x, x)));
+        let uses = Item::Line {
+            docs: vec![],
+            attrs: vec![],
+            tokens: quote!(
+                use core::arch::wasm32::*;
+            ),
         };
-        vec![
-            Item::Line {
-                docs: vec![],
-                attrs: vec![],
-                tokens: quote!(
-                    use core::arch::wasm32::*;
-                ),
-            },
-            tree("reduce_add", "The sum of all lanes, in all lanes.", &|y| quote!(f32x4_add(x, #y))),
-            tree("reduce_max", "The largest lane, in all lanes.", &|y| quote!(f32x4_pmax(#y, x))),
-            tree("reduce_min_int", "The smallest integer, in all lanes.", &|y| quote!(i32x4_min(x, #y))),
-            tree("reduce_add_int", "The sum of all integers, in all lanes.", &|y| quote!(i32x4_add(x, #y))),
-            function(
-                "narrow",
-                "The low byte of each lane, in the low four bytes.",
-                &["x"],
-                &[quote!(i8x16_shuffle::<0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12>(x, x))],
-            ),
-            function(
-                "widen",
-                "The low four bytes with their signs, one in each lane.",
-                &["x"],
-                &[quote!(i32x4_extend_low_i16x8(i16x8_extend_low_i8x16(x)))],
-            ),
-            function(
-                "dot",
-                "`acc` plus the sum of four products of bytes in each lane; those of `w` are at most 127.",
-                &["acc", "w", "a"],
-                &[
-                    quote!(let low = i32x4_dot_i16x8(i16x8_extend_low_i8x16(w), i16x8_extend_low_i8x16(a));),
-                    quote!(let high = i32x4_dot_i16x8(i16x8_extend_high_i8x16(w), i16x8_extend_high_i8x16(a));),
-                    quote!(let even = i32x4_shuffle::<0, 2, 4, 6>(low, high);),
-                    quote!(let odd = i32x4_shuffle::<1, 3, 5, 7>(low, high);),
-                    quote!(i32x4_add(acc, i32x4_add(even, odd))),
-                ],
-            ),
-        ]
+        let helpers = recipes.iter().filter_map(|recipe| function(recipe, self.features()));
+        std::iter::once(uses).chain(helpers).collect()
     }
 }
 
-/// A helper of the prelude.
-fn function(name: &str, doc: &str, params: &[&str], lines: &[TokenStream]) -> Item {
-    let ident = |name: &str| Ident::new(name, Span::call_site());
-    let params = params.iter().map(|p| {
-        let p = ident(p);
-        quote!(#p: v128)
+/// The statement of a store.
+fn written(elem: Elem, access: Access, at: &TokenStream, value: &TokenStream) -> TokenStream {
+    if elem == Elem::F16 {
+        return TokenStream::new();
+    }
+    let (f, value) = (tokens(access.intrinsic), printed(&access.convert, std::slice::from_ref(value)));
+    // A whole register's address comes first, a lane's last.
+    if access.intrinsic == "v128_store" { quote!(#f(#at.cast(), #value);) } else { quote!(#f(#value, #at.cast());) }
+}
+
+fn tokens(text: &str) -> TokenStream {
+    text.parse().expect("the table holds Rust")
+}
+
+fn ident(name: &str) -> Ident {
+    Ident::new(name, Span::call_site())
+}
+
+/// A recipe as an expression: a call of its helper, or its steps nested.
+fn printed(recipe: &Recipe, regs: &[TokenStream]) -> TokenStream {
+    match recipe.helper {
+        Some(helper) => {
+            let name = ident(helper.name);
+            quote!(#name(#(#regs),*))
+        }
+        None => match recipe.steps.len() {
+            0 => regs[0].clone(),
+            n => step(recipe, n - 1, regs, &|i| step(recipe, i, regs, &|_| TokenStream::new())),
+        },
+    }
+}
+
+/// Step `at` as an expression; `other` gives those of the steps it takes.
+fn step(recipe: &Recipe, at: usize, regs: &[TokenStream], other: &dyn Fn(usize) -> TokenStream) -> TokenStream {
+    let own = &recipe.steps[at];
+    let args = own.args.iter().map(|value| match value {
+        Value::Arg(i) => regs[*i].clone(),
+        Value::Step(i) => other(*i),
+        Value::Halves(n) => {
+            let n = Literal::i16_unsuffixed(*n);
+            quote!(i16x8_splat(#n))
+        }
     });
-    let name = ident(name);
-    Item::Function(emit::Function {
-        docs: vec![doc.to_string()],
-        attrs: vec![quote!(inline), quote!(target_feature(enable = "simd128"))],
+    let by = own.by.map(Literal::u32_unsuffixed).map(|by| quote!(#by));
+    let (f, args) = (tokens(own.intrinsic), args.chain(by));
+    quote!(#f(#(#args),*))
+}
+
+/// A helper of the prelude: a line for each step.
+fn function(recipe: &Recipe, features: &str) -> Option<Item> {
+    let helper = recipe.helper?;
+    let regs: Vec<TokenStream> = helper.params.iter().map(|p| ident(p)).map(|p| quote!(#p)).collect();
+    let named = |i: usize| {
+        let name = ident(recipe.steps[i].name);
+        quote!(#name)
+    };
+    let last = recipe.steps.len() - 1;
+    // A step without a name is nested into the one that takes it.
+    let value = |i: usize| {
+        step(recipe, i, &regs, &|i| {
+            if recipe.steps[i].name.is_empty() { step(recipe, i, &regs, &named) } else { named(i) }
+        })
+    };
+    let lines = (0..=last).filter(|&i| i == last || !recipe.steps[i].name.is_empty()).map(|i| {
+        let value = value(i);
+        if i == last {
+            return emit::Stmt::Line(value);
+        }
+        let name = named(i);
+        emit::Stmt::Line(quote!(let #name = #value;))
+    });
+    let name = ident(helper.name);
+    Some(Item::Function(emit::Function {
+        docs: vec![helper.doc.to_string()],
+        attrs: vec![quote!(inline), quote!(target_feature(enable = #features))],
         head: quote!(pub fn #name),
-        params: params.collect(),
+        params: regs.iter().map(|p| quote!(#p: v128)).collect(),
         returns: Some(quote!(v128)),
-        body: lines.iter().cloned().map(emit::Stmt::Line).collect(),
-    })
+        body: lines.collect(),
+    }))
 }

@@ -65,7 +65,7 @@ pub fn assemble(model: &Path, options: &Options<'_>) -> Result<Assembled, Error>
     let checkpoint = Checkpoint::open(model, &OpenOptions { allow_non_finite: options.allow_non_finite })?;
     let Options { context, dump, recipe, tuning, .. } = options;
     let (recipe, tuning) = (recipe.as_ref(), tuning.as_ref());
-    let choices = pipeline::Options { context: *context, dump: *dump, recipe, tuning };
+    let choices = pipeline::Options { context: *context, dump: *dump, recipe, tuning, ..Default::default() };
     let prepared = pipeline::prepare(&checkpoint, &choices)?;
     let tokenizer = tokenizer_section(&checkpoint, &prepared.description)?;
     let name = match options.name {
@@ -109,34 +109,53 @@ impl Assembled {
         for (path, text) in &self.package.files {
             staging.write(path, text.as_bytes())?;
         }
-        let mut file = WeightFileWriter::create(&staging.path(WEIGHTS_NAME), self.digest)?;
-        file.reserve(self.weight_file_bytes())?;
-        file.section("tokenizer", &self.tokenizer)?;
-        file.begin("weights")?;
-        let mut write = |words: &[u32]| -> Result<(), PackError> {
-            file.write_u32(words)?;
-            Ok(progress(file.position())?)
-        };
-        let packs = &self.prepared.program.packs;
-        let tensors =
-            packs.write(&self.prepared.weights, &self.checkpoint, &mut write, &|_| {}).map_err(|e| match e {
-                PackError::Own(e) => e,
-                // What it was decides between bad input and a broken disk.
-                PackError::Source(e) => self.checkpoint.failure().unwrap_or_else(|| self.input(e.to_string())),
-            })?;
-        if let Some(baked) = &self.baked {
-            file.section("system", baked)?;
-        }
-        file.finish()?;
-        if !self.prepared.recipe.is_float() {
-            staging.write(QUANTIZATION_NAME, Report::new(tensors).to_json().as_bytes())?;
+        let behind = self.baked.as_deref().map(|baked| ("system", baked));
+        let report = write_weights(
+            (&self.prepared, &self.checkpoint),
+            (&staging.path(WEIGHTS_NAME), self.digest, self.weight_file_bytes()),
+            (&[("tokenizer", self.tokenizer.as_slice())], behind.as_slice()),
+            progress,
+        )?;
+        if let Some(report) = report {
+            staging.write(QUANTIZATION_NAME, report.to_json().as_bytes())?;
         }
         self.checkpoint.check_unchanged()
     }
+}
 
-    fn input(&self, problem: String) -> Error {
-        Error::input(self.checkpoint.folder().display().to_string(), "", problem)
+/// Writes a weight file of a digest and a size: the weights with sections before and behind them. The result says how
+/// quantized tensors are stored.
+///
+/// # Errors
+/// As [`Assembled::write`].
+pub(crate) fn write_weights(
+    (prepared, checkpoint): (&Prepared, &Checkpoint),
+    (path, digest, bytes): (&Path, [u8; 32], u64),
+    (before, behind): (&[(&str, &[u8])], &[(&str, &[u8])]),
+    progress: &dyn Fn(u64) -> Result<(), Error>,
+) -> Result<Option<Report>, Error> {
+    let mut file = WeightFileWriter::create(path, digest)?;
+    file.reserve(bytes)?;
+    for (name, bytes) in before {
+        file.section(name, bytes)?;
     }
+    file.begin("weights")?;
+    let mut write = |words: &[u32]| -> Result<(), PackError> {
+        file.write_u32(words)?;
+        Ok(progress(file.position())?)
+    };
+    let input = |problem: String| Error::input(checkpoint.folder().display().to_string(), "", problem);
+    let tensors = prepared.program.packs.write(&prepared.weights, checkpoint, &mut write, &|_| {});
+    let tensors = tensors.map_err(|e| match e {
+        PackError::Own(e) => e,
+        // What it was decides between bad input and a broken disk.
+        PackError::Source(e) => checkpoint.failure().unwrap_or_else(|| input(e.to_string())),
+    })?;
+    for (name, bytes) in behind {
+        file.section(name, bytes)?;
+    }
+    file.finish()?;
+    Ok((!prepared.recipe.is_float()).then(|| Report::new(tensors)))
 }
 
 enum PackError {

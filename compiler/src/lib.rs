@@ -16,6 +16,7 @@ pub mod quant;
 pub mod shared_memory;
 pub mod simulate;
 pub mod tune;
+pub mod wasm;
 pub mod weightfile;
 mod xxh64;
 

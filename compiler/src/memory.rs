@@ -45,7 +45,13 @@ pub fn plan(program: &Program) -> Memory {
         let ends = first_fit(&lives, persistent, &bytes, &mut offsets);
         ends - persistent
     });
-    let total = persistent + phases.iter().max().copied().unwrap_or(0);
+    // The phases of smaller images lie over those of the model's own, which need the most.
+    let smaller = program.smaller.iter().map(|other| {
+        let lives = lives(program, &other.phase);
+        first_fit(&lives, persistent, &bytes, &mut offsets) - persistent
+    });
+    let most = smaller.chain(phases).max().unwrap_or(0);
+    let total = persistent + most;
     Memory { offsets, persistent, phases, total }
 }
 
@@ -63,9 +69,8 @@ fn lives(program: &Program, phase: &Phase) -> Vec<Life> {
         }
     }
     // The runtime reads the encoded image after the last step.
-    if lives.iter().any(|l| l.slot == program.io.image_rows) {
-        lives.iter_mut().filter(|l| l.slot == program.io.image_rows).for_each(|l| l.last = usize::MAX);
-    }
+    let rows = |slot| slot == program.io.image_rows || program.smaller.iter().any(|other| slot == other.image_rows);
+    lives.iter_mut().filter(|l| rows(l.slot)).for_each(|l| l.last = usize::MAX);
     lives.retain(|l| !program.slots[l.slot.0].persistent);
     lives
 }

@@ -207,7 +207,8 @@ fn refuse_existing(out: &Path, replace: bool) -> Result<(), Error> {
         return refuse("is not a folder");
     }
     // Whoever mistypes -o should not lose a folder that has nothing to do with us.
-    let ours = out.join(MANIFEST).is_file() && out.join("Cargo.toml").is_file();
+    let beside = ["Cargo.toml", "model.json"];
+    let ours = out.join(MANIFEST).is_file() && beside.iter().any(|name| out.join(name).is_file());
     let empty = fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
     if ours || empty { Ok(()) } else { refuse("is not an output of tvlmc") }
 }

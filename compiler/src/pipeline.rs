@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use codegen_avx2::Level;
+use codegen_wasm::Level as Wasm;
 use ir::{Graph, Weights};
 use kernels::Target;
 use kernels::library::Schedule;
@@ -29,6 +30,36 @@ pub struct Options<'a> {
     pub recipe: Option<&'a Recipe>,
     /// Schedules that were measured; those of the model of the machine if not given.
     pub tuning: Option<&'a Tuning>,
+    /// What runs the model.
+    pub machine: Machine,
+    /// Sides of images besides the model's own; those that are not smaller are left out.
+    pub sides: &'a [usize],
+}
+
+/// What a model is compiled for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Machine {
+    /// x86-64 processors.
+    #[default]
+    X86_64,
+    /// WebAssembly engines.
+    Wasm,
+}
+
+impl Machine {
+    /// The levels of a float or a quantized model, best first.
+    fn levels(self, float: bool) -> Vec<Box<dyn Target>> {
+        match (self, float) {
+            (Machine::X86_64, true) => boxed(&Level::FLOAT),
+            (Machine::X86_64, false) => boxed(&Level::EXACT),
+            (Machine::Wasm, true) => boxed(&Wasm::FLOAT),
+            (Machine::Wasm, false) => boxed(&Wasm::EXACT),
+        }
+    }
+}
+
+fn boxed<T: Target + Copy + 'static>(levels: &[T]) -> Vec<Box<dyn Target>> {
+    levels.iter().map(|level| Box::new(*level) as Box<dyn Target>).collect()
 }
 
 /// A model ready to be emitted.
@@ -43,8 +74,12 @@ pub struct Prepared {
     pub vision: Graph,
     /// Rows to token, fused.
     pub decoder: Graph,
+    /// As `vision`, for smaller images, with what they change of the description.
+    pub smaller: Vec<(Description, Graph)>,
     /// Constants of both graphs.
     pub weights: Weights,
+    /// What it was lowered for.
+    pub machine: Machine,
     /// Levels of the target, best first.
     pub targets: Vec<Box<dyn Target>>,
     /// Steps, slots and packed weights.
@@ -57,7 +92,7 @@ pub struct Prepared {
     pub tuning: Option<Tuning>,
 }
 
-/// Reads, optimizes and lowers a model for x86-64.
+/// Reads, optimizes and lowers a model for a machine.
 ///
 /// # Errors
 /// Whatever is wrong with the checkpoint's description, or wanted of it and not supported. No
@@ -87,19 +122,42 @@ pub fn prepare(checkpoint: &Checkpoint, options: &Options<'_>) -> Result<Prepare
     let table = models::embedding(&description, &mut weights);
     let vision = passes::run_all(vision, &mut weights, options.dump).map_err(|e| pass_error(&config, &e))?;
     let decoder = passes::run_all(decoder, &mut weights, options.dump).map_err(|e| pass_error(&config, &e))?;
-    let levels: &[Level] = if formats.is_float() { &Level::FLOAT } else { &Level::EXACT };
-    let targets: Vec<Box<dyn Target>> = levels.iter().map(|l| Box::new(*l) as Box<dyn Target>).collect();
+    let mut smaller = Vec::new();
+    for side in options.sides.iter().filter(|side| **side < description.vision.side) {
+        // The same weights as those of the model's own side.
+        weights.share();
+        let mut other = description.clone();
+        other.vision.side = *side;
+        let graph = models::vision(&other, &mut weights).map_err(|e| refused("the vision tower", &e))?;
+        smaller.push((other, passes::run_all(graph, &mut weights, None).map_err(|e| pass_error(&config, &e))?));
+    }
+    let targets = options.machine.levels(formats.is_float());
     let tuning = options.tuning.cloned();
     let schedules = schedules(&targets, tuning.as_ref());
     let told = lower::Options { context, formats };
-    let lowered = lower::lower_with(&description, (&vision, &decoder), table, &mut weights, &schedules, &told);
+    let graphs = (&vision, &decoder);
+    let lowered = lower::lower_with(&description, graphs, &smaller, table, &mut weights, &schedules, &told);
     let program = lowered.map_err(|e| match e {
         lower::LowerError::Unsupported { .. } => refused("the model", &e),
         e => Error::Bug(e.to_string()),
     })?;
     let memory = memory::plan(&program);
     let notes = described.notes;
-    Ok(Prepared { description, notes, licenses, vision, decoder, weights, targets, program, memory, recipe, tuning })
+    Ok(Prepared {
+        description,
+        notes,
+        licenses,
+        vision,
+        decoder,
+        smaller,
+        weights,
+        machine: options.machine,
+        targets,
+        program,
+        memory,
+        recipe,
+        tuning,
+    })
 }
 
 /// The schedule of each level: what was measured, or what the model of the machine gives.
@@ -135,7 +193,7 @@ impl Prepared {
         let table = models::embedding(&self.description, &mut self.weights);
         let told = lower::Options { context: self.program.context, formats: self.program.formats };
         let graphs = (&self.vision, &self.decoder);
-        lower::lower_with(&self.description, graphs, table, &mut self.weights, schedules, &told)
+        lower::lower_with(&self.description, graphs, &self.smaller, table, &mut self.weights, schedules, &told)
     }
 
     /// All packed weights in memory: for tests and small models.

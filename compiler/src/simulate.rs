@@ -36,6 +36,11 @@ impl<'a> Simulation<'a> {
         Simulation { program, memory, level, target, buffers }
     }
 
+    /// All words of the arena.
+    pub fn arena(&self) -> &[u32] {
+        &self.buffers.buffers[ARENA]
+    }
+
     /// Byte of the arena where a slot begins.
     fn slot(&self, slot: SlotId) -> usize {
         self.memory.offsets[slot.0]
@@ -72,8 +77,13 @@ impl<'a> Simulation<'a> {
 
     /// Writes a picture `[side, side, 3]` inside its border.
     pub fn picture(&mut self, side: usize, values: &[f32]) {
+        self.picture_at(self.program.io.image, side, values);
+    }
+
+    /// Writes a picture of any side into the slot of its phase.
+    pub fn picture_at(&mut self, slot: SlotId, side: usize, values: &[f32]) {
         for (y, line) in values.chunks_exact(side * 3).enumerate() {
-            self.set(self.program.io.image, (y + 1) * (side + 2) * 3 + 3, line);
+            self.set(slot, (y + 1) * (side + 2) * 3 + 3, line);
         }
     }
 

@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 pub struct Weights {
     pub(crate) nodes: Vec<WeightNode>,
     pinned: Vec<WeightId>,
+    #[serde(skip)]
+    shared: bool,
 }
 
 /// One expression.
@@ -271,7 +273,17 @@ impl Weights {
         Ok(self.push(op, shape))
     }
 
+    /// From now on an expression that is there already is not made again, so that a second graph over the same tensors
+    /// names the weights of the first.
+    pub fn share(&mut self) {
+        self.shared = true;
+    }
+
     fn push(&mut self, op: WeightOp, shape: Vec<usize>) -> WeightId {
+        let known = |n: &WeightNode| n.op == op && n.shape == shape;
+        if let Some(at) = self.shared.then(|| self.nodes.iter().position(known)).flatten() {
+            return WeightId(at as u32);
+        }
         self.nodes.push(WeightNode { op, shape });
         WeightId(self.nodes.len() as u32 - 1)
     }

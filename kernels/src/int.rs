@@ -117,6 +117,43 @@ impl Int {
         }
     }
 
+    /// The expression with variables replaced by what `value` gives.
+    pub fn replace(&self, value: &impl Fn(Var) -> Option<Int>) -> Int {
+        let both = |a: &Int, b: &Int| (a.replace(value), b.replace(value));
+        match self {
+            Int::Const(_) => self.clone(),
+            Int::Var(v) => value(*v).unwrap_or_else(|| self.clone()),
+            Int::Add(a, b) => {
+                let (a, b) = both(a, b);
+                a + b
+            }
+            Int::Sub(a, b) => {
+                let (a, b) = both(a, b);
+                a - b
+            }
+            Int::Mul(a, b) => {
+                let (a, b) = both(a, b);
+                a * b
+            }
+            Int::Div(a, b) => {
+                let (a, b) = both(a, b);
+                a / b
+            }
+            Int::Rem(a, b) => {
+                let (a, b) = both(a, b);
+                a % b
+            }
+            Int::Min(a, b) => {
+                let (a, b) = both(a, b);
+                a.min(b)
+            }
+            Int::Max(a, b) => {
+                let (a, b) = both(a, b);
+                a.max(b)
+            }
+        }
+    }
+
     /// Calls `f` for every variable in the expression.
     pub fn each_var(&self, f: &mut impl FnMut(Var)) {
         match self {

@@ -22,6 +22,7 @@ pub mod library;
 pub mod math;
 mod print;
 mod prune;
+mod specialize;
 mod target;
 mod verify;
 
@@ -36,6 +37,7 @@ pub use ir::{
 };
 pub use legalize::legalize;
 pub use print::{emit_kernel, float_tokens, parameter_tokens};
+pub use specialize::{replace, specialize};
 pub use target::Target;
 pub use verify::{Invalid, verify};
 

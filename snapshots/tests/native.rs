@@ -1,5 +1,5 @@
 //! Printed kernels of quantized models, compiled and run, against the interpreter bit for bit: on this
-//! processor's levels, on simd128 in Node, and on NEON in qemu.
+//! processor's levels, on simd128 and relaxed SIMD in Node, and on NEON in qemu.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -277,14 +277,17 @@ fn runner(folder: &str, dir: &Path) -> Result<(&'static str, Vec<String>), Strin
             None => {}
         }
     }
-    if folder == "simd128" {
+    if folder == "simd128" || folder == "relaxed_exact" {
         let there = Command::new("node").arg("--version").output().is_ok_and(|out| out.status.success());
         if !there {
             return Err("no node".to_string());
         }
         let script = dir.join("run.mjs");
         std::fs::write(&script, NODE).expect("the script is written");
-        return Ok(("wasm32-wasip1", vec!["node".into(), "--no-warnings".into(), script.display().to_string()]));
+        return Ok((
+            "wasm32-wasip1",
+            vec!["node".into(), "--no-warnings".into(), RELAXED.into(), script.display().to_string()],
+        ));
     }
     if folder == "neon" {
         let there = Command::new("qemu-aarch64").arg("--version").output().is_ok_and(|out| out.status.success());
@@ -296,6 +299,9 @@ fn runner(folder: &str, dir: &Path) -> Result<(&'static str, Vec<String>), Strin
     }
     Err(format!("{folder} cannot be run here"))
 }
+
+/// Node 20 has relaxed SIMD as an experiment, later ones take the option and have it anyway.
+const RELAXED: &str = "--experimental-wasm-relaxed-simd";
 
 const NODE: &str = "import { readFileSync } from 'node:fs';
 import { WASI } from 'node:wasi';

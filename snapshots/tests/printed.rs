@@ -11,7 +11,7 @@ use snapshots::{Named, integer_kernels, integer_targets, kernels, module, printe
 fn triple(level: &str) -> &'static str {
     match level {
         "neon" => "aarch64-unknown-linux-gnu",
-        "simd128" => "wasm32-wasip1",
+        "simd128" | "relaxed" | "relaxed_exact" => "wasm32-wasip1",
         _ => "x86_64-unknown-linux-gnu",
     }
 }

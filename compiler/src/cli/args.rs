@@ -111,7 +111,8 @@ pub struct Choices {
 pub struct Compile {
     /// Checkpoint folder, or a .safetensors file in one
     pub model: PathBuf,
-    /// Machine to compile for; this version has x86_64-unknown-linux-gnu
+    /// Machine to compile for: x86_64-unknown-linux-gnu, or
+    /// wasm32-unknown-unknown for web pages and Node
     #[arg(long, value_name = "TRIPLE")]
     pub target: String,
     #[command(flatten)]

@@ -7,13 +7,19 @@ use super::explain::explain;
 use super::model::{Model, check_target};
 use super::system;
 use super::ui::{Ui, size};
-use super::{diff, print, tuned};
+use super::{diff, print, tuned, web};
 use crate::assemble::{Assembled, Options, assemble, crate_name};
 use crate::error::{Error, grouped};
 use crate::output::{self, Staging};
+use crate::wasm;
 
 pub fn compile(args: &Compile, ui: &Ui) -> Result<u8, Error> {
-    check_target(&args.target)?;
+    let for_web = args.target == wasm::TARGET;
+    if for_web {
+        web::check(args)?;
+    } else {
+        check_target(&args.target)?;
+    }
     let mut chosen = args.choices.resolve()?;
     chosen.options.system = args.system_prompt.as_deref().map(system::text).transpose()?;
     if let Model::Compiled(_) = Model::open(&args.model)? {
@@ -38,6 +44,9 @@ pub fn compile(args: &Compile, ui: &Ui) -> Result<u8, Error> {
     }
     let (name, dump) = (args.name.as_deref(), args.dump_ir.as_deref());
     let options = Options { name, dump, tuning, ..chosen.options };
+    if for_web {
+        return web::compile(args, &options, &out, ui);
+    }
     let assembled = read(&args.model, &options, ui)?;
     check_memory(&assembled, args.max_ram)?;
     if args.explain {

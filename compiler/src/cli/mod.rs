@@ -19,6 +19,7 @@ mod tune;
 mod tuned;
 mod ui;
 mod verify;
+mod web;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -14,6 +14,7 @@ use crate::assemble::{Options, TARGET};
 use crate::error::{Error, Quoted};
 use crate::output::MANIFEST;
 use crate::tune::Tuning;
+use crate::wasm;
 
 /// What the user named.
 pub enum Model {
@@ -128,7 +129,7 @@ pub fn check_target(target: &str) -> Result<(), Error> {
     if target == TARGET {
         return Ok(());
     }
-    Err(Error::Usage(format!("--target {}: this version compiles for {TARGET} only", Quoted(target))))
+    Err(Error::Usage(format!("--target {}: expected {TARGET}, or for compile {}", Quoted(target), wasm::TARGET)))
 }
 
 /// What a command line chooses, read once: a recipe may come from a pipe.

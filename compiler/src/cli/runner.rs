@@ -15,6 +15,7 @@ use super::cache::Cache;
 use super::model::Compiled;
 use super::picture;
 use super::ui::Ui;
+use crate::assemble::TARGET;
 use crate::error::Error;
 use crate::package::WEIGHTS_NAME;
 
@@ -42,8 +43,13 @@ impl Runner {
     /// Builds the crate of a compiled folder, unless that was done before.
     ///
     /// # Errors
-    /// There is no cargo, or it failed.
+    /// The folder is for another target; there is no cargo, or it failed.
     pub fn build(cache: &Cache, compiled: &Compiled, ui: &Ui) -> Result<Runner, Error> {
+        if compiled.manifest.target != TARGET {
+            let problem =
+                format!("was compiled for {}: open it in a browser, or name its checkpoint", compiled.manifest.target);
+            return Err(Error::input(compiled.folder.display().to_string(), "", problem));
+        }
         let target = cache.build(compiled);
         let weights = compiled.folder.join(WEIGHTS_NAME);
         let note = target.join(BUILT);

@@ -31,6 +31,8 @@ use context::Context;
 pub struct Program {
     /// Image to rows.
     pub vision: Phase,
+    /// The same for smaller images, from small to large.
+    pub smaller: Vec<Smaller>,
     /// Many positions.
     pub prefill: Phase,
     /// One position.
@@ -65,6 +67,20 @@ pub struct Program {
     pub formats: Formats,
 }
 
+/// The vision tower for images of another side than the model's own.
+pub struct Smaller {
+    /// Pixels of a row, and rows.
+    pub side: usize,
+    /// Rows an image becomes.
+    pub tokens: usize,
+    /// As [`Io::image`].
+    pub image: SlotId,
+    /// As [`Io::image_rows`].
+    pub image_rows: SlotId,
+    /// Image to rows.
+    pub phase: Phase,
+}
+
 /// Slots at the border of the program.
 #[derive(Clone, Copy, Debug)]
 pub struct Io {
@@ -92,6 +108,13 @@ impl Program {
     pub fn phases(&self) -> [(&'static str, &Phase); 5] {
         let Program { vision, prefill, decode, verify, logits, .. } = self;
         [("vision", vision), ("prefill", prefill), ("decode", decode), ("verify", verify), ("logits", logits)]
+    }
+
+    /// Side, tokens, slots of the image and of its rows, and phase of each side of an image, from small to large.
+    pub fn sides(&self, own: &Description) -> Vec<(usize, usize, SlotId, SlotId, &Phase)> {
+        let smaller = self.smaller.iter().map(|s| (s.side, s.tokens, s.image, s.image_rows, &s.phase));
+        let Io { image, image_rows, .. } = self.io;
+        smaller.chain([(own.vision.side, own.vision.tokens(), image, image_rows, &self.vision)]).collect()
     }
 }
 
@@ -309,16 +332,18 @@ pub fn lower(
     options: &Options,
 ) -> Result<Program, LowerError> {
     let schedules: Vec<Schedule> = targets.iter().map(|t| Schedule::new(t.as_ref())).collect();
-    lower_with(description, (vision, decoder), table, weights, &schedules, options)
+    lower_with(description, (vision, decoder), &[], table, weights, &schedules, options)
 }
 
-/// Lowers the graphs of the vision tower and the decoder with a schedule for each level.
+/// Lowers the graphs of the vision tower and the decoder with a schedule for each level; `smaller` are descriptions and
+/// graphs of the tower for smaller images, from small to large.
 ///
 /// # Errors
 /// As [`lower`].
 pub fn lower_with(
     description: &Description,
     (vision, decoder): (&Graph, &Graph),
+    smaller: &[(Description, Graph)],
     table: WeightId,
     weights: &mut Weights,
     schedules: &[Schedule],
@@ -327,9 +352,16 @@ pub fn lower_with(
     let mut cx = Context::new(schedules, weights, options.formats);
     let chunk = (description.vision.tokens() + 64).next_multiple_of(16).min(options.context);
     let (image, image_rows, vision) = vision::lower(&mut cx, description, vision)?;
+    let mut others = Vec::new();
+    for (description, graph) in smaller {
+        let (image, image_rows, phase) = vision::lower(&mut cx, description, graph)?;
+        let (side, tokens) = (description.vision.side, description.vision.tokens());
+        others.push(Smaller { side, tokens, image, image_rows, phase });
+    }
     let text = decoder::lower(&mut cx, description, decoder, table, options.context, chunk)?;
     Ok(Program {
         vision,
+        smaller: others,
         prefill: text.prefill,
         decode: text.decode,
         verify: text.verify,

@@ -14,7 +14,7 @@ use crate::pipeline::Prepared;
 const DECODE_MANIFEST: &str = include_str!("../../../runtime-min/decode/Cargo.toml");
 
 /// The runtime's own license, which goes with its copies.
-const LICENSES: [(&str, &str); 2] = [
+pub(crate) const LICENSES: [(&str, &str); 2] = [
     ("LICENSE-APACHE", include_str!("../../../LICENSE-APACHE")),
     ("LICENSE-MIT", include_str!("../../../LICENSE-MIT")),
 ];

@@ -6,9 +6,9 @@ use models::{Layout, Recipe};
 use runtime_decode::Alpha;
 use serde::Serialize;
 
-use super::{Identity, Package, TOOL_VERSION, WEIGHTS_NAME};
+use super::{Identity, TOOL_VERSION, WEIGHTS_NAME};
 use crate::lower::Phase;
-use crate::pipeline::Prepared;
+use crate::pipeline::{Machine, Prepared};
 use crate::tune::Tuning;
 
 /// The manifest. Fields are written in this order.
@@ -69,7 +69,7 @@ struct Op<'a> {
     weight_bytes: usize,
 }
 
-pub(super) fn manifest(prepared: &Prepared, id: &Identity<'_>, package: &Package) -> String {
+pub(super) fn manifest(prepared: &Prepared, id: &Identity<'_>) -> String {
     let licenses = &prepared.licenses;
     let manifest = Manifest {
         format: "tvlmc-package",
@@ -83,13 +83,13 @@ pub(super) fn manifest(prepared: &Prepared, id: &Identity<'_>, package: &Package
         checkpoint_sha256: hex(&id.checkpoint),
         pairing_sha256: hex(&id.digest),
         weights: WEIGHTS_NAME,
-        weights_bytes: package.weights_bytes,
+        weights_bytes: prepared.program.packs.total() * 4,
         license: License {
             declared: licenses.declared.iter().map(|(key, value)| (*key, value.as_str())).collect(),
             texts: licenses.texts.iter().map(|t| LicenseFile { file: &t.file, from: t.from.as_deref() }).collect(),
         },
-        arena_bytes: package.arena_bytes,
-        scratch_bytes_per_thread: package.scratch_bytes,
+        arena_bytes: prepared.memory.total,
+        scratch_bytes_per_thread: prepared.program.scratch_bytes,
         image_side: prepared.description.vision.side,
         tokens_per_image: prepared.description.vision.tokens(),
         alpha: alpha(prepared).name(),
@@ -114,7 +114,11 @@ pub(super) fn alpha(prepared: &Prepared) -> Alpha {
 
 /// Names of the levels, best first, as the emitted code takes them.
 pub(super) fn levels(prepared: &Prepared) -> Vec<String> {
-    prepared.targets.iter().map(|t| format!("x86-64-{}", t.level().replace('_', "-"))).collect()
+    let family = match prepared.machine {
+        Machine::X86_64 => "x86-64",
+        Machine::Wasm => "wasm32",
+    };
+    prepared.targets.iter().map(|t| format!("{family}-{}", t.level().replace('_', "-"))).collect()
 }
 
 fn ops<'a>(prepared: &'a Prepared, phase: &'a Phase) -> Vec<Op<'a>> {

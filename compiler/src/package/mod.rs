@@ -23,6 +23,8 @@ const RUNTIME: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/runtime.rs"
 /// The decoder's sources by name.
 const DECODE: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/decode.rs"));
 
+pub(crate) use library::LICENSES;
+
 /// Name of the weight file.
 pub const WEIGHTS_NAME: &str = "weights.tvlm";
 
@@ -189,8 +191,12 @@ pub fn emit(prepared: &Prepared, id: &Identity<'_>) -> Result<Package, Error> {
         ),
         files,
     };
-    let manifest = manifest::manifest(prepared, id, &package);
     let mut package = package;
-    package.files.insert("manifest.json".to_string(), manifest);
+    package.files.insert("manifest.json".to_string(), manifest(prepared, id));
     Ok(package)
+}
+
+/// `manifest.json`.
+pub(crate) fn manifest(prepared: &Prepared, id: &Identity<'_>) -> String {
+    manifest::manifest(prepared, id)
 }

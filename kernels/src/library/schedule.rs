@@ -49,6 +49,8 @@ impl Schedule {
             (1, 32) => (8, 3),
             (2, 16) => (6, 1),
             (4, 32) => (6, 1),
+            // Sums spill whatever the tile; a register of the panel that meets many rows makes up for it.
+            (4, 0..32) => (8, 1),
             _ => (((registers - 1 - parts) / (parts + 1)).clamp(1, 4), 1),
         };
         // Twice the accumulators: integers, and floats that are added to once per block. Those spill
@@ -57,15 +59,19 @@ impl Schedule {
         let integer_tiles = match parts {
             1 => [(4, 3), (3, 4)],
             2 if target.supports(&Op::Dot(Reg(0), Reg(0), Reg(0))) => [(6, 1), (6, 1)],
+            4 if registers < 32 => [(8, 1), (8, 1)],
             _ => [(4, 1), (4, 1)],
         };
         let depthwise = ((registers / 2) / parts).clamp(2, 8);
+        // One line after the other is one stream of memory; where a register holds a quarter of a line, one is too little to
+        // do at a time.
+        let quantized_lines = if parts == 4 && registers < 32 { 4 } else { 1 };
         Schedule {
             tile,
             vector_lines: (registers / 4 / parts).max(1).next_power_of_two().min(8),
             integer_tiles,
-            byte_lines: 1,
-            nibble_lines: 1,
+            byte_lines: quantized_lines,
+            nibble_lines: quantized_lines,
             // The hardware's prefetchers stop at pages of 4 KB: asking two pages ahead has their next one under way.
             ahead: 2 * PAGE,
             depth_block: (L1 * 3 / 4 / (tile.1 * LANES * 4)).next_multiple_of(16),

@@ -4,12 +4,12 @@ use std::rc::Rc;
 
 use codegen_avx2::Level;
 use codegen_neon::Neon;
-use codegen_wasm::Simd128;
+use codegen_wasm::{Level as Wasm, Simd128};
 use kernels::library::Schedule;
 use kernels::{Kernel, Memory, Op, ParamKind, Place, Stmt, Target, interpret, legalize, verify};
 
 use crate::data::{HOLE, float};
-use crate::trace;
+use crate::{engine, trace};
 
 /// What an element holds after a kernel.
 #[derive(Clone, Copy, Debug)]
@@ -95,13 +95,19 @@ impl Case<'_> {
 const GUARD: usize = 48;
 
 /// The targets of quantized models. None fuses, so all give the same bits.
-pub fn exact_targets() -> [Box<dyn Target>; 4] {
-    [Box::new(Level::V3Exact), Box::new(Level::V3Vnni), Box::new(Level::V4Vnni), Box::new(Simd128)]
+pub fn exact_targets() -> [Box<dyn Target>; 5] {
+    [
+        Box::new(Level::V3Exact),
+        Box::new(Wasm::RelaxedExact),
+        Box::new(Level::V3Vnni),
+        Box::new(Level::V4Vnni),
+        Box::new(Simd128),
+    ]
 }
 
-/// The targets of float models; the first three fuse multiply and add.
-pub fn targets() -> [Box<dyn Target>; 4] {
-    [Box::new(Level::V3), Box::new(Level::V4), Box::new(Neon), Box::new(Simd128)]
+/// The targets of float models; all but simd128 fuse multiply and add.
+pub fn targets() -> [Box<dyn Target>; 5] {
+    [Box::new(Level::V3), Box::new(Level::V4), Box::new(Neon), Box::new(Wasm::Relaxed), Box::new(Simd128)]
 }
 
 /// Schedules with small blocks, and tiles no target has.
@@ -159,6 +165,9 @@ pub fn check(case: &Case) -> Vec<Vec<u32>> {
         let same = if target.level() == "simd128" { &*unfused.insert(found.clone()) } else { &base };
         assert_eq!(&found, same, "{} at {} has other bits", case.name, target.level());
     }
+    for (level, want) in [(Wasm::Relaxed, Some(&base)), (Simd128, unfused.as_ref())] {
+        encoded(case, level, &Schedule::new(&level), want);
+    }
     for s in odd_schedules() {
         let kernel = (case.kernel)(&s);
         let found = execute(case, &kernel, &s, 1, "another schedule");
@@ -167,7 +176,8 @@ pub fn check(case: &Case) -> Vec<Vec<u32>> {
     }
     let s = &odd_schedules()[0];
     let found = execute(case, &legalized(case, s, &Simd128), s, 1, "simd128, another schedule");
-    assert_eq!(Some(found), unfused, "{}: {s:?} has other bits on simd128", case.name);
+    assert_eq!(Some(&found), unfused.as_ref(), "{}: {s:?} has other bits on simd128", case.name);
+    encoded(case, Wasm::Relaxed, s, Some(&base));
     for (parts, s) in [2, 3, 7].into_iter().zip(&own) {
         if case.units.is_some() {
             let found = execute(case, &(case.kernel)(s), s, parts, "parts");
@@ -189,10 +199,14 @@ pub fn check_exact(case: &Case) -> Vec<Vec<u32>> {
         let found = execute(case, &legalized(case, s, target.as_ref()), s, 1, target.level());
         assert_eq!(found, base, "{} at {} has other bits", case.name, target.level());
     }
+    for level in [Simd128, Wasm::RelaxedExact, Wasm::RelaxedDot] {
+        encoded(case, level, &Schedule::new(&level), Some(&base));
+    }
+    encoded(case, Wasm::RelaxedExact, &odd_schedules()[0], Some(&base));
     let kernel = (case.kernel)(&own[0]);
     if has_multiply_add(&kernel) {
-        let lines = observe(case, &kernel, &own[0], 1, "lines", false);
-        let neon = observe(case, &legalized(case, &own[0], &Neon), &own[0], 1, "neon", false);
+        let lines = observe(case, &kernel, &own[0], 1, "lines", false, &interpreted);
+        let neon = observe(case, &legalized(case, &own[0], &Neon), &own[0], 1, "neon", false, &interpreted);
         assert_eq!(neon, lines, "{}: NEON has other bits than lines", case.name);
     } else {
         assert_eq!(execute(case, &kernel, &own[0], 1, "lines"), base, "{}: lines have other bits", case.name);
@@ -251,11 +265,39 @@ fn legalized(case: &Case, s: &Schedule, target: &dyn Target) -> Rc<Kernel> {
 
 /// Runs `kernel` on guarded buffers, its units in parts, and compares with what the case wants.
 fn execute(case: &Case, kernel: &Kernel, s: &Schedule, parts: usize, how: &str) -> Vec<Vec<u32>> {
-    observe(case, kernel, s, parts, how, true)
+    observe(case, kernel, s, parts, how, true, &interpreted)
 }
 
-/// [`execute`]; `judged` says whether what is written is compared.
-fn observe(case: &Case, kernel: &Kernel, s: &Schedule, parts: usize, how: &str, judged: bool) -> Vec<Vec<u32>> {
+/// What runs a kernel: memory, pointers and sizes.
+type Run<'a> = &'a dyn Fn(&Kernel, &mut Memory, &[Place], &[i64]) -> Result<(), String>;
+
+fn interpreted(kernel: &Kernel, memory: &mut Memory, places: &[Place], sizes: &[i64]) -> Result<(), String> {
+    interpret(kernel, memory, places, sizes).map_err(|e| e.to_string())
+}
+
+/// Runs the encoded function of a level where there is an engine; it must give `want`.
+fn encoded(case: &Case, level: Wasm, s: &Schedule, want: Option<&Vec<Vec<u32>>>) {
+    if engine::missing(level) {
+        return;
+    }
+    let kernel = legalized(case, s, &level);
+    let run = |kernel: &Kernel, memory: &mut Memory, places: &[Place], sizes: &[i64]| {
+        engine::run(kernel, level, memory, places, sizes)
+    };
+    let found = observe(case, &kernel, s, 1, "encoded", false, &run);
+    assert_eq!(Some(&found), want, "{}: encoded at {level:?} it has other bits", case.name);
+}
+
+/// [`execute`] by other means; `judged` says whether what is written is compared.
+fn observe(
+    case: &Case,
+    kernel: &Kernel,
+    s: &Schedule,
+    parts: usize,
+    how: &str,
+    judged: bool,
+    run: Run,
+) -> Vec<Vec<u32>> {
     let mut memory = Memory::default();
     let mut places = Vec::new();
     for (name, _, _) in kernel.pointers() {
@@ -273,7 +315,7 @@ fn observe(case: &Case, kernel: &Kernel, s: &Schedule, parts: usize, how: &str, 
             }
         }
         let sizes = case.sizes(kernel, first, last);
-        interpret(kernel, &mut memory, &places, &sizes).unwrap_or_else(|e| panic!("{}, {how}: {e}", case.name));
+        run(kernel, &mut memory, &places, &sizes).unwrap_or_else(|e| panic!("{}, {how}: {e}", case.name));
     }
     let mut out = Vec::new();
     for (((name, _, _), after), before) in kernel.pointers().zip(&memory.buffers).zip(&before) {

@@ -1,0 +1,177 @@
+//! Times encoded products of the library in Node with several register tiles: `cargo run -p codegen-wasm --example rates`.
+//!
+//! Each case is a module of its own; it runs until its functions are compiled well, then the best of many calls counts.
+
+use std::process::Command;
+use std::rc::Rc;
+
+use codegen_wasm::{Level, encode, signature};
+use kernels::library::columns::{Columns, columns};
+use kernels::library::gemm::Init;
+use kernels::library::linear::{Linear, Rows, UNIT, linear, vector};
+use kernels::library::matrix::Format;
+use kernels::library::{Schedule, depthwise};
+use kernels::{Kernel, ParamKind, extents, legalize, specialize};
+use wasm_encoder::{
+    CodeSection, EntityType, ExportKind, ExportSection, FunctionSection, ImportSection, MemoryType, Module,
+    TypeSection, ValType,
+};
+
+const TIMES: &str = "
+import { readFileSync } from 'node:fs';
+const [path, pages, argv, ops, bytes] = process.argv.slice(2);
+const memory = new WebAssembly.Memory({ initial: Number(pages) });
+const words = new Uint32Array(memory.buffer);
+// Bytes of at most 127 whose words are floats near one.
+for (let i = 0; i < words.length; i++) words[i] = 0x3f010203;
+const { exports } = new WebAssembly.Instance(new WebAssembly.Module(readFileSync(path)), { env: { memory } });
+const args = JSON.parse(argv);
+let best = Infinity;
+const begin = performance.now();
+while (performance.now() - begin < 1000) {
+  const from = performance.now();
+  exports.run(...args);
+  best = Math.min(best, performance.now() - from);
+}
+console.log(`${(ops / best / 1e6).toFixed(1)} Gop/s, ${(bytes / best / 1e6).toFixed(1)} GB/s, ${(best * 1e3).toFixed(0)} us`);
+";
+
+fn module(kernel: &Rc<Kernel>, level: Level) -> Vec<u8> {
+    let all = specialize(&legalize(kernel, &level), &mut Default::default()).with_callees();
+    let (mut types, mut functions, mut code) = (TypeSection::new(), FunctionSection::new(), CodeSection::new());
+    let index = |name: &str| all.iter().position(|k| k.name == name).expect("a callee") as u32;
+    for (i, kernel) in all.iter().enumerate() {
+        types.ty().function(vec![ValType::I32; signature(kernel)], []);
+        functions.function(i as u32);
+        code.function(&encode(kernel, level, &index));
+    }
+    let (mut imports, mut exports) = (ImportSection::new(), ExportSection::new());
+    let memory = MemoryType { minimum: 0, maximum: None, memory64: false, shared: false, page_size_log2: None };
+    imports.import("env", "memory", EntityType::Memory(memory));
+    exports.export("run", ExportKind::Func, all.len() as u32 - 1);
+    let mut module = Module::new();
+    module.section(&types).section(&imports).section(&functions).section(&exports).section(&code);
+    module.finish()
+}
+
+fn time(what: &str, kernel: &Rc<Kernel>, level: Level, sizes: &[i64], ops: f64) {
+    let folder = std::env::temp_dir().join(format!("rates-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let (path, script) = (folder.join("kernel.wasm"), folder.join("times.mjs"));
+    std::fs::write(&path, module(kernel, level)).expect("written");
+    std::fs::write(&script, TIMES).expect("written");
+    let ranges: Vec<(i64, i64)> = sizes.iter().map(|n| (*n, *n)).collect();
+    let (mut at, mut args, mut given, mut bytes) = (4096i64, Vec::new(), sizes.iter(), 0);
+    let mut ends = extents(kernel, &ranges).unwrap_or_else(|e| panic!("{e}")).into_iter();
+    for param in &kernel.params {
+        match param.kind {
+            ParamKind::Ptr(..) => {
+                let end = ends.next().map_or(0, |range| range.end);
+                if param.name == "w" {
+                    bytes = end;
+                }
+                args.push(at);
+                at += (end + 63) / 64 * 64 + 64;
+            }
+            ParamKind::Size(_) => args.push(*given.next().expect("as many as parameters")),
+        }
+    }
+    let out = Command::new("node")
+        .args(["--experimental-wasm-relaxed-simd"])
+        .args([&script, &path])
+        .args([(at / 65536 + 1).to_string(), format!("{args:?}"), ops.to_string(), bytes.to_string()])
+        .output()
+        .expect("node runs");
+    let told = String::from_utf8_lossy(&out.stdout);
+    println!("{what:44} {level:?}: {}{}", told.trim(), String::from_utf8_lossy(&out.stderr));
+    let _ = std::fs::remove_dir_all(&folder);
+}
+
+fn main() {
+    let only = std::env::args().nth(1).unwrap_or_default();
+    let rows = Rows::Fixed(128);
+    for level in [Level::RelaxedExact, Level::Simd128] {
+        let s = Schedule::new(&level);
+        if "gemm".starts_with(&only) {
+            for tile in [(8, 1), (6, 1), (4, 2), (3, 2), (4, 1), (2, 2)] {
+                let s = Schedule { integer_tiles: [tile; 2], ..s };
+                let (inputs, outputs, format) = (896, 3072, Format::Bytes { block: 1 << 20 });
+                let l = Linear { norm: None, inputs, outputs, format, init: Init::Bias, gelu: false, rows, strip: 128 };
+                let ops = 2.0 * 24.0 * inputs as f64 * outputs as f64;
+                time(
+                    &format!("int8 24x{inputs}x{outputs}, tile {tile:?}"),
+                    &linear(&s, &l),
+                    level,
+                    &[0, (24 / UNIT) as i64],
+                    ops,
+                );
+            }
+        }
+        if "columns".starts_with(&only) {
+            let (inputs, outputs) = (896, 768);
+            let c = Columns { inputs, outputs, format: Format::Nibbles, init: Init::Zero, rows: Rows::UpTo(320) };
+            let ops = 2.0 * 320.0 * inputs as f64 * outputs as f64;
+            for tile in [(8, 1), (6, 1), (4, 2), (3, 2), (4, 1)] {
+                let s = Schedule { integer_tiles: [tile; 2], ..s };
+                time(
+                    &format!("int4 columns 320x{inputs}x{outputs}, tile {tile:?}"),
+                    &columns(&s, &c),
+                    level,
+                    &[320, 0, 12],
+                    ops,
+                );
+            }
+        }
+        if "vector".starts_with(&only) {
+            for lines in [1, 2, 4] {
+                for (inputs, outputs) in [(896, 4864), (4864, 896)] {
+                    let s = Schedule { nibble_lines: lines, byte_lines: lines, ..s };
+                    for format in [Format::Nibbles, Format::Bytes { block: 1 << 20 }] {
+                        let one = Rows::Fixed(1);
+                        let l = Linear {
+                            norm: None,
+                            inputs,
+                            outputs,
+                            format,
+                            init: Init::Bias,
+                            gelu: false,
+                            rows: one,
+                            strip: 1,
+                        };
+                        let ops = 2.0 * inputs as f64 * outputs as f64;
+                        let what = format!("{} vector {inputs}x{outputs}, {lines} lines", format.name());
+                        time(&what, &vector(&s, &l, false), level, &[0, outputs as i64 / 16], ops);
+                    }
+                }
+            }
+        }
+        if "depthwise".starts_with(&only) {
+            for (tile, kept) in [(2, true), (4, true), (4, false), (6, false), (8, false)] {
+                let s = Schedule { depthwise: tile, depthwise_weights_in_registers: kept, ..s };
+                let shape = depthwise::Shape { channels: 192, multiplier: 1, kernel: 7, stride: 1, width: 64 };
+                let ops = 2.0 * 49.0 * 192.0 * 64.0;
+                time(&format!("depthwise 7x7, {tile}, {kept}"), &depthwise::row(&s, &shape), level, &[0, 7], ops);
+            }
+        }
+    }
+    for (level, tiles) in
+        [(Level::Relaxed, [(4, 2), (3, 3), (2, 4), (8, 1)]), (Level::Simd128, [(4, 2), (2, 4), (8, 1), (3, 2)])]
+    {
+        if !"float".starts_with(&only) {
+            continue;
+        }
+        for tile in tiles {
+            let (inputs, outputs, format) = (896, 768, Format::F32);
+            let s = Schedule { tile, ..Schedule::new(&level) };
+            let l = Linear { norm: None, inputs, outputs, format, init: Init::Bias, gelu: false, rows, strip: 128 };
+            let ops = 2.0 * 24.0 * inputs as f64 * outputs as f64;
+            time(
+                &format!("f32 24x{inputs}x{outputs}, tile {tile:?}"),
+                &linear(&s, &l),
+                level,
+                &[0, (24 / UNIT) as i64],
+                ops,
+            );
+        }
+    }
+}
