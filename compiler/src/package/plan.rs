@@ -311,20 +311,6 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
             (vec![], quote!(Level { name: #name, available: #check }))
         })
         .collect();
-    let arms: Vec<TokenStream> = prepared
-        .targets
-        .iter()
-        .enumerate()
-        .map(|(i, t)| {
-            let constant = ident(&t.level().to_uppercase());
-            if i + 1 == prepared.targets.len() {
-                quote!(_ => kernels::#constant)
-            } else {
-                let i = number(i);
-                quote!(#i => kernels::#constant)
-            }
-        })
-        .collect();
     let function =
         |docs: &str, head: TokenStream, params: Vec<TokenStream>, returns: Option<TokenStream>, body: Vec<Stmt>| {
             let docs = if docs.is_empty() { vec![] } else { vec![docs.to_string()] };
@@ -379,11 +365,6 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
         rows: levels,
         delimiters: ("&[", "];"),
     };
-    let select = Stmt::Scope {
-        head: quote!(let kernels = match level),
-        body: arms.into_iter().map(|a| Stmt::Line(quote!(#a,))).collect(),
-    };
-    let _ = select;
     let choose = vec![
         Stmt::Line({
             let tables: Vec<Ident> = prepared.targets.iter().map(|t| ident(&t.level().to_uppercase())).collect();
