@@ -1,6 +1,6 @@
 //! Built-in recipes, and what is said of recipes that are wrong.
 
-use models::recipe::{Block, Cache, Linears, Recipe, RecipeError, Weights};
+use models::recipe::{Block, Cache, Linears, Maps, Recipe, RecipeError, Weights};
 
 #[test]
 fn built_in_recipes_are_what_their_names_say() {
@@ -35,6 +35,7 @@ const TEXT: &str = "Recipe(
     decoder: Linears(weights: Int4, activation_block: Channels(128)),
     head: Linears(weights: Int8, activation_block: Channels(64)),
     cache: F16,
+    maps: F32,
 )";
 
 /// The message for [`TEXT`] with one piece replaced.
@@ -46,7 +47,7 @@ fn message(from: &str, to: &str) -> String {
 #[test]
 fn a_file_of_ones_own_is_read() {
     let recipe = Recipe::parse(TEXT, "my.ron").unwrap();
-    assert_eq!((recipe.name.as_str(), recipe.cache), ("mine", Cache::F16));
+    assert_eq!((recipe.name.as_str(), recipe.cache, recipe.maps), ("mine", Cache::F16, Maps::F32));
     assert_eq!(recipe.head.activation_block, Block::Channels(64));
     let nameless = TEXT.replace("Recipe(", "(").replace("Linears(", "(");
     assert_eq!(Recipe::parse(&nameless, "my.ron").unwrap(), recipe);
@@ -60,7 +61,7 @@ fn wrong_words_get_the_nearest_right_one() {
             assert!(message.contains(part), "{part:?} is not in {message:?}");
         }
     };
-    let keys = "the keys here are name, description, vision, projector, decoder, head, cache";
+    let keys = "the keys here are name, description, vision, projector, decoder, head, cache, maps";
     check("decoder:", "decodr:", &["my.ron:6:", "unknown key `decodr`: did you mean `decoder`? ", keys]);
     check("weights: F32", "wieghts: F32", &["my.ron:5:", "unknown key `wieghts`: did you mean `weights`? "]);
     check("cache:", "zzzz:", &["unknown key `zzzz`: the keys"]);
@@ -71,7 +72,8 @@ fn wrong_words_get_the_nearest_right_one() {
     );
     check("cache: F16", "cache: BF16", &["unknown Cache `BF16`: did you mean `F16`? one of F32, F16, Int8"]);
     check("Channels(128)", "Chanels(128)", &["unknown Block `Chanels`: did you mean `Channels`? "]);
-    check("    cache: F16,\n", "", &["my.ron:8:", "Recipe: key `cache` is missing"]);
+    check("    cache: F16,\n", "", &["my.ron:9:", "Recipe: key `cache` is missing"]);
+    check("maps: F32", "maps: Int8", &["unknown Maps `Int8`: ", "one of F32, F16"]);
     check("weights: Int4, ", "", &["my.ron:6:", "Linears: key `weights` is missing"]);
     let unknown = Recipe::named("int3").unwrap_err().to_string();
     assert_eq!(unknown, "unknown recipe \"int3\": did you mean `int4`? the built-in ones are int4, int8, f32");

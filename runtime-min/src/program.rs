@@ -277,6 +277,18 @@ pub struct Step {
     pub macs: u64,
 }
 
+impl Step {
+    /// A step whose result is `[rows, channels]` 32-bit floats at a pitch.
+    pub const fn new(name: &'static str, slot: usize, [rows, channels, pitch]: [usize; 3], macs: u64) -> Self {
+        Self { name, slot, rows, channels, pitch, half: false, macs }
+    }
+
+    /// The same of 16-bit floats.
+    pub const fn halves(self) -> Self {
+        Self { half: true, ..self }
+    }
+}
+
 /// Emitted code.
 ///
 /// The runtime calls the phases on every member of a team at once; emitted code divides each step by

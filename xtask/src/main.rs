@@ -13,6 +13,7 @@ mod runtime_wasm;
 mod setup;
 mod shell;
 mod test;
+mod web;
 
 use std::process::ExitCode;
 

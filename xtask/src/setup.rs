@@ -2,13 +2,13 @@
 //!
 //! The tests themselves need only Rust: what cannot be installed is said here and skipped there.
 
-use crate::shell;
+use crate::{shell, web};
 
 /// Oldest Rust the workspace builds with.
 const RUST: (u32, u32) = (1, 90);
 
-/// Targets whose printed kernels are compiled, beside the host's.
-const TARGETS: [&str; 2] = ["aarch64-unknown-linux-gnu", "wasm32-wasip1"];
+/// Targets beside the host's: printed kernels are compiled for them, and the runtime of web pages is built anew.
+const TARGETS: [&str; 3] = ["aarch64-unknown-linux-gnu", "wasm32-wasip1", "wasm32-unknown-unknown"];
 
 /// Sets up what `test` uses, or `full`.
 pub fn run(full: bool) -> Result<bool, String> {
@@ -16,6 +16,8 @@ pub fn run(full: bool) -> Result<bool, String> {
     component("rustfmt", &["fmt", "--version"]);
     component("clippy", &["clippy", "--version"]);
     targets();
+    web::setup()?;
+    package("chromium", "chromium", || shell::ask("chromium", &["--version"]).is_some());
     if full {
         package("qemu-x86_64", "qemu-user", || shell::ask("qemu-x86_64", &["--version"]).is_some());
         miri();

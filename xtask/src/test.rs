@@ -4,7 +4,7 @@
 //! A stage that fails does not keep the next one from running.
 
 use crate::report::{Outcome, Report};
-use crate::{demo, shell};
+use crate::{demo, shell, web};
 
 /// Runs the short ladder.
 pub fn run() -> Result<bool, String> {
@@ -20,6 +20,7 @@ pub fn stages(report: &mut Report) {
     report.stage("demo in f32", || demo::answers("f32"));
     report.stage("demo in int4", || demo::answers("int4"));
     let mut skipped = Vec::new();
+    report.stage("web package", || web::tests(&mut skipped));
     report.stage("tests", || cargo_test(&["--workspace", "--no-fail-fast"], &[], &mut skipped));
     for reason in skipped {
         report.skip(&reason);

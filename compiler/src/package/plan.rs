@@ -112,13 +112,15 @@ fn phase_file(prepared: &Prepared, name: &str, phase: &Phase, names: &Names) -> 
             let (slot, name) = (names.slot(tap.slot), &step.name);
             let (rows, channels, pitch) = (number(tap.rows), number(tap.channels), number(tap.pitch));
             let macs = Literal::u64_unsuffixed(step.macs);
-            let half = tap.elem == kernels::Elem::F16;
-            let row = quote!(Step { name: #name, slot: slots::#slot, rows: #rows, channels: #channels, pitch: #pitch, half: #half, macs: #macs });
+            let halves = (tap.elem == kernels::Elem::F16).then(|| quote!(.halves()));
+            let row = quote!(Step::new(#name, slots::#slot, [#rows, #channels, #pitch], #macs) #halves);
             (vec![], row)
         })
         .collect();
     items.push(Item::Table {
-        docs: vec!["The steps and where their results lie.".to_string()],
+        docs: vec![
+            "The steps and where their results lie: name, slot, rows, channels and pitch, multiply-adds.".to_string(),
+        ],
         attrs: vec![],
         head: quote!(pub const STEPS: &[Step] =),
         rows: steps,
