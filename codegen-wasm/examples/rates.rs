@@ -11,7 +11,7 @@ use kernels::library::gemm::Init;
 use kernels::library::linear::{Linear, Rows, UNIT, linear, vector};
 use kernels::library::matrix::Format;
 use kernels::library::{Schedule, depthwise};
-use kernels::{Kernel, ParamKind, extents, legalize, specialize};
+use kernels::{Elem, Kernel, ParamKind, extents, legalize, specialize};
 use wasm_encoder::{
     CodeSection, EntityType, ExportKind, ExportSection, FunctionSection, ImportSection, MemoryType, Module,
     TypeSection, ValType,
@@ -93,10 +93,21 @@ fn main() {
     for level in [Level::RelaxedExact, Level::Simd128] {
         let s = Schedule::new(&level);
         if "gemm".starts_with(&only) {
-            for tile in [(8, 1), (6, 1), (4, 2), (3, 2), (4, 1), (2, 2)] {
+            for tile in [(8, 1), (6, 1), (4, 2), (4, 1), (2, 1)] {
                 let s = Schedule { integer_tiles: [tile; 2], ..s };
                 let (inputs, outputs, format) = (896, 3072, Format::Bytes { block: 1 << 20 });
-                let l = Linear { norm: None, inputs, outputs, format, init: Init::Bias, gelu: false, rows, strip: 128 };
+                let l = Linear {
+                    norm: None,
+                    inputs,
+                    outputs,
+                    format,
+                    init: Init::Bias,
+                    gelu: false,
+                    rows,
+                    strip: 128,
+                    from: Elem::F32,
+                    to: Elem::F32,
+                };
                 let ops = 2.0 * 24.0 * inputs as f64 * outputs as f64;
                 time(
                     &format!("int8 24x{inputs}x{outputs}, tile {tile:?}"),
@@ -137,6 +148,8 @@ fn main() {
                             gelu: false,
                             rows: one,
                             strip: 1,
+                            from: Elem::F32,
+                            to: Elem::F32,
                         };
                         let ops = 2.0 * inputs as f64 * outputs as f64;
                         let what = format!("{} vector {inputs}x{outputs}, {lines} lines", format.name());
@@ -148,14 +161,22 @@ fn main() {
         if "depthwise".starts_with(&only) {
             for (tile, kept) in [(2, true), (4, true), (4, false), (6, false), (8, false)] {
                 let s = Schedule { depthwise: tile, depthwise_weights_in_registers: kept, ..s };
-                let shape = depthwise::Shape { channels: 192, multiplier: 1, kernel: 7, stride: 1, width: 64 };
+                let shape = depthwise::Shape {
+                    channels: 192,
+                    multiplier: 1,
+                    kernel: 7,
+                    stride: 1,
+                    width: 64,
+                    from: Elem::F32,
+                    to: Elem::F32,
+                };
                 let ops = 2.0 * 49.0 * 192.0 * 64.0;
                 time(&format!("depthwise 7x7, {tile}, {kept}"), &depthwise::row(&s, &shape), level, &[0, 7], ops);
             }
         }
     }
     for (level, tiles) in
-        [(Level::Relaxed, [(4, 2), (3, 3), (2, 4), (8, 1)]), (Level::Simd128, [(4, 2), (2, 4), (8, 1), (3, 2)])]
+        [(Level::Relaxed, [(2, 1), (4, 1), (6, 1), (8, 1)]), (Level::Simd128, [(2, 1), (4, 1), (6, 1), (8, 1)])]
     {
         if !"float".starts_with(&only) {
             continue;
@@ -163,7 +184,18 @@ fn main() {
         for tile in tiles {
             let (inputs, outputs, format) = (896, 768, Format::F32);
             let s = Schedule { tile, ..Schedule::new(&level) };
-            let l = Linear { norm: None, inputs, outputs, format, init: Init::Bias, gelu: false, rows, strip: 128 };
+            let l = Linear {
+                norm: None,
+                inputs,
+                outputs,
+                format,
+                init: Init::Bias,
+                gelu: false,
+                rows,
+                strip: 128,
+                from: Elem::F32,
+                to: Elem::F32,
+            };
             let ops = 2.0 * 24.0 * inputs as f64 * outputs as f64;
             time(
                 &format!("f32 24x{inputs}x{outputs}, tile {tile:?}"),

@@ -108,7 +108,9 @@ impl Choice {
             ),
             Choice::Depthwise => {
                 let sums = s.depthwise * parts;
-                if s.depthwise_weights_in_registers {
+                if s.depthwise_weights_in_registers && sums + 8 * parts >= registers {
+                    format!("each pixel is loaded once; sums and weights spill from {registers} registers either way")
+                } else if s.depthwise_weights_in_registers {
                     format!("{sums} sums, {} weights of a kernel row and a pixel fit {registers} registers", 7 * parts)
                 } else {
                     format!("{sums} sums leave no room for {} weights in {registers} registers", 7 * parts)

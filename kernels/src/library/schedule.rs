@@ -49,8 +49,7 @@ impl Schedule {
             (1, 32) => (8, 3),
             (2, 16) => (6, 1),
             (4, 32) => (6, 1),
-            // Sums spill whatever the tile; a register of the panel that meets many rows makes up for it.
-            (4, 0..32) => (8, 1),
+            (4, 0..32) => (2, 1),
             _ => (((registers - 1 - parts) / (parts + 1)).clamp(1, 4), 1),
         };
         // Twice the accumulators: integers, and floats that are added to once per block. Those spill
@@ -59,13 +58,16 @@ impl Schedule {
         let integer_tiles = match parts {
             1 => [(4, 3), (3, 4)],
             2 if target.supports(&Op::Dot(Reg(0), Reg(0), Reg(0))) => [(6, 1), (6, 1)],
-            4 if registers < 32 => [(8, 1), (8, 1)],
+            // Sums spill whatever the tile; weights that meet many rows make up for it.
+            4 if registers < 32 => [(6, 1), (6, 1)],
             _ => [(4, 1), (4, 1)],
         };
-        let depthwise = ((registers / 2) / parts).clamp(2, 8);
+        // Few registers spill either way: then each pixel is loaded once.
+        let few = parts == 4 && registers < 32;
+        let depthwise = if few { 4 } else { ((registers / 2) / parts).clamp(2, 8) };
         // One line after the other is one stream of memory; where a register holds a quarter of a line, one is too little to
         // do at a time.
-        let quantized_lines = if parts == 4 && registers < 32 { 4 } else { 1 };
+        let quantized_lines = if few { 4 } else { 1 };
         Schedule {
             tile,
             vector_lines: (registers / 4 / parts).max(1).next_power_of_two().min(8),
@@ -76,7 +78,7 @@ impl Schedule {
             ahead: 2 * PAGE,
             depth_block: (L1 * 3 / 4 / (tile.1 * LANES * 4)).next_multiple_of(16),
             depthwise,
-            depthwise_weights_in_registers: depthwise * parts + 7 * parts + parts < registers,
+            depthwise_weights_in_registers: few || depthwise * parts + 7 * parts + parts < registers,
             strip_bytes: L2 / 2,
         }
     }
