@@ -159,7 +159,14 @@ fn main() {
             }
         }
         if "depthwise".starts_with(&only) {
-            for (tile, kept) in [(2, true), (4, true), (4, false), (6, false), (8, false)] {
+            for (tile, kept, from) in [
+                (2, true, Elem::F32),
+                (4, true, Elem::F32),
+                (4, false, Elem::F32),
+                (8, false, Elem::F32),
+                (4, true, Elem::F16),
+                (4, false, Elem::F16),
+            ] {
                 let s = Schedule { depthwise: tile, depthwise_weights_in_registers: kept, ..s };
                 let shape = depthwise::Shape {
                     channels: 192,
@@ -167,11 +174,17 @@ fn main() {
                     kernel: 7,
                     stride: 1,
                     width: 64,
-                    from: Elem::F32,
+                    from,
                     to: Elem::F32,
                 };
                 let ops = 2.0 * 49.0 * 192.0 * 64.0;
-                time(&format!("depthwise 7x7, {tile}, {kept}"), &depthwise::row(&s, &shape), level, &[0, 7], ops);
+                time(
+                    &format!("depthwise 7x7 of {from:?}, {tile}, {kept}"),
+                    &depthwise::row(&s, &shape),
+                    level,
+                    &[0, 7],
+                    ops,
+                );
             }
         }
     }
