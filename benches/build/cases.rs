@@ -69,7 +69,7 @@ pub fn floats(s: &Schedule) -> Vec<Case> {
     let mut cases = Vec::new();
     for (side, channels) in STAGES {
         for (inputs, outputs) in [(channels, 4 * channels), (4 * channels, channels)] {
-            let l = plain(inputs, outputs, Rows::Fixed(ROWS), Format::F32);
+            let l = Linear::new(inputs, outputs, Format::F32, Rows::Fixed(ROWS));
             cases.push(case(
                 format!("gemm/{ROWS}x{inputs}x{outputs}"),
                 linear::linear(s, &l),
@@ -146,22 +146,6 @@ pub fn quantized(s: &Schedule) -> Vec<Case> {
     cases
 }
 
-fn plain(inputs: usize, outputs: usize, rows: Rows, format: Format) -> Linear {
-    let strip = rows.most();
-    Linear {
-        norm: None,
-        inputs,
-        outputs,
-        format,
-        init: Init::Bias,
-        gelu: false,
-        rows,
-        strip,
-        from: Elem::F32,
-        to: Elem::F32,
-    }
-}
-
 /// One row times a matrix that comes from memory.
 fn vector(s: &Schedule, name: &str, format: Format, (inputs, outputs): (usize, usize)) -> Case {
     let bytes = 4 * lines(outputs) * format.line_words(inputs);
@@ -169,7 +153,7 @@ fn vector(s: &Schedule, name: &str, format: Format, (inputs, outputs): (usize, u
     Case {
         name: format!("{name}/{inputs}x{outputs}, {copies} matrices"),
         call: Callable {
-            kernel: linear::vector(s, &plain(inputs, outputs, Rows::Fixed(1), format), false),
+            kernel: linear::vector(s, &Linear::new(inputs, outputs, format, Rows::Fixed(1)), false),
             sizes: vec![0, lines(outputs)],
         },
         unit: Unit::Bytes,

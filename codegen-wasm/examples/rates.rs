@@ -5,17 +5,13 @@
 use std::process::Command;
 use std::rc::Rc;
 
-use codegen_wasm::{Level, encode, signature};
+use codegen_wasm::{Level, callable_module};
 use kernels::library::columns::{Columns, columns};
 use kernels::library::gemm::Init;
 use kernels::library::linear::{Linear, Rows, UNIT, linear, vector};
 use kernels::library::matrix::Format;
 use kernels::library::{Schedule, depthwise};
 use kernels::{Elem, Kernel, ParamKind, extents, legalize, specialize};
-use wasm_encoder::{
-    CodeSection, EntityType, ExportKind, ExportSection, FunctionSection, ImportSection, MemoryType, Module,
-    TypeSection, ValType,
-};
 
 const TIMES: &str = "
 import { readFileSync } from 'node:fs';
@@ -36,29 +32,12 @@ while (performance.now() - begin < 1000) {
 console.log(`${(ops / best / 1e6).toFixed(1)} Gop/s, ${(bytes / best / 1e6).toFixed(1)} GB/s, ${(best * 1e3).toFixed(0)} us`);
 ";
 
-fn module(kernel: &Rc<Kernel>, level: Level) -> Vec<u8> {
-    let all = specialize(&legalize(kernel, &level), &mut Default::default()).with_callees();
-    let (mut types, mut functions, mut code) = (TypeSection::new(), FunctionSection::new(), CodeSection::new());
-    let index = |name: &str| all.iter().position(|k| k.name == name).expect("a callee") as u32;
-    for (i, kernel) in all.iter().enumerate() {
-        types.ty().function(vec![ValType::I32; signature(kernel)], []);
-        functions.function(i as u32);
-        code.function(&encode(kernel, level, &index));
-    }
-    let (mut imports, mut exports) = (ImportSection::new(), ExportSection::new());
-    let memory = MemoryType { minimum: 0, maximum: None, memory64: false, shared: false, page_size_log2: None };
-    imports.import("env", "memory", EntityType::Memory(memory));
-    exports.export("run", ExportKind::Func, all.len() as u32 - 1);
-    let mut module = Module::new();
-    module.section(&types).section(&imports).section(&functions).section(&exports).section(&code);
-    module.finish()
-}
-
 fn time(what: &str, kernel: &Rc<Kernel>, level: Level, sizes: &[i64], ops: f64) {
     let folder = std::env::temp_dir().join(format!("rates-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");
     let (path, script) = (folder.join("kernel.wasm"), folder.join("times.mjs"));
-    std::fs::write(&path, module(kernel, level)).expect("written");
+    let own = specialize(&legalize(kernel, &level), &mut Default::default());
+    std::fs::write(&path, callable_module(&own, level)).expect("written");
     std::fs::write(&script, TIMES).expect("written");
     let ranges: Vec<(i64, i64)> = sizes.iter().map(|n| (*n, *n)).collect();
     let (mut at, mut args, mut given, mut bytes) = (4096i64, Vec::new(), sizes.iter(), 0);
@@ -96,18 +75,7 @@ fn main() {
             for tile in [(8, 1), (6, 1), (4, 2), (4, 1), (2, 1)] {
                 let s = Schedule { integer_tiles: [tile; 2], ..s };
                 let (inputs, outputs, format) = (896, 3072, Format::Bytes { block: 1 << 20 });
-                let l = Linear {
-                    norm: None,
-                    inputs,
-                    outputs,
-                    format,
-                    init: Init::Bias,
-                    gelu: false,
-                    rows,
-                    strip: 128,
-                    from: Elem::F32,
-                    to: Elem::F32,
-                };
+                let l = Linear::new(inputs, outputs, format, rows);
                 let ops = 2.0 * 24.0 * inputs as f64 * outputs as f64;
                 time(
                     &format!("int8 24x{inputs}x{outputs}, tile {tile:?}"),
@@ -139,18 +107,7 @@ fn main() {
                     let s = Schedule { nibble_lines: lines, byte_lines: lines, ..s };
                     for format in [Format::Nibbles, Format::Bytes { block: 1 << 20 }] {
                         let one = Rows::Fixed(1);
-                        let l = Linear {
-                            norm: None,
-                            inputs,
-                            outputs,
-                            format,
-                            init: Init::Bias,
-                            gelu: false,
-                            rows: one,
-                            strip: 1,
-                            from: Elem::F32,
-                            to: Elem::F32,
-                        };
+                        let l = Linear::new(inputs, outputs, format, one);
                         let ops = 2.0 * inputs as f64 * outputs as f64;
                         let what = format!("{} vector {inputs}x{outputs}, {lines} lines", format.name());
                         time(&what, &vector(&s, &l, false), level, &[0, outputs as i64 / 16], ops);
@@ -197,18 +154,7 @@ fn main() {
         for tile in tiles {
             let (inputs, outputs, format) = (896, 768, Format::F32);
             let s = Schedule { tile, ..Schedule::new(&level) };
-            let l = Linear {
-                norm: None,
-                inputs,
-                outputs,
-                format,
-                init: Init::Bias,
-                gelu: false,
-                rows,
-                strip: 128,
-                from: Elem::F32,
-                to: Elem::F32,
-            };
+            let l = Linear::new(inputs, outputs, format, rows);
             let ops = 2.0 * 24.0 * inputs as f64 * outputs as f64;
             time(
                 &format!("f32 24x{inputs}x{outputs}, tile {tile:?}"),

@@ -5,6 +5,7 @@
 //! have the interpreter's bits. This crate names types and instructions; it holds no algorithm.
 
 mod address;
+mod callable;
 mod encode;
 mod ops;
 
@@ -14,6 +15,7 @@ use proc_macro2::{Ident, Literal, Span, TokenStream};
 use quote::quote;
 
 pub use Level::Simd128;
+pub use callable::callable_module;
 pub use encode::{encode, signature};
 use ops::{Access, Recipe, Value};
 

@@ -102,16 +102,6 @@ impl Builder {
         self.pointer(name, Elem::I8, Access::Write)
     }
 
-    /// A pointer parameter to 16-bit floats that are only read.
-    pub fn read_f16(&mut self, name: &str) -> Ptr {
-        self.pointer(name, Elem::F16, Access::Read)
-    }
-
-    /// A pointer parameter to 16-bit floats that are written.
-    pub fn write_f16(&mut self, name: &str) -> Ptr {
-        self.pointer(name, Elem::F16, Access::Write)
-    }
-
     /// A pointer parameter that is only read, to floats of either width.
     pub fn read_floats(&mut self, name: &str, elem: Elem) -> Ptr {
         debug_assert!(elem.is_float(), "{elem:?}");

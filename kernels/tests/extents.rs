@@ -4,7 +4,6 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use codegen_avx2::Level;
-use kernels::Elem;
 use kernels::library::attention::{Attention, attend};
 use kernels::library::cache::{Cache, GROUP};
 use kernels::library::columns::{Columns, columns, gated};
@@ -112,18 +111,7 @@ fn check_bounds(kernel: &Kernel, sizes: &[i64], slots: &[usize]) {
 #[test]
 fn a_slot_one_element_short_is_refused() {
     let s = Schedule::new(&Level::V3);
-    let l = Linear {
-        norm: None,
-        inputs: 20,
-        outputs: 33,
-        init: Init::Bias,
-        gelu: true,
-        rows: Rows::UpTo(19),
-        format: Format::F32,
-        strip: 8,
-        from: Elem::F32,
-        to: Elem::F32,
-    };
+    let l = Linear { gelu: true, strip: 8, ..Linear::new(20, 33, Format::F32, Rows::UpTo(19)) };
     // The last row of `x` is read up to its 20 channels; rows of `y` are whole lines.
     check_bounds(&linear(&s, &l), &[19, 0, 3], &[18 * 32 + 20, 3 * 20 * 16, 48, 19 * 48]);
     check_bounds(&linear(&s, &l), &[7, 0, 1], &[6 * 32 + 20, 3 * 20 * 16, 48, 7 * 48]);
@@ -160,18 +148,7 @@ fn a_slot_of_quantized_operands_one_word_short_is_refused() {
     let s = Schedule::new(&Level::V4Vnni);
     let (inputs, outputs, rows) = (48, 33, Rows::UpTo(19));
     let format = Format::Bytes { block: 16 };
-    let l = Linear {
-        norm: None,
-        inputs,
-        outputs,
-        format,
-        init: Init::Bias,
-        gelu: true,
-        rows,
-        strip: 8,
-        from: Elem::F32,
-        to: Elem::F32,
-    };
+    let l = Linear { gelu: true, strip: 8, ..Linear::new(inputs, outputs, format, rows) };
     // A row in scratch: 12 words of bytes, three scales, three sums, up to 32.
     let slots = [19 * 48, 3 * 12 * 16, 48, 48, 19 * 48, 7 * 32 + 18];
     check_bounds(&linear(&s, &l), &[19, 0, 3], &slots);
@@ -216,18 +193,7 @@ fn quantized_kernels_of_real_sizes_fit_their_scratch() {
 fn a_kernel_that_is_too_large_is_refused() {
     let s = Schedule::new(&Level::V4);
     let made = |rows: usize, outputs: usize| {
-        let l = Linear {
-            norm: None,
-            inputs: 16,
-            outputs,
-            init: Init::Zero,
-            gelu: false,
-            rows: Rows::Fixed(rows),
-            format: Format::F32,
-            strip: 8,
-            from: Elem::F32,
-            to: Elem::F32,
-        };
+        let l = Linear { init: Init::Zero, strip: 8, ..Linear::new(16, outputs, Format::F32, Rows::Fixed(rows)) };
         linear(&s, &l)
     };
     let slots = [16 * 16, 32 * 16, 16 * 32];

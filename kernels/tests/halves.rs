@@ -50,7 +50,7 @@ fn every_half_is_widened_exactly() {
     let all: Vec<u16> = (0..=u16::MAX).collect();
     on_all(
         |k| {
-            let (x, y, one) = (k.read_f16("x"), k.write("y"), k.write("one"));
+            let (x, y, one) = (k.read_floats("x", Elem::F16), k.write("y"), k.write("one"));
             k.each("i", 0usize, all.len() / LANES, |k, i| {
                 let v = k.load("v", x, i.clone() * LANES);
                 k.store(y, i.clone() * LANES, v);
@@ -111,7 +111,7 @@ fn stores_round_to_the_nearest_even() {
     let want = words(&corners.iter().map(|(_, half)| *half).collect::<Vec<_>>());
     on_all(
         |k| {
-            let (x, y) = (k.read("x"), k.write_f16("y"));
+            let (x, y) = (k.read("x"), k.write_floats("y", Elem::F16));
             k.each("i", 0usize, corners.len() / LANES, |k, i| {
                 let v = k.load("v", x, i.clone() * LANES);
                 k.store(y, i * LANES, v);
@@ -134,7 +134,7 @@ fn stores_round_to_the_nearest_even() {
 fn places_and_single_elements() {
     on_all(
         |k| {
-            let (x, y) = (k.read("x"), k.write_f16("y"));
+            let (x, y) = (k.read("x"), k.write_floats("y", Elem::F16));
             let line = k.load("line", x, 0usize);
             k.store(y, 1usize, line);
             k.store_one(y, 18usize, line);
@@ -169,7 +169,7 @@ fn places_and_single_elements() {
 #[test]
 fn targets_without_conversions_move_bits() {
     let mut k = Builder::new("halves", &[]);
-    let (x, y) = (k.read_f16("x"), k.write_f16("y"));
+    let (x, y) = (k.read_floats("x", Elem::F16), k.write_floats("y", Elem::F16));
     let v = k.load("v", x, 0usize);
     k.store(y, 0usize, v);
     let lines = k.finish();

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use codegen_avx2::Level;
 use codegen_wasm::Simd128;
 use kernels::{
-    Arg, BinaryOp, Builder, CompareOp, Int, Kernel, Op, ParamKind, Ptr, ReduceOp, Reg, RegInfo, Stmt, Target, Ty,
+    Arg, BinaryOp, Builder, CompareOp, Elem, Int, Kernel, Op, ParamKind, Ptr, ReduceOp, Reg, RegInfo, Stmt, Target, Ty,
     UnaryOp, Var, legalize, verify,
 };
 
@@ -188,7 +188,7 @@ fn pointers_to_bytes() {
 fn pointers_to_16_bit_floats() {
     let kernel = |stmts: &dyn Fn(Ptr, Reg, Reg) -> Stmt| {
         let mut k = Builder::new("halves", &[]);
-        let y = k.write_f16("y");
+        let y = k.write_floats("y", Elem::F16);
         let (float, whole) = (k.splat("float", 1.0), k.bind("whole", Op::SplatBits(1)));
         let mut kernel = Rc::unwrap_or_clone(k.finish());
         kernel.regs.push(RegInfo { name: "out".to_string(), ty: Ty::I32 });

@@ -25,21 +25,7 @@ impl Program for Later {
         Self { asked: AtomicUsize::new(0) }
     }
 
-    fn vision(&self, cx: &Cx<'_>, side: usize) {
-        Fake.vision(cx, side);
-    }
-
-    fn prefill(&self, cx: &Cx<'_>, start: usize, rows: usize) {
-        Fake.prefill(cx, start, rows);
-    }
-
-    fn decode(&self, cx: &Cx<'_>, start: usize) {
-        Fake.decode(cx, start);
-    }
-
-    fn verify(&self, cx: &Cx<'_>, start: usize, rows: usize) {
-        Fake.verify(cx, start, rows);
-    }
+    phases_of_fake!();
 
     fn embed(&self, cx: &Cx<'_>, id: u32, row: usize) {
         assert_eq!(cx.count(), 1);

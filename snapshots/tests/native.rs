@@ -96,9 +96,9 @@ fn cases(s: &Schedule) -> Vec<Case> {
 /// and above the largest.
 fn halves() -> Rc<Kernel> {
     let mut k = Builder::new("halves", &["Conversions of 16-bit floats."]);
-    let (x, noise) = (k.read_f16("x"), k.read_u32("noise"));
+    let (x, noise) = (k.read_floats("x", Elem::F16), k.read_u32("noise"));
     let wide = k.write("wide");
-    let rounded = ["near", "tie", "small", "one"].map(|name| k.write_f16(name));
+    let rounded = ["near", "tie", "small", "one"].map(|name| k.write_floats(name, Elem::F16));
     let (low, ties) = (k.bind("low", Op::SplatBits(0x3fff)), k.bind("ties", Op::SplatBits(0x3000)));
     let step = k.splat("step", 0.375);
     k.each("i", 0usize, 65536 / LANES, |k, i| {

@@ -223,18 +223,7 @@ impl Decoder<'_, '_> {
             (false, false) => Init::Zero,
         };
         let many = Rows::UpTo(self.chunk);
-        let l = Linear {
-            norm,
-            inputs,
-            outputs,
-            format,
-            init,
-            gelu: false,
-            rows: many,
-            strip: LINEAR_STRIP,
-            from: Elem::F32,
-            to: Elem::F32,
-        };
+        let l = Linear { norm, init, strip: LINEAR_STRIP, ..Linear::new(inputs, outputs, format, many) };
         for &way in self.ways {
             let i = way as usize;
             let mut bind = w.bind("w", "w_scale");
@@ -502,18 +491,7 @@ impl Decoder<'_, '_> {
         let sizes = (channels, hidden);
         let scratch = linear::gated_vectors_scratch(format, sizes, n);
         self.step(way, draft, |s| linear::gated_vectors(s, norm, format, sizes, n), scratch)?;
-        let l = Linear {
-            norm: None,
-            inputs: hidden,
-            outputs: w2.outputs,
-            format: w2.format,
-            init: Init::Residual,
-            gelu: false,
-            rows: Rows::Fixed(n),
-            strip: n,
-            from: Elem::F32,
-            to: Elem::F32,
-        };
+        let l = Linear { init: Init::Residual, ..Linear::new(hidden, w2.outputs, w2.format, Rows::Fixed(n)) };
         let mut bind = w2.bind("w", "w_scale");
         bind.extend([("x", between.place()), ("residual", x.place())]);
         bind.extend([("y", y.place()), ("scratch", Place::Scratch)]);
@@ -548,18 +526,8 @@ impl Decoder<'_, '_> {
             let low = self.cx.packs.low(&format!("{}.low", linear_node.name), *weight, (vocab, hidden));
             return self.split_head(&node.name, (kind, gain), (&w, low), logits);
         }
-        let l = Linear {
-            norm: Some(kind),
-            inputs: hidden,
-            outputs: vocab,
-            format: w.format,
-            init: Init::Zero,
-            gelu: false,
-            rows: Rows::Fixed(1),
-            strip: 1,
-            from: Elem::F32,
-            to: Elem::F32,
-        };
+        let one = Linear::new(hidden, vocab, w.format, Rows::Fixed(1));
+        let l = Linear { norm: Some(kind), init: Init::Zero, ..one };
         for &way in self.ways {
             let x = self.x[way as usize];
             let mut bind = w.bind("w", "w_scale");

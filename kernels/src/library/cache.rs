@@ -10,7 +10,7 @@ use std::rc::Rc;
 use crate::LANES;
 use crate::build::Builder;
 use crate::int::Int;
-use crate::ir::{Arg, BinaryOp, Kernel, Op, Ptr, ReduceOp, UnaryOp};
+use crate::ir::{Arg, BinaryOp, Elem, Kernel, Op, Ptr, ReduceOp, UnaryOp};
 use crate::library::attention::Attention;
 use crate::library::quantize::TINY;
 
@@ -48,7 +48,7 @@ impl Cache {
     pub(super) fn read(self, k: &mut Builder, name: &str) -> Ptr {
         match self {
             Cache::F32 | Cache::Int8 => k.read(name),
-            Cache::F16 => k.read_f16(name),
+            Cache::F16 => k.read_floats(name, Elem::F16),
         }
     }
 
@@ -56,7 +56,7 @@ impl Cache {
     fn write(self, k: &mut Builder, name: &str) -> Ptr {
         match self {
             Cache::F32 | Cache::Int8 => k.write(name),
-            Cache::F16 => k.write_f16(name),
+            Cache::F16 => k.write_floats(name, Elem::F16),
         }
     }
 

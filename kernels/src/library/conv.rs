@@ -10,7 +10,7 @@ use crate::library::gemm::{self, Init, Operands, Segment, Shape};
 use crate::library::matrix::{Format, Matrix, Rest};
 use crate::library::quantize::Source;
 use crate::library::two_layer::{TwoLayer, TwoLayerOperands, two_layer};
-use crate::library::{Schedule, depthwise, elementwise, lines, pitch};
+use crate::library::{Schedule, depthwise, elementwise, lines, pitch, stored};
 
 /// A map's depthwise convolution: the row's shape and the input's height.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +97,7 @@ pub fn depthwise_map(s: &Schedule, map: &Map) -> Rc<Kernel> {
 pub fn conv_ffn(s: &Schedule, map: &Map, t: &TwoLayer, strip: usize) -> Rc<Kernel> {
     let (width, channels) = (map.row.width, map.row.channels);
     let mut k = Builder::new(
-        format!("conv_ffn_{}_{}x{width}x{channels}{}", t.format.name(), map.height, stored(map.row.from)),
+        format!("conv_ffn_{}_{}x{width}x{channels}{}", t.format.name(), map.height, stored("", map.row.from)),
         &[
             "`y = x + gelu(conv(x) w1 + b1) w2 + b2`, the convolution depthwise.",
             "",
@@ -146,18 +146,13 @@ pub fn has_diagonal(row: &depthwise::Shape, format: Format, outputs: usize) -> b
     format != Format::F32 && row.multiplier <= 2 && outputs == row.multiplier * row.channels
 }
 
-/// How maps are stored, where not as 32-bit floats, as part of a kernel's name.
-fn stored(elem: Elem) -> String {
-    if elem == Elem::F32 { String::new() } else { format!("_{}", elem.name()) }
-}
-
 /// Depthwise convolution, GELU, pointwise convolution, GELU, by strips of `strip` output rows; `y` is stored as `x` is.
 /// Parameters: x, w0, b0, w1, [w1_scale], [w1_diagonal], b1, y, scratch, first, last. Scratch:
 /// [`patch_embed_scratch`] floats.
 pub fn patch_embed(s: &Schedule, map: &Map, format: Format, channels: usize, strip: usize) -> Rc<Kernel> {
     let (width, middle) = (map.row.out_width(), map.row.out_channels());
     let mut k = Builder::new(
-        format!("patch_embed_{}_{}x{width}x{channels}{}", format.name(), map.out_height(), stored(map.row.from)),
+        format!("patch_embed_{}_{}x{width}x{channels}{}", format.name(), map.out_height(), stored("", map.row.from)),
         &[
             &format!(
                 "`y = gelu(gelu(conv(x)) w1 + b1)`, the convolution depthwise with stride 2{}.",
@@ -321,7 +316,7 @@ pub fn stem(s: &Schedule, stem: &Stem) -> Rc<Kernel> {
     let Stem { side, channels, strip, format, to } = *stem;
     let (middle, out) = (stem.middle(), stem.out());
     let mut k = Builder::new(
-        format!("stem_{}_{side}x{channels}{}", format.name(), stored(to)),
+        format!("stem_{}_{side}x{channels}{}", format.name(), stored("", to)),
         &[
             "`y = gelu(gelu(conv2(gelu(conv1(image)))) w2 + b2)`: 3x3 and depthwise 3x3, both with stride 2.",
             "",

@@ -5,13 +5,13 @@ use std::rc::Rc;
 use crate::LANES;
 use crate::build::Builder;
 use crate::int::Int;
-use crate::ir::{Elem, Kernel, Op, Reg};
+use crate::ir::{Elem, Kernel, Op, Ptr, Reg};
 use crate::library::{lines, pitch};
 use crate::math::{Exp, Gelu};
 
 /// `x = gelu(x)` on rows of `channels`, in place.
 pub fn gelu(channels: usize) -> Rc<Kernel> {
-    let (n, pitch) = (lines(channels), pitch(channels));
+    let pitch = pitch(channels);
     let mut k = Builder::new(
         format!("gelu_f32_{channels}"),
         &[
@@ -21,22 +21,13 @@ pub fn gelu(channels: usize) -> Rc<Kernel> {
         ],
     );
     let x = k.write("x");
-    let rows = k.size("rows");
-    let f = Gelu::new(&mut k);
-    k.each("i", 0usize, rows, |k, i| {
-        k.each("j", 0usize, n, |k, j| {
-            let at = k.int("at", i * pitch + j * LANES);
-            let v = k.load("v", x, at.clone());
-            let y = f.apply(k, v);
-            k.store(x, at, y);
-        });
-    });
+    gelu_rows(&mut k, channels, x, x);
     k.finish()
 }
 
 /// `y = gelu(x)` on rows of `channels`, stored as `to`.
 pub fn gelu_into(channels: usize, to: Elem) -> Rc<Kernel> {
-    let (n, pitch) = (lines(channels), pitch(channels));
+    let pitch = pitch(channels);
     let mut k = Builder::new(
         format!("gelu_f32{}_{channels}", to.name()),
         &[
@@ -46,17 +37,22 @@ pub fn gelu_into(channels: usize, to: Elem) -> Rc<Kernel> {
         ],
     );
     let (x, y) = (k.read("x"), k.write_floats("y", to));
+    gelu_rows(&mut k, channels, x, y);
+    k.finish()
+}
+
+/// Emits `y = gelu(x)` on the rows of a parameter.
+fn gelu_rows(k: &mut Builder, channels: usize, x: Ptr, y: Ptr) {
     let rows = k.size("rows");
-    let f = Gelu::new(&mut k);
+    let f = Gelu::new(k);
     k.each("i", 0usize, rows, |k, i| {
-        k.each("j", 0usize, n, |k, j| {
-            let at = k.int("at", i * pitch + j * LANES);
+        k.each("j", 0usize, lines(channels), |k, j| {
+            let at = k.int("at", i * pitch(channels) + j * LANES);
             let v = k.load("v", x, at.clone());
-            let v = f.apply(k, v);
-            k.store(y, at, v);
+            let out = f.apply(k, v);
+            k.store(y, at, out);
         });
     });
-    k.finish()
 }
 
 /// `y = silu(gate) * up` on rows of `channels` outputs; lines of gate and up alternate in `x`.

@@ -84,7 +84,7 @@ pub fn tile(t: &Tile) -> Rc<Kernel> {
         ],
     );
     let a = k.read("a");
-    let b = if halves { k.read_f16("b") } else { k.read("b") };
+    let b = k.read_floats("b", if halves { Elem::F16 } else { Elem::F32 });
     let bias = init.has_bias().then(|| k.read("bias"));
     let residual = init.has_residual().then(|| k.read("residual"));
     let c = k.write("c");

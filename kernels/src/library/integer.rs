@@ -10,9 +10,9 @@ use crate::LANES;
 use crate::build::Builder;
 use crate::int::Int;
 use crate::ir::{Arg, BinaryOp, Elem, Kernel, Op, Ptr, Reg, UnaryOp};
-use crate::library::Schedule;
 use crate::library::gemm::{Init, in_powers};
 use crate::library::quantize::{BLOCK, GROUP, QuantRows, Quantized};
+use crate::library::{Schedule, stored};
 
 /// Words of a block of 4-bit weights of one line: a line of factors and 16 of nibbles.
 pub const BLOCK_WORDS: usize = 17 * LANES;
@@ -101,7 +101,7 @@ fn tile(
             init.name(),
             q.block,
             if planes { "_planes" } else { "" },
-            if to == Elem::F32 { String::new() } else { format!("_{}", to.name()) }
+            stored("", to)
         ),
         &[
             &format!("One {rows}x{} register tile of a product of quantized rows.", width * LANES),

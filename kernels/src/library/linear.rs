@@ -9,7 +9,7 @@ use crate::ir::{Elem, Kernel, Ptr};
 use crate::library::gemm::Init;
 use crate::library::matrix::{Format, Left, Matrix, Rest};
 use crate::library::quantize::{BLOCK, Source};
-use crate::library::{Schedule, elementwise, lines, norm, pitch};
+use crate::library::{Schedule, elementwise, lines, norm, pitch, stored};
 
 /// A normalization in front of a linear layer, its gain folded into the matrix unless kept.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -129,6 +129,22 @@ pub struct Linear {
 }
 
 impl Linear {
+    /// A layer with a bias, and nothing before or after it; all of 32-bit floats, all rows in one strip.
+    pub fn new(inputs: usize, outputs: usize, format: Format, rows: Rows) -> Linear {
+        Linear {
+            norm: None,
+            inputs,
+            outputs,
+            format,
+            init: Init::Bias,
+            gelu: false,
+            rows,
+            strip: rows.most(),
+            from: Elem::F32,
+            to: Elem::F32,
+        }
+    }
+
     /// Floats of scratch for `rows` rows: normalized, then quantized.
     pub fn scratch(&self, rows: usize) -> usize {
         self.normed(rows) + self.format.scratch(self.inputs, rows)
@@ -191,9 +207,7 @@ pub fn linear(s: &Schedule, l: &Linear) -> Rc<Kernel> {
     let before = l.norm.map_or("", Norm::name);
     let after = if l.gelu { "_gelu" } else { "" };
     let start = l.init.name();
-    let elem =
-        |what: &str, elem: Elem| if elem == Elem::F32 { String::new() } else { format!("_{what}_{}", elem.name()) };
-    let elems = format!("{}{}", elem("x", l.from), elem("y", l.to));
+    let elems = stored("_x", l.from) + &stored("_y", l.to);
     let mut k = Builder::new(
         format!("{before}linear{start}{after}_{}_{}x{}x{}{elems}", l.format.name(), l.rows.name(), l.inputs, l.outputs),
         &[
@@ -301,18 +315,7 @@ pub fn gated_vectors(
     n: usize,
 ) -> Rc<Kernel> {
     let wide = 2 * lines(hidden) * LANES;
-    let l = Linear {
-        norm: Some(norm),
-        inputs: channels,
-        outputs: wide,
-        format,
-        init: Init::Zero,
-        gelu: false,
-        rows: Rows::Fixed(n),
-        strip: n,
-        from: Elem::F32,
-        to: Elem::F32,
-    };
+    let l = Linear { norm: Some(norm), init: Init::Zero, ..Linear::new(channels, wide, format, Rows::Fixed(n)) };
     let mut k = Builder::new(
         format!("gemv_swiglu{}_{}_{channels}x{hidden}", few(n), format.name()),
         &[

@@ -30,6 +30,12 @@ pub use choice::Choice;
 pub use schedule::Schedule;
 
 use crate::LANES;
+use crate::ir::Elem;
+
+/// How something is stored, where not as 32-bit floats, as part of a kernel's name.
+fn stored(what: &str, elem: Elem) -> String {
+    if elem == Elem::F32 { String::new() } else { format!("{what}_{}", elem.name()) }
+}
 
 /// Lines that hold `n` channels.
 pub fn lines(n: usize) -> usize {

@@ -5,14 +5,10 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::rc::Rc;
 use std::sync::{Mutex, OnceLock};
 
-use codegen_wasm::{Level, encode, signature};
+use codegen_wasm::{Level, callable_module};
 use kernels::{Kernel, Memory, Place};
-use wasm_encoder::{
-    CodeSection, EntityType, ExportKind, ExportSection, FunctionSection, ImportSection, MemoryType, Module,
-    TypeSection, ValType,
-};
 
-/// Reads requests: five numbers (bytes of the module, bytes of memory, arguments), then all of these. Answers with the
+/// Reads requests: three numbers (bytes of the module, bytes of memory, arguments), then all of these. Answers with the
 /// memory, or 1 and an error.
 const SERVER: &str = "
 const fs = require('fs');
@@ -113,7 +109,7 @@ pub fn run(kernel: &Kernel, level: Level, memory: &mut Memory, places: &[Place],
             kernels::ParamKind::Size(_) => *numbers.next().expect("as many as parameters") as u32,
         })
         .collect();
-    let after = ask(&module(kernel, level), &image, &args)?;
+    let after = ask(&callable_module(&Rc::new(kernel.clone()), level), &image, &args)?;
     for (buffer, start) in memory.buffers.iter_mut().zip(starts) {
         for (word, bytes) in buffer.iter_mut().zip(after[start..].chunks_exact(4)) {
             *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
@@ -139,23 +135,4 @@ fn ask(module: &[u8], image: &[u8], args: &[u32]) -> Result<Vec<u8>, String> {
     let mut rest = vec![0; word(4) as usize];
     node.answer.read_exact(&mut rest).expect("node answers");
     if word(0) == 0 { Ok(rest) } else { Err(String::from_utf8_lossy(&rest).into_owned()) }
-}
-
-/// A module of a kernel and its callees.
-fn module(kernel: &Kernel, level: Level) -> Vec<u8> {
-    let all = Rc::new(kernel.clone()).with_callees();
-    let (mut types, mut functions, mut code) = (TypeSection::new(), FunctionSection::new(), CodeSection::new());
-    let index = |name: &str| all.iter().position(|k| k.name == name).expect("a callee") as u32;
-    for (i, kernel) in all.iter().enumerate() {
-        types.ty().function(vec![ValType::I32; signature(kernel)], []);
-        functions.function(i as u32);
-        code.function(&encode(kernel, level, &index));
-    }
-    let (mut imports, mut exports) = (ImportSection::new(), ExportSection::new());
-    let memory = MemoryType { minimum: 0, maximum: None, memory64: false, shared: false, page_size_log2: None };
-    imports.import("env", "memory", EntityType::Memory(memory));
-    exports.export("run", ExportKind::Func, all.len() as u32 - 1);
-    let mut module = Module::new();
-    module.section(&types).section(&imports).section(&functions).section(&exports).section(&code);
-    module.finish()
 }

@@ -219,6 +219,29 @@ impl Program for Parrot {
     }
 }
 
+/// The phases of a program that works as [`Fake`] does and says other things of itself.
+macro_rules! phases_of_fake {
+    () => {
+        fn vision(&self, cx: &Cx<'_>, side: usize) {
+            Fake.vision(cx, side);
+        }
+
+        fn prefill(&self, cx: &Cx<'_>, start: usize, rows: usize) {
+            Fake.prefill(cx, start, rows);
+        }
+
+        fn decode(&self, cx: &Cx<'_>, start: usize) {
+            Fake.decode(cx, start);
+        }
+
+        fn verify(&self, cx: &Cx<'_>, start: usize, rows: usize) {
+            Fake.verify(cx, start, rows);
+        }
+    };
+}
+#[allow(unused_imports)]
+pub(crate) use phases_of_fake;
+
 impl Program for Plain {
     fn info() -> &'static Info {
         &Info { verify_rows: 1, ..FAKE }
@@ -229,17 +252,7 @@ impl Program for Plain {
         Self
     }
 
-    fn vision(&self, cx: &Cx<'_>, side: usize) {
-        Fake.vision(cx, side);
-    }
-
-    fn prefill(&self, cx: &Cx<'_>, start: usize, rows: usize) {
-        Fake.prefill(cx, start, rows);
-    }
-
-    fn decode(&self, cx: &Cx<'_>, start: usize) {
-        Fake.decode(cx, start);
-    }
+    phases_of_fake!();
 
     fn embed(&self, cx: &Cx<'_>, id: u32, row: usize) {
         Fake.embed(cx, id, row);

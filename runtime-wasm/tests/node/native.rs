@@ -6,7 +6,7 @@ use runtime_min::{
 };
 use serde_json::{Value, json};
 
-use crate::common::{self, Fake};
+use crate::common::{self, Fake, phases_of_fake};
 
 /// The section `tvlmc.info`, as `runtime-wasm/src/info.rs` describes it.
 pub fn info(info: &Info) -> Vec<u8> {
@@ -76,21 +76,7 @@ impl Program for Baked {
         Self
     }
 
-    fn vision(&self, cx: &Cx<'_>, side: usize) {
-        Fake.vision(cx, side);
-    }
-
-    fn prefill(&self, cx: &Cx<'_>, start: usize, rows: usize) {
-        Fake.prefill(cx, start, rows);
-    }
-
-    fn decode(&self, cx: &Cx<'_>, start: usize) {
-        Fake.decode(cx, start);
-    }
-
-    fn verify(&self, cx: &Cx<'_>, start: usize, rows: usize) {
-        Fake.verify(cx, start, rows);
-    }
+    phases_of_fake!();
 
     fn embed(&self, cx: &Cx<'_>, id: u32, row: usize) {
         Fake.embed(cx, id, row);

@@ -1,7 +1,6 @@
 //! Attention among the pixels of a map: LayerNorm and queries, keys and values, packing, attending, projection.
 
 use ir::{Graph, Node, Op};
-use kernels::Elem;
 use kernels::library::attention::{self, Attention};
 use kernels::library::cache;
 use kernels::library::gemm::Init;
@@ -55,18 +54,8 @@ pub(super) fn lower(
     let block = a.unit().min(n);
     let rows = Units::Fixed(n.div_ceil(UNIT));
 
-    let first = Linear {
-        norm: Some(Norm::Layer { eps: *eps as f32 }),
-        inputs: c,
-        outputs: wide,
-        format,
-        init: Init::Bias,
-        gelu: false,
-        rows: Rows::Fixed(n),
-        strip: LINEAR_STRIP,
-        from: x.elem,
-        to: Elem::F32,
-    };
+    let norm = Some(Norm::Layer { eps: *eps as f32 });
+    let first = Linear { norm, strip: LINEAR_STRIP, from: x.elem, ..Linear::new(c, wide, format, Rows::Fixed(n)) };
     let draft = Draft {
         name: qkv.name.clone(),
         shapes: format!("[{n}, {c}] x [{c}, {wide}] after LayerNorm"),
@@ -116,13 +105,10 @@ pub(super) fn lower(
     phase.steps.push(cx.step(draft, |s| attention::attend(s, &a, Rows::Fixed(n), block), |_| a.scratch(block))?);
 
     let last = Linear {
-        norm: None,
-        inputs: a.heads * a.head_dim,
-        outputs: c,
         init: Init::BiasResidual,
-        from: Elem::F32,
+        strip: LINEAR_STRIP,
         to: y.elem,
-        ..first
+        ..Linear::new(a.heads * a.head_dim, c, format, Rows::Fixed(n))
     };
     let draft = Draft {
         name: node.name.clone(),

@@ -1,8 +1,6 @@
 //! The projector: two linears, from the tower's channels to the decoder's.
 
 use ir::{Activation, Graph, Node, Op};
-use kernels::Elem;
-use kernels::library::gemm::Init;
 use kernels::library::linear::{self, Linear, Rows, UNIT};
 
 use super::{LINEAR_STRIP, pointwise};
@@ -29,16 +27,10 @@ pub(super) fn lower(
         let w = pointwise(cx, linear_node, None, cx.formats.projector)?;
         let (out, depth) = (w.outputs, w.inputs);
         let l = Linear {
-            norm: None,
-            inputs: depth,
-            outputs: out,
-            format: w.format,
-            init: Init::Bias,
             gelu,
-            rows: Rows::Fixed(x.rows),
             strip: LINEAR_STRIP,
             from: x.elem,
-            to: Elem::F32,
+            ..Linear::new(depth, out, w.format, Rows::Fixed(x.rows))
         };
         let y = cx.value(name, x.rows, out);
         let draft = Draft {
