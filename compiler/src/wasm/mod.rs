@@ -1,7 +1,7 @@
 //! Models for WebAssembly engines: kernels modules that need no compiler, and what a page has to know about them.
 //!
 //! A kernels module holds all kernels of one level, the steps of all phases as functions in a table, and what runs
-//! them: [`module`] writes it, [`team`] what it takes to run on several threads. It works on the memory of the runtime's
+//! them: [`module::code`] writes it, [`team`] what it takes to run on several threads. It works on the memory of the runtime's
 //! module, which it imports; addresses are those of the lowered program, from three globals on.
 
 mod info;
@@ -14,8 +14,7 @@ use codegen_wasm::Level;
 use crate::lower::Phase;
 use crate::pipeline::Prepared;
 
-pub use module::module;
-pub use package::{SIDES, TARGET, Web, assemble, digest};
+pub use package::{SIDES, TARGET, Web, assemble};
 
 /// A kernels module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

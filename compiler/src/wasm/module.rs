@@ -7,8 +7,8 @@ use codegen_wasm::{encode, signature};
 use kernels::{Kernel, ParamKind, legalize, specialize, verify};
 use wasm_encoder::{
     CodeSection, ConstExpr, CustomSection, ElementSection, Elements, EntityType, ExportKind, ExportSection, Function,
-    FunctionSection, GlobalType, ImportSection, Instruction as I, MemoryType, Module, RefType, TableSection, TableType,
-    TypeSection, ValType,
+    FunctionSection, GlobalType, ImportSection, Instruction as I, MemoryType, Module, RefType, Section, TableSection,
+    TableType, TypeSection, ValType,
 };
 
 use super::team::{self, Parts};
@@ -25,11 +25,11 @@ const CONTROL: u32 = 2;
 /// Most pages of shared memory, which has to name a limit: all of 32 bits.
 const MOST_PAGES: u64 = 1 << 16;
 
-/// The kernels module of a variant; `told` is its section `tvlmc.info`.
+/// The code of a kernels module, to which [`tell`] adds what it says of itself.
 ///
 /// # Errors
 /// [`Error::Bug`] if two kernels share a name or one is malformed.
-pub fn module(prepared: &Prepared, variant: Variant, told: &[u8]) -> Result<Vec<u8>, Error> {
+pub fn code(prepared: &Prepared, variant: Variant) -> Result<Vec<u8>, Error> {
     let phases: Vec<&Phase> = phases(prepared).into_iter().map(|(_, phase)| phase).collect();
     let kernels = all_kernels(prepared, variant, &phases)?;
     let names: HashMap<&str, u32> = (0..).zip(&kernels).map(|(i, k)| (k.name.as_str(), i)).collect();
@@ -82,7 +82,12 @@ pub fn module(prepared: &Prepared, variant: Variant, told: &[u8]) -> Result<Vec<
         exports.push(("begin", m.function(4, 0, team::begin(&parts))));
         exports.push(("stop", m.function(0, 0, team::stop(&parts))));
     }
-    Ok(m.finish(variant.shared, &table, &exports, told))
+    Ok(m.finish(variant.shared, &table, &exports))
+}
+
+/// Adds the section `tvlmc.info` to a module.
+pub fn tell(module: &mut Vec<u8>, told: &[u8]) {
+    CustomSection { name: info::SECTION.into(), data: told.into() }.append_to(module);
 }
 
 /// Parameters of a step's function: first, last, start, rows, and the address of scratch.
@@ -150,7 +155,7 @@ impl Writer {
         at
     }
 
-    fn finish(self, shared: bool, table: &[u32], exported: &[(&str, u32)], told: &[u8]) -> Vec<u8> {
+    fn finish(self, shared: bool, table: &[u32], exported: &[(&str, u32)]) -> Vec<u8> {
         let mut types = TypeSection::new();
         for (params, results) in &self.types {
             types.ty().function(vec![ValType::I32; *params], vec![ValType::I32; *results]);
@@ -176,7 +181,6 @@ impl Writer {
         let mut module = Module::new();
         module.section(&types).section(&imports).section(&self.functions).section(&tables).section(&exports);
         module.section(&elements).section(&self.code);
-        module.section(&CustomSection { name: info::SECTION.into(), data: told.into() });
         module.finish()
     }
 }

@@ -12,7 +12,8 @@ use models::Recipe;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Variant, info, module, phases};
+use super::module::{code, tell};
+use super::{Variant, info, phases};
 use crate::assemble::{Options, crate_name, hex, write_weights};
 use crate::error::{Error, grouped};
 use crate::frontend::{Checkpoint, OpenOptions, tokenizer_section};
@@ -116,29 +117,13 @@ pub fn assemble(model: &Path, options: &Options<'_>, sides: &[usize]) -> Result<
             grouped(ADDRESSABLE)
         )));
     }
-    web.digest = digest(&web.prepared, &web.identity())?;
+    for variant in Variant::ALL {
+        web.modules.push((variant, code(&web.prepared, variant)?));
+    }
+    web.digest = web.pairing_digest();
     let told = info::info(&web.prepared, &web.identity());
-    for variant in Variant::ALL {
-        web.modules.push((variant, module(&web.prepared, variant, &told)?));
-    }
+    web.modules.iter_mut().for_each(|(_, module)| tell(module, &told));
     Ok(web)
-}
-
-/// The digest that pairs modules and weights, whatever digest `id` has.
-///
-/// # Errors
-/// As [`module`].
-pub fn digest(prepared: &Prepared, id: &Identity<'_>) -> Result<[u8; 32], Error> {
-    let blank = info::info(prepared, &Identity { digest: [0; 32], ..*id });
-    let mut hash = Sha256::new();
-    hash.update(id.checkpoint);
-    hash.update(TOOL_VERSION);
-    for variant in Variant::ALL {
-        let bytes = module(prepared, variant, &blank)?;
-        hash.update((bytes.len() as u64).to_le_bytes());
-        hash.update(bytes);
-    }
-    Ok(hash.finalize().into())
 }
 
 /// Bytes rounded up to pages of the weight file.
@@ -150,6 +135,19 @@ impl Web {
     fn identity(&self) -> Identity<'_> {
         let (checkpoint, system, baked) = (self.checkpoint_digest, self.system.as_str(), self.baked.is_some());
         Identity { name: &self.name, target: TARGET, digest: self.digest, checkpoint, system, baked }
+    }
+
+    /// The digest that pairs modules, which say nothing of themselves yet, and weights.
+    fn pairing_digest(&self) -> [u8; 32] {
+        let blank = info::info(&self.prepared, &self.identity());
+        let mut hash = Sha256::new();
+        hash.update(self.checkpoint_digest);
+        hash.update(TOOL_VERSION);
+        for bytes in self.modules.iter().map(|(_, bytes)| bytes).chain([&blank]) {
+            hash.update((bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        }
+        hash.finalize().into()
     }
 
     /// Bytes of the weight file before the weights: what the runtime opens.
