@@ -7,10 +7,13 @@ use std::collections::HashMap;
 
 use kernels::{Int, Op, Ptr, Stmt, Var, replace};
 
+/// Expressions and how often each counts.
+type Terms = Vec<(Int, i64)>;
+
 /// `constant + sum of coefficient * term`; a term is no sum and no multiple.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sum {
-    pub terms: Vec<(Int, i64)>,
+    pub terms: Terms,
     pub constant: i64,
 }
 
@@ -87,7 +90,7 @@ impl Sum {
 pub(crate) struct Moving {
     pub ptr: Ptr,
     /// Without the loop's variable and the constant.
-    rest: Vec<(Int, i64)>,
+    rest: Terms,
     /// Elements it moves when the variable grows by one.
     pub stride: i64,
     /// Least constant of its accesses, in elements.
@@ -169,7 +172,7 @@ impl Pointers {
     }
 
     /// An index as what does not move, the elements it moves by, and a constant; none if something else of the body is in it.
-    fn parts(&self, at: &Int, known: &Known) -> Option<(Vec<(Int, i64)>, i64, i64)> {
+    fn parts(&self, at: &Int, known: &Known) -> Option<(Terms, i64, i64)> {
         let mut sum = Sum::of(at, known);
         let stride = sum.split(self.var?);
         if sum.mentions(&self.inside) {

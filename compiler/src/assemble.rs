@@ -123,6 +123,9 @@ impl Assembled {
     }
 }
 
+/// Name and contents of a section of the weight file.
+type Section<'a> = (&'a str, &'a [u8]);
+
 /// Writes a weight file of a digest and a size: the weights with sections before and behind them. The result says how
 /// quantized tensors are stored.
 ///
@@ -131,7 +134,7 @@ impl Assembled {
 pub(crate) fn write_weights(
     (prepared, checkpoint): (&Prepared, &Checkpoint),
     (path, digest, bytes): (&Path, [u8; 32], u64),
-    (before, behind): (&[(&str, &[u8])], &[(&str, &[u8])]),
+    (before, behind): (&[Section<'_>], &[Section<'_>]),
     progress: &dyn Fn(u64) -> Result<(), Error>,
 ) -> Result<Option<Report>, Error> {
     let mut file = WeightFileWriter::create(path, digest)?;
