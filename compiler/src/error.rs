@@ -99,6 +99,12 @@ impl Error {
             Error::Check(_) => 1,
             Error::Usage(_) => 2,
             Error::Input(_) => 3,
+            // A file that the user named.
+            Error::Io { action, source, .. }
+                if action.starts_with("read") && source.kind() == io::ErrorKind::NotFound =>
+            {
+                3
+            }
             Error::Io { .. } | Error::NoRoom { .. } | Error::Environment(_) => 4,
             Error::Bug(_) => 101,
         }

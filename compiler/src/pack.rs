@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use ir::{SourceError, TensorSource, WeightId, Weights};
+use ir::{SourceError, TensorSource, WeightId, WeightOp, Weights};
 use kernels::LANES;
 use kernels::library::lines;
 use kernels::library::matrix::Format;
@@ -340,13 +340,17 @@ impl Pack {
                         let physical = physical_depth(depth, gap);
                         Ok(floats(words, |out| transpose(&values, depth, out, physical, |c| place(gap, c))))
                     }
-                    Format::Bytes { .. } => self.quantized(quant::int8, values, depth, gap, words),
-                    Format::Nibbles => self.quantized(quant::int4, values, depth, gap, words),
+                    Format::Bytes { .. } => {
+                        self.quantized(quant::int8, values, depth, gap, words).map_err(|e| self.not_finite(e, weights))
+                    }
+                    Format::Nibbles => {
+                        self.quantized(quant::int4, values, depth, gap, words).map_err(|e| self.not_finite(e, weights))
+                    }
                 }
             }
             Kind::Low { weight, outputs, depth } => {
                 let values = weights.eval_rows(*weight, rows(*outputs), source)?;
-                self.second_half(&values, *depth, words)
+                self.second_half(&values, *depth, words).map_err(|e| self.not_finite(e, weights))
             }
             Kind::Stem { weight, outputs } => {
                 let values = weights.eval_rows(*weight, rows(*outputs), source)?;
@@ -385,7 +389,7 @@ impl Pack {
         depth: usize,
         gap: Option<usize>,
         words: usize,
-    ) -> Result<Piece, SourceError> {
+    ) -> Result<Piece, quant::NotFinite> {
         let physical = physical_depth(depth, gap);
         let values = if gap.is_some() { spread(&values, depth, gap) } else { values };
         let mut words = vec![0; words];
@@ -394,23 +398,34 @@ impl Pack {
             .zip(values.chunks(physical * LANES))
             .map(|(words, rows)| quantize(rows, physical, None, words))
             .collect();
-        let scaled = made.map_err(|e| self.not_finite(e))?;
-        Ok(Piece { words, scaled, reach: Vec::new() })
+        Ok(Piece { words, scaled: made?, reach: Vec::new() })
     }
 
     /// What the nibbles of rows of `depth` values leave out, as `words` words of whole lines.
-    fn second_half(&self, values: &[f32], depth: usize, words: usize) -> Result<Piece, SourceError> {
+    fn second_half(&self, values: &[f32], depth: usize, words: usize) -> Result<Piece, quant::NotFinite> {
         let mut words = vec![0; words];
         let lines = words.chunks_exact_mut(self.unit().1).zip(values.chunks(depth * LANES));
         let made: Result<Vec<quant::Low>, quant::NotFinite> =
             lines.map(|(words, rows)| quant::low(rows, depth, words)).collect();
-        let made = made.map_err(|e| self.not_finite(e))?;
+        let made = made?;
         let reach = made.iter().flat_map(|low| low.reach.map(f32::to_bits)).collect();
         Ok(Piece { words, scaled: made.into_iter().map(|low| low.scaled).collect(), reach })
     }
 
-    fn not_finite(&self, e: quant::NotFinite) -> SourceError {
-        SourceError::Read { name: self.name.clone(), reason: e.to_string() }
+    /// The error by the checkpoint's names.
+    fn not_finite(&self, e: quant::NotFinite, weights: &Weights) -> SourceError {
+        let (Kind::Matrix { weight, .. } | Kind::Low { weight, .. }) = self.kind else {
+            return SourceError::Read { name: self.name.clone(), reason: e.to_string() };
+        };
+        let (mut names, mut left) = (Vec::new(), vec![weight]);
+        while let Some(node) = left.pop().and_then(|id| weights.get(id)) {
+            match &node.op {
+                WeightOp::Tensor { name } if names.contains(&name.as_str()) => {}
+                WeightOp::Tensor { name } => names.push(name.as_str()),
+                op => left.extend(op.operands()),
+            }
+        }
+        SourceError::Read { name: names.join("\", \""), reason: e.to_string() }
     }
 }
 

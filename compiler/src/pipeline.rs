@@ -8,6 +8,7 @@ use ir::{Graph, Weights};
 use kernels::Target;
 use kernels::library::Schedule;
 use models::{Description, Recipe};
+use runtime_min::QUESTION;
 
 use crate::error::Error;
 use crate::frontend::{Checkpoint, Licenses, describe};
@@ -92,6 +93,22 @@ pub struct Prepared {
     pub tuning: Option<Tuning>,
 }
 
+/// The positions of a model's cache, as asked for or as a conversation needs.
+///
+/// # Errors
+/// More than the model has, or too few for an image and a question.
+pub fn context(description: &Description, asked: Option<usize>) -> Result<usize, Error> {
+    let limit = description.text.max_positions;
+    let context = asked.unwrap_or(DEFAULT_CONTEXT.min(limit));
+    let least = description.vision.tokens() + QUESTION;
+    if context > limit || context < least {
+        return Err(Error::Usage(format!(
+            "a context of {context} positions: this model takes {least} (one image and a short question) to {limit}"
+        )));
+    }
+    Ok(context)
+}
+
 /// Reads, optimizes and lowers a model for a machine.
 ///
 /// # Errors
@@ -103,14 +120,7 @@ pub fn prepare(checkpoint: &Checkpoint, options: &Options<'_>) -> Result<Prepare
     let description = described.description;
     let config = checkpoint.folder().join("config.json").display().to_string();
     let refused = |what: &str, e: &dyn std::fmt::Display| Error::input(&config, what, e.to_string());
-    let limit = description.text.max_positions;
-    let context = options.context.unwrap_or(DEFAULT_CONTEXT.min(limit));
-    if context > limit || context < description.vision.tokens() + 16 {
-        return Err(Error::Usage(format!(
-            "a context of {context} positions: this model takes {} (one image and a short question) to {limit}",
-            description.vision.tokens() + 16
-        )));
-    }
+    let context = context(&description, options.context)?;
     let recipe = match options.recipe {
         Some(recipe) => recipe.clone(),
         None => Recipe::named("f32").map_err(|e| Error::Bug(e.to_string()))?,

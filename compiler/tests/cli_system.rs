@@ -91,11 +91,13 @@ fn what_cannot_be_kept_is_refused() {
         command
     };
     fail(&mut ask(""), 2, &["--system-prompt", "no text"]);
-    fail(&mut ask("@/nowhere/prompt.txt"), 4, &["/nowhere/prompt.txt"]);
+    fail(&mut ask("@/nowhere/prompt.txt"), 3, &["/nowhere/prompt.txt"]);
     let latin = dir.path().join("latin");
     std::fs::write(&latin, [b'a', 0xe4]).expect("written");
     fail(&mut ask(&format!("@{}", latin.display())), 3, &["latin", "UTF-8 at byte 1"]);
-    fail(&mut ask(&"long ".repeat(400)), 3, &["--system-prompt", "512"]);
+    // Before anything is built.
+    let long = "long ".repeat(600);
+    fail(ask(&long).env("CARGO", "/nowhere/cargo"), 3, &["--system-prompt", "of the context's 512", "shorten it"]);
     fail(ask("Short.").env("CARGO", "/nowhere/cargo"), 4, &["/nowhere/cargo", "Rust toolchain"]);
     assert!(!out.exists());
 }

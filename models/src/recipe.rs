@@ -32,6 +32,9 @@ pub struct Recipe {
     pub maps: Maps,
 }
 
+/// The keys of [`Recipe`].
+const KEYS: &[&str] = &["name", "description", "vision", "projector", "decoder", "head", "cache", "maps"];
+
 /// The linears of one region, 1x1 convolutions among them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -147,15 +150,15 @@ impl Recipe {
             let key = || format!("{region}.activation_block");
             let block = linears.activation_block;
             let fits = match linears.weights {
-                Weights::F32 => (block == Block::Row, "Row, as float weights take float activations"),
+                Weights::F32 => (block == Block::Row, "Row, as float weights take float activations,"),
                 Weights::Int4 | Weights::Int8Split => {
-                    (block == Block::Channels(INT4_BLOCK), "Channels(128), the only block of 4-bit weights")
+                    (block == Block::Channels(INT4_BLOCK), "Channels(128), the only block of 4-bit weights,")
                 }
                 Weights::Int8 => match block {
                     Block::Row => (true, ""),
                     Block::Channels(n) => {
                         let fits = n > 0 && n <= LARGEST_BLOCK && n.is_multiple_of(16);
-                        (fits, "Row, or Channels(n) with a multiple of 16 up to 65536")
+                        (fits, "Row, or Channels(n) with a multiple of 16 up to 65536,")
                     }
                 },
             };
@@ -332,7 +335,12 @@ impl Display for RecipeError {
             RecipeError::UnknownKey { file, at, found, expected } => {
                 let (found_text, list) = (cut(found), expected.join(", "));
                 let near = did_you_mean(found, expected);
-                write!(f, "{}: unknown key `{found_text}`: {near}the keys here are {list}", place(file, at))
+                write!(f, "{}: unknown key `{found_text}`: {near}the keys here are {list}", place(file, at))?;
+                // A parenthesis that was not closed.
+                if *expected != KEYS && KEYS.contains(&found.as_str()) {
+                    write!(f, "; is a `)` missing before `{found_text}`, which is a key of the recipe?")?;
+                }
+                Ok(())
             }
             RecipeError::UnknownChoice { file, at, kind, found, expected } => {
                 let (found_text, list) = (cut(found), expected.join(", "));
@@ -346,7 +354,7 @@ impl Display for RecipeError {
                 write!(f, "{file}: {key}: {expected} is expected, found {found}")
             }
             RecipeError::Unsupported { file, key, found, supported } => {
-                write!(f, "{file}: {key}: {found} is not supported here, this version has {supported}")
+                write!(f, "{file}: {key}: {found} is not supported here; this version has {supported}")
             }
             RecipeError::Syntax { file, at, reason } => {
                 write!(f, "{}: {}; `tvlmc` reads recipes as RON, like those built in", place(file, at), cut(reason))

@@ -89,15 +89,15 @@ fn values_are_checked() {
     check(
         "Channels(128)",
         "Channels(64)",
-        "my.ron: decoder.activation_block: Channels(128), the only block of 4-bit weights is expected, found Channels(64)",
+        "my.ron: decoder.activation_block: Channels(128), the only block of 4-bit weights, is expected, found Channels(64)",
     );
     check(
         "F32, activation_block: Row",
         "F32, activation_block: Channels(16)",
-        "my.ron: projector.activation_block: Row, as float weights take float activations is expected, found Channels(16)",
+        "my.ron: projector.activation_block: Row, as float weights take float activations, is expected, found Channels(16)",
     );
     for wrong in ["0", "8", "65552"] {
-        let expected = "Row, or Channels(n) with a multiple of 16 up to 65536 is expected";
+        let expected = "Row, or Channels(n) with a multiple of 16 up to 65536, is expected";
         let message = message("Channels(64)", &format!("Channels({wrong})"));
         assert_eq!(message, format!("my.ron: head.activation_block: {expected}, found Channels({wrong})"));
     }

@@ -203,7 +203,8 @@ impl Encoded {
 /// Says that an answer was not ended by the model, unless that was asked for.
 fn cut_off(stop: Option<StopReason>, args: &Args) -> Option<String> {
     match stop {
-        Some(StopReason::MaxTokens) if !args.ignore_eos => {
+        // Who asks for no answer knows that there is none.
+        Some(StopReason::MaxTokens) if !args.ignore_eos && args.max_new_tokens > 0 => {
             Some(format!("note: the answer was cut off by --max-new-tokens {}", args.max_new_tokens))
         }
         Some(StopReason::ContextFull) => {

@@ -58,5 +58,6 @@ pub use picture::{Image, Pixels};
 pub use program::{CacheSlot, Cx, ImagePolicy, Info, Level, Program, Side, Step, StepView};
 pub use sampler::SamplerOptions;
 pub use session::{Options, Session, Turn};
+pub use system::QUESTION;
 pub use team::Member;
 pub use weights::{Residence, Verify};

@@ -16,8 +16,8 @@ use alloc::vec::Vec;
 /// Name of the weight file's section: for each slot of the cache and each of its pieces the blocks of these positions.
 const SECTION: &str = "system";
 
-/// Positions of a short question and a short answer.
-const QUESTION: usize = 16;
+/// Positions of a short question and a short answer, for which a system message leaves room.
+pub const QUESTION: usize = 16;
 
 impl<P: Program> Model<P> {
     /// The section "system" that a weight file of this model may have, computed. The compiler puts it there.

@@ -191,6 +191,9 @@ fn answers_that_are_cut_off() {
         (code, err)
     };
     assert_eq!(ask(&[]), (0, "note: the answer was cut off by --max-new-tokens 1\n".into()));
+    assert_eq!(ask(&["--max-new-tokens", "0"]), (0, String::new()));
+    let many = "error: --speculate 16: at most 15 tokens are verified together; --help lists the options\n";
+    assert_eq!(ask(&["--speculate", "16"]), (2, many.into()));
     for silent in ["--quiet", "--ignore-eos", "--json"] {
         assert_eq!(ask(&[silent]), (0, String::new()), "{silent}");
     }

@@ -20,7 +20,8 @@ Examples:
   tvlmc tune FastVLM-0.5B
 
 Environment:
-  TVLMC_CACHE  folder for what run, verify and demo compile [~/.cache/tvlmc]
+  TVLMC_CACHE  folder for what run, verify, demo, tune and --system-prompt
+               compile and build [~/.cache/tvlmc]
   CARGO        builds the emitted crate [cargo on the PATH]
   NO_COLOR     no colors
 
@@ -130,7 +131,8 @@ pub struct Compile {
     #[arg(long)]
     pub name: Option<String>,
     /// What the system message says; read here, kept in the weight file, and
-    /// never again by a conversation. From a file after @
+    /// never again by a conversation. From a file after @. Builds the model
+    /// with cargo
     #[arg(long, value_name = "TEXT|@FILE", allow_hyphen_values = true)]
     pub system_prompt: Option<OsString>,
     /// Write the graphs after each pass into DIR
@@ -186,16 +188,16 @@ pub struct Run {
 #[derive(Args, Debug)]
 pub struct Sampler {
     /// Larger values choose more freely; 0 is greedy
-    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
     pub temperature: f32,
     /// Choose among the N likeliest tokens; 0 is off
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub top_k: usize,
     /// Choose among the likeliest tokens that reach X together; 1 is off
-    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true)]
     pub top_p: f32,
     /// Above 1 makes tokens that were there before less likely; 1 is off
-    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true)]
     pub repetition_penalty: f32,
     /// Where the random numbers start
     #[arg(long, value_name = "N", default_value_t = 0)]

@@ -10,6 +10,7 @@ use super::ui::{Ui, size};
 use super::{diff, print, tuned, web};
 use crate::assemble::{Assembled, Options, assemble, crate_name};
 use crate::error::{Error, grouped};
+use crate::frontend;
 use crate::output::{self, Staging};
 use crate::wasm;
 
@@ -30,7 +31,8 @@ pub fn compile(args: &Compile, ui: &Ui) -> Result<u8, Error> {
         let name = args.name.clone().unwrap_or_else(|| crate_name(&args.model));
         PathBuf::from(format!("{name}-{}", args.target))
     });
-    // Refused before minutes of work rather than after.
+    // Refused before minutes of work rather than after, and the input before the place of the output.
+    frontend::check_path(&args.model)?;
     if args.check.is_none() {
         output::check(&out, args.force)?;
         refuse_inside(&out, &args.model)?;
@@ -62,7 +64,7 @@ pub fn compile(args: &Compile, ui: &Ui) -> Result<u8, Error> {
         "{}: {} of code, {} of weights; running takes {} beside them",
         out.display(),
         size(package.files.values().map(|text| text.len() as u64).sum()),
-        size(package.weights_bytes as u64),
+        size(assembled.weight_file_bytes()),
         size(run),
     ));
     ui.note(&format!("license of the weights: {}", assembled.prepared.licenses.summary()));
@@ -90,7 +92,7 @@ pub fn read_without_notes(model: &Path, options: &Options<'_>, ui: &Ui) -> Resul
 /// Writes the folder `out` and returns its absolute path.
 pub fn write(assembled: &Assembled, out: &Path, force: bool, ui: &Ui) -> Result<PathBuf, Error> {
     let staging = Staging::begin(out, force)?;
-    let total = assembled.package.weights_bytes as u64;
+    let total = assembled.weight_file_bytes();
     let what = if assembled.prepared.recipe.is_float() { "packing weights" } else { "quantizing weights" };
     let work = ui.work(what, Some(total));
     assembled.write(&staging, &|done| {
@@ -103,17 +105,28 @@ pub fn write(assembled: &Assembled, out: &Path, force: bool, ui: &Ui) -> Result<
 
 fn check_memory(assembled: &Assembled, limit: Option<u64>) -> Result<(), Error> {
     let package = &assembled.package;
-    let need = assembled.weight_file_bytes() + package.arena_bytes as u64 + package.scratch_bytes as u64;
+    let weights = assembled.weight_file_bytes();
+    let need = weights + package.arena_bytes as u64 + package.scratch_bytes as u64;
     match limit {
         Some(limit) if need > limit => Err(Error::Check(format!(
-            "running takes {} bytes with one thread ({} weight file, {} arena, {} scratch), --max-ram allows {}: try a smaller --context",
+            "running takes {} bytes with one thread ({} weight file, {} arena, {} scratch), --max-ram allows {}: {}",
             grouped(need),
-            grouped(assembled.weight_file_bytes()),
+            grouped(weights),
             grouped(package.arena_bytes as u64),
             grouped(package.scratch_bytes as u64),
-            grouped(limit)
+            grouped(limit),
+            way_out(weights, limit)
         ))),
         _ => Ok(()),
+    }
+}
+
+/// What makes a model smaller than it is.
+pub fn way_out(weights: u64, limit: u64) -> &'static str {
+    if weights >= limit {
+        "the weights alone are too many; a recipe of fewer bits (--quant int4) or a smaller model may do"
+    } else {
+        "try a smaller --context"
     }
 }
 

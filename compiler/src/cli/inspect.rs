@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 
 use models::{Layout, Policy, VisionForm};
 use serde_json::{Value, json};
@@ -13,7 +14,9 @@ use super::{compile, tuned};
 use crate::assemble::{Assembled, Options, TARGET, hex};
 use crate::error::Error;
 use crate::lower::Phase;
+use crate::package::WEIGHTS_NAME;
 use crate::quant::{QUANTIZATION_NAME, Report};
+use crate::wasm;
 
 pub fn inspect(args: &Inspect, ui: &Ui) -> Result<u8, Error> {
     let chosen = args.choices.resolve()?;
@@ -119,7 +122,7 @@ fn checkpoint(assembled: &Assembled) -> (String, Value) {
         format!("{} for {TARGET}, recipe {}, levels {}", assembled.name, recipe.name, levels.join(", ")),
     );
     table.row("", format!("{:12} code, {} files", size(code), package.files.len()));
-    table.row("", format!("{:12} weights", size(package.weights_bytes as u64)));
+    table.row("", format!("{:12} weight file, tokenizer included", size(assembled.weight_file_bytes())));
     table.row("", format!("{:12} arena, {} positions", size(package.arena_bytes as u64), prepared.program.context));
     table.row("", format!("{:12} scratch of each thread", size(package.scratch_bytes as u64)));
     table.row(
@@ -157,6 +160,7 @@ fn checkpoint(assembled: &Assembled) -> (String, Value) {
             "levels": levels,
             "code_bytes": code,
             "weights_bytes": package.weights_bytes,
+            "weight_file_bytes": assembled.weight_file_bytes(),
             "arena_bytes": package.arena_bytes,
             "scratch_bytes_per_thread": package.scratch_bytes,
             "max_context": prepared.program.context,
@@ -182,7 +186,8 @@ fn folder(compiled: &Compiled) -> Result<(String, Value), Error> {
     table.row("levels", m.levels.join(", "));
     table.row("multiply-adds", format!("{:12} one image", count(vision)));
     table.row("", format!("{:12} one token of an answer, without attention", count(decode)));
-    table.row("weights", size(m.weights_bytes));
+    let weight_file = weight_file_bytes(compiled)?;
+    table.row("weight file", format!("{}, tokenizer included", size(weight_file)));
     table.row("arena", size(m.arena_bytes));
     table.row("scratch", format!("{} each thread", size(m.scratch_bytes_per_thread)));
     let quantization = quantization(compiled)?;
@@ -201,6 +206,7 @@ fn folder(compiled: &Compiled) -> Result<(String, Value), Error> {
             "digest": m.pairing_sha256,
             "levels": m.levels,
             "weights_bytes": m.weights_bytes,
+            "weight_file_bytes": weight_file,
             "arena_bytes": m.arena_bytes,
             "scratch_bytes_per_thread": m.scratch_bytes_per_thread,
             "max_context": m.max_context,
@@ -210,6 +216,17 @@ fn folder(compiled: &Compiled) -> Result<(String, Value), Error> {
         "quantization": quantization,
     });
     Ok((table.0, json))
+}
+
+/// Bytes of a folder's weight file, or of the pieces of a page's.
+fn weight_file_bytes(compiled: &Compiled) -> Result<u64, Error> {
+    let length = |path: &Path| Ok(std::fs::metadata(path).map_err(Error::io("read", path))?.len());
+    let pieces = compiled.folder.join(wasm::WEIGHTS_FOLDER);
+    if !pieces.is_dir() {
+        return length(&compiled.folder.join(WEIGHTS_NAME));
+    }
+    let entries = std::fs::read_dir(&pieces).map_err(Error::io("read", &pieces))?;
+    entries.map(|entry| length(&entry.map_err(Error::io("read", &pieces))?.path())).sum()
 }
 
 /// What quantization cost, of a folder whose recipe has some.

@@ -7,13 +7,19 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::{env, fs};
 
+use runtime_min::tokenizer::Tokenizer;
+use runtime_min::{QUESTION, template};
+
 use super::args::Compile;
 use super::cache::Cache;
 use super::model::Chosen;
 use super::runner::Runner;
 use super::ui::Ui;
-use crate::assemble::{SYSTEM_CACHE, TARGET};
+use crate::assemble::{Options, SYSTEM_CACHE, TARGET};
 use crate::error::Error;
+use crate::frontend::{Checkpoint, OpenOptions, describe, tokenizer_section};
+use crate::package::SYSTEM;
+use crate::pipeline;
 
 /// Most bytes of a file with a system prompt: far more than a context takes.
 const MOST: u64 = 1 << 20;
@@ -47,6 +53,27 @@ pub fn text(given: &OsStr) -> Result<String, Error> {
     Ok(text)
 }
 
+/// Refuses a message that leaves no room for a question, before anything is compiled.
+fn check_room(args: &Compile, chosen: &Chosen) -> Result<(), Error> {
+    let Options { allow_non_finite, context, .. } = chosen.options;
+    let checkpoint = Checkpoint::open(&args.model, &OpenOptions { allow_non_finite })?;
+    let description = describe(&checkpoint)?.description;
+    let context = pipeline::context(&description, context)?;
+    let section = tokenizer_section(&checkpoint, &description)?;
+    let bug = |e: runtime_min::Error| Error::Bug(format!("the tokenizer's tables: {e}"));
+    let tokenizer = Tokenizer::from_section(&section).map_err(bug)?;
+    let system = chosen.options.system.as_deref().unwrap_or(SYSTEM);
+    let taken = template::beginning(&tokenizer, system).map_err(bug)?.len();
+    if taken + QUESTION > context {
+        let problem = format!(
+            "the system message takes {taken} positions of the context's {context}, and a question and its answer take at \
+             least {QUESTION}: shorten it, or raise --context"
+        );
+        return Err(Error::input("--system-prompt", "", problem));
+    }
+    Ok(())
+}
+
 /// Computes the cache after the system message of `chosen`.
 ///
 /// # Errors
@@ -57,6 +84,7 @@ pub fn bake(args: &Compile, chosen: &Chosen, ui: &Ui) -> Result<Vec<u8>, Error> 
             "--system-prompt runs the emitted code once, which takes a machine for {TARGET}"
         )));
     }
+    check_room(args, chosen)?;
     let cache = Cache::open()?;
     let compiled = cache.compiled(&args.model, chosen, ui)?;
     let runner = Runner::build(&cache, &compiled, ui)?;

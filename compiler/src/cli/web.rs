@@ -7,6 +7,7 @@ use models::Recipe;
 use models::recipe::Maps;
 
 use super::args::Compile;
+use super::compile::way_out;
 use super::explain::explain;
 use super::print;
 use super::ui::{Ui, size};
@@ -31,6 +32,13 @@ pub fn check(args: &Compile) -> Result<(), Error> {
 /// # Errors
 /// As of assembling and writing.
 pub fn compile(args: &Compile, options: &Options<'_>, out: &Path, ui: &Ui) -> Result<u8, Error> {
+    let own = args.choices.storage.recipe.is_some()
+        && options.recipe.as_ref().is_some_and(|r| Recipe::named(&r.name).as_ref() != Ok(r));
+    if own && options.recipe.as_ref().is_some_and(|r| r.maps == Maps::F16) {
+        ui.note(
+            "note: pages have maps of 32-bit floats, not the recipe's F16: WebAssembly has no instruction for these",
+        );
+    }
     let work = ui.work("reading and planning", None);
     let web = wasm::assemble(&args.model, &with_float_maps(options), &wasm::SIDES)?;
     ui.check()?;
@@ -41,9 +49,10 @@ pub fn compile(args: &Compile, options: &Options<'_>, out: &Path, ui: &Ui) -> Re
     let need = web.weight_file_bytes() + web.session_bytes(1);
     if let Some(limit) = args.max_ram.filter(|limit| need > *limit) {
         return Err(Error::Check(format!(
-            "running takes {} bytes with one thread, --max-ram allows {}: try a smaller --context",
+            "running takes {} bytes with one thread, --max-ram allows {}: {}",
             grouped(need),
-            grouped(limit)
+            grouped(limit),
+            way_out(web.weight_file_bytes(), limit)
         )));
     }
     if args.explain {

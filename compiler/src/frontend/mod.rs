@@ -97,6 +97,26 @@ struct Stored {
     shard: usize,
 }
 
+/// Refuses what cannot be a checkpoint by its name and kind, without looking into it.
+///
+/// # Errors
+/// No such file, or neither a folder nor a `.safetensors` file.
+pub fn check_path(path: &Path) -> Result<(), Error> {
+    place(path).map(|_| ())
+}
+
+/// The folder, and the file in it that was named.
+fn place(path: &Path) -> Result<(&Path, Option<&str>), Error> {
+    let kind = match std::fs::metadata(path) {
+        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+            let problem = "no such file or folder: a checkpoint folder or a .safetensors file in one is expected";
+            return Err(Error::input(path.display().to_string(), "", problem));
+        }
+        kind => kind.map_err(Error::io("open", path))?,
+    };
+    if kind.is_dir() { Ok((path, None)) } else { split_file(path) }
+}
+
 impl Checkpoint {
     /// Opens `path`, a checkpoint folder or a `.safetensors` file in one, and reads all headers and texts.
     ///
@@ -106,14 +126,7 @@ impl Checkpoint {
     ///
     /// Whatever is wrong with the files as files; what they say is for [`describe`].
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Checkpoint, Error> {
-        let kind = match std::fs::metadata(path) {
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
-                let problem = "no such file or folder: a checkpoint folder or a .safetensors file in one is expected";
-                return Err(Error::input(path.display().to_string(), "", problem));
-            }
-            kind => kind.map_err(Error::io("open", path))?,
-        };
-        let (folder, file) = if kind.is_dir() { (path, None) } else { split_file(path)? };
+        let (folder, file) = place(path)?;
         let folder = Folder::open(folder)?;
         let files = open_weights(&folder, file).map_err(|e| folder.locate(e))?;
         let mut texts = BTreeMap::new();

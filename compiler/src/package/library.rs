@@ -280,7 +280,7 @@ fn readme(prepared: &Prepared, id: &Identity<'_>) -> String {
          `tvlmc run` takes this folder and picture files.\n\n\
          ## Sizes\n\n\
          | what | size |\n|---|---|\n\
-         | weights, `{WEIGHTS_NAME}` | {weights} |\n\
+         | weights; `{WEIGHTS_NAME}` holds the tokenizer too | {weights} |\n\
          | memory of a session, shared by its threads | {arena} |\n\
          | memory of each thread | {scratch} |\n\
          | picture | {side} x {side} pixels, {tokens} positions |\n\

@@ -26,7 +26,7 @@ impl Display for NotFinite {
         let NotFinite { channel, k, value } = self;
         write!(
             f,
-            "weight [{channel}, {k}] of the line is {value}; only finite weights can be quantized, --quant f32 keeps it"
+            "a weight of column {k} is {value} (row {channel} of its 16): only finite weights can be quantized, --quant f32 keeps it"
         )
     }
 }

@@ -14,7 +14,7 @@ use codegen_wasm::Level;
 use crate::lower::Phase;
 use crate::pipeline::Prepared;
 
-pub use package::{SIDES, TARGET, Web, assemble};
+pub use package::{SIDES, TARGET, WEIGHTS_FOLDER, Web, assemble};
 
 /// A kernels module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -50,7 +50,7 @@ const PIECES: [u64; 2] = [4 << 20, 32 << 20];
 const ADDRESSABLE: u64 = (4 << 30) - (64 << 20);
 
 /// Where the pieces are, and what describes everything.
-const WEIGHTS_FOLDER: &str = "weights";
+pub const WEIGHTS_FOLDER: &str = "weights";
 const MODEL: &str = "model.json";
 
 /// A model that is ready to be written for the web.

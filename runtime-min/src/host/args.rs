@@ -1,6 +1,7 @@
 //! The runner's command line.
 
 use crate::sampler::SamplerOptions;
+use crate::speculate::MOST;
 use crate::weights::{Residence, Verify};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -140,6 +141,9 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Option<Args>, 
     }
     if args.questions.is_some() && (args.prompt.is_some() || args.prompt_file.is_some() || !args.images.is_empty()) {
         return Err("--questions brings its own prompts and pictures: leave --prompt and --rgb out".into());
+    }
+    if let Some(n) = args.speculate.filter(|n| *n > MOST) {
+        return Err(format!("--speculate {n}: at most {MOST} tokens are verified together"));
     }
     if args.bench == Some(0) {
         return Err("--bench: give at least 1".into());
