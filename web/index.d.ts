@@ -32,6 +32,8 @@ export interface LoadOptions {
   profile?: "desktop" | "phone";
   /** Which code to take. Default: the best one that runs here. */
   variant?: Variant;
+  /** Whether to take the code with dot products in one instruction; the answers are the same. Default: `capabilities().dotProduct`. */
+  dotProduct?: boolean;
   /** Where weights are kept for the next visit. Default `"auto"`: OPFS, else the Cache API, else nowhere. */
   cache?: CacheChoice;
   /** `false` runs on the page's own thread, in slices of 8 ms. Default `"auto"`: a worker where there can be one. */
@@ -126,6 +128,8 @@ export interface ModelInfo {
   readonly sides: readonly Side[];
   readonly weightBytes: number;
   readonly variant: Variant;
+  /** Whether its dot products are one instruction each. */
+  readonly dotProduct: boolean;
   readonly threads: number;
   readonly profile: "desktop" | "phone";
   /** The side that pictures are scaled to unless a call says otherwise. */
@@ -233,6 +237,8 @@ export interface Capabilities {
   webassembly: boolean;
   simd: boolean;
   relaxedSimd: boolean;
+  /** Measured in some milliseconds: the processor has dot products of bytes, and the engine uses them. */
+  dotProduct: boolean;
   /** A team of threads can run: shared memory, relaxed SIMD, workers. */
   threads: boolean;
   sharedMemory: boolean;

@@ -46,6 +46,7 @@ export async function load(options = {}) {
     side: options.side,
     threads: options.threads,
     variant: options.variant,
+    dotProduct: options.dotProduct,
     credentials: options.credentials,
     policy: options.download,
     manual,

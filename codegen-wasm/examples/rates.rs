@@ -5,7 +5,7 @@
 use std::process::Command;
 use std::rc::Rc;
 
-use codegen_wasm::{Level, callable_module};
+use codegen_wasm::{Level, callable_module, worth_constants};
 use kernels::library::columns::{Columns, columns};
 use kernels::library::gemm::Init;
 use kernels::library::linear::{Linear, Rows, UNIT, linear, vector};
@@ -36,7 +36,7 @@ fn time(what: &str, kernel: &Rc<Kernel>, level: Level, sizes: &[i64], ops: f64) 
     let folder = std::env::temp_dir().join(format!("rates-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");
     let (path, script) = (folder.join("kernel.wasm"), folder.join("times.mjs"));
-    let own = specialize(&legalize(kernel, &level), &mut Default::default());
+    let own = specialize(&legalize(kernel, &level), &|callee| worth_constants(callee, level), &mut Default::default());
     std::fs::write(&path, callable_module(&own, level)).expect("written");
     std::fs::write(&script, TIMES).expect("written");
     let ranges: Vec<(i64, i64)> = sizes.iter().map(|n| (*n, *n)).collect();
@@ -84,6 +84,22 @@ fn main() {
                     &[0, (24 / UNIT) as i64],
                     ops,
                 );
+            }
+        }
+        if "shapes".starts_with(&only) {
+            for (n, inputs, outputs, block) in [
+                (24, 384, 1536, 384),
+                (32, 384, 1536, 384),
+                (32, 1536, 384, 384),
+                (32, 1536, 384, 1 << 20),
+                (96, 384, 384, 384),
+                (96, 192, 384, 192),
+                (288, 384, 384, 384),
+            ] {
+                let l = Linear::new(inputs, outputs, Format::Bytes { block }, rows);
+                let ops = 2.0 * n as f64 * inputs as f64 * outputs as f64;
+                let what = format!("int8 {n}x{inputs}x{outputs}, blocks of {block}");
+                time(&what, &linear(&s, &l), level, &[0, (n / UNIT) as i64], ops);
             }
         }
         if "columns".starts_with(&only) {

@@ -15,8 +15,10 @@ use crate::ops::{self, Recipe, Value};
 /// Iterations of an innermost loop that become one, at the most.
 const UNROLLED: i64 = 4;
 
-/// Statements of an unrolled body, at the most.
-const UNROLLED_STATEMENTS: usize = 96;
+/// Statements of an unrolled body, at the most. A product is several instructions without relaxed ones, and longer bodies
+/// are slower then.
+const UNROLLED_RELAXED: usize = 64;
+const UNROLLED_SIMD128: usize = 48;
 
 /// How many parameters the function of a kernel has, all of them 32-bit integers; it returns nothing.
 pub fn signature(kernel: &Kernel) -> usize {
@@ -53,6 +55,29 @@ pub fn encode(kernel: &Kernel, level: Level, index: &dyn Fn(&str) -> u32) -> Fun
     e.regs = kernel.regs.iter().map(|_| e.local(ValType::V128)).collect();
     e.block(&kernel.body);
     e.finish()
+}
+
+/// Pointers that an innermost loop keeps in registers of the machine; more than these are read from the stack again and
+/// again.
+const MOST_PLACES: usize = 8;
+
+/// Whether a kernel is faster where the distances it is called with are constants: an innermost loop then has pointers
+/// for fewer of its addresses. Without relaxed instructions products bind, not addresses, and where all of these have
+/// registers one function does for all distances, which makes the modules a third smaller. With them it costs 4 %
+/// (`cargo run --release -p codegen-wasm --example rates gemm`).
+pub fn worth_constants(kernel: &Kernel, level: Level) -> bool {
+    most_places(&kernel.body) > if level.relaxed() { 0 } else { MOST_PLACES }
+}
+
+/// The most pointers of an innermost loop.
+fn most_places(body: &[Stmt]) -> usize {
+    let of = |stmt: &Stmt| match stmt {
+        Stmt::Loop(var, _, _, body) if is_innermost(body) => Pointers::of(*var, body).all.len(),
+        Stmt::Loop(_, _, _, body) | Stmt::IfAtLeast(_, _, body) => most_places(body),
+        Stmt::IfLess(_, _, then, otherwise) => most_places(then).max(most_places(otherwise)),
+        _ => 0,
+    };
+    body.iter().map(of).max().unwrap_or(0)
 }
 
 fn size(kind: ParamKind) -> Option<usize> {
@@ -184,7 +209,7 @@ impl Encoder<'_> {
             return;
         }
         let inner = is_innermost(body);
-        let steps = if inner { unrolled(trips, body) } else { 1 };
+        let steps = if inner { unrolled(trips, body, self.level) } else { 1 };
         let copies: Vec<Stmt> = (0..steps as usize).flat_map(|i| advanced(body, var, i)).collect();
         let body = if steps > 1 { &copies } else { body };
 
@@ -504,9 +529,10 @@ fn is_innermost(body: &[Stmt]) -> bool {
 }
 
 /// How many iterations of an innermost loop become one.
-fn unrolled(trips: Option<i64>, body: &[Stmt]) -> i64 {
+fn unrolled(trips: Option<i64>, body: &[Stmt], level: Level) -> i64 {
+    let statements = if level.relaxed() { UNROLLED_RELAXED } else { UNROLLED_SIMD128 };
     let plain = !body.iter().any(|stmt| matches!(stmt, Stmt::IfLess(..) | Stmt::IfAtLeast(..)));
     let Some(trips) = trips.filter(|_| plain) else { return 1 };
-    let fits = |n: &i64| trips % n == 0 && body.len() * *n as usize <= UNROLLED_STATEMENTS;
+    let fits = |n: &i64| trips % n == 0 && body.len() * *n as usize <= statements;
     (1..=UNROLLED).rev().find(fits).unwrap_or(1)
 }

@@ -16,7 +16,7 @@ use quote::quote;
 
 pub use Level::Simd128;
 pub use callable::callable_module;
-pub use encode::{encode, signature};
+pub use encode::{encode, signature, worth_constants};
 use ops::{Access, Recipe, Value};
 
 /// A level of WebAssembly.
@@ -36,8 +36,8 @@ impl Level {
     /// The levels of float models, best first.
     pub const FLOAT: [Level; 2] = [Level::Relaxed, Level::Simd128];
 
-    /// The levels of quantized models, best first.
-    pub const EXACT: [Level; 2] = [Level::RelaxedExact, Level::Simd128];
+    /// The levels of quantized models, best first where the processor has dot products of bytes.
+    pub const EXACT: [Level; 3] = [Level::RelaxedDot, Level::RelaxedExact, Level::Simd128];
 
     /// Whether there are relaxed instructions.
     pub fn relaxed(self) -> bool {

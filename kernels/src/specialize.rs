@@ -9,31 +9,35 @@ use std::rc::Rc;
 use crate::int::{Int, Var};
 use crate::ir::{Arg, Kernel, Op, ParamKind, Stmt};
 
-/// The kernel with a callee of its own for each set of constant distances that it calls one with; these are named after
-/// them. `known` keeps what was made before, by name.
-pub fn specialize(kernel: &Rc<Kernel>, known: &mut HashMap<String, Rc<Kernel>>) -> Rc<Kernel> {
+/// The kernel with a callee of its own for each set of constant distances that it calls one with, where `worth` says that
+/// a callee is faster so; these are named after them. `known` keeps what was made before, by name.
+pub fn specialize(
+    kernel: &Rc<Kernel>,
+    worth: &dyn Fn(&Kernel) -> bool,
+    known: &mut HashMap<String, Rc<Kernel>>,
+) -> Rc<Kernel> {
     if let Some(made) = known.get(&kernel.name) {
         return made.clone();
     }
-    let body = calls(&kernel.body, known);
+    let body = calls(&kernel.body, worth, known);
     let made = Rc::new(Kernel { body, ..kernel.as_ref().clone() });
     known.insert(made.name.clone(), made.clone());
     made
 }
 
-fn calls(body: &[Stmt], known: &mut HashMap<String, Rc<Kernel>>) -> Vec<Stmt> {
+fn calls(body: &[Stmt], worth: &dyn Fn(&Kernel) -> bool, known: &mut HashMap<String, Rc<Kernel>>) -> Vec<Stmt> {
     let mut out = Vec::with_capacity(body.len());
     for stmt in body {
         out.push(match stmt {
             Stmt::Call(callee, args) => {
-                let (own, rest) = with_constants(callee, args, known);
+                let (own, rest) = with_constants(callee, args, worth, known);
                 Stmt::Call(own, rest)
             }
-            Stmt::Loop(var, from, to, body) => Stmt::Loop(*var, from.clone(), to.clone(), calls(body, known)),
+            Stmt::Loop(var, from, to, body) => Stmt::Loop(*var, from.clone(), to.clone(), calls(body, worth, known)),
             Stmt::IfLess(a, b, then, otherwise) => {
-                Stmt::IfLess(a.clone(), b.clone(), calls(then, known), calls(otherwise, known))
+                Stmt::IfLess(a.clone(), b.clone(), calls(then, worth, known), calls(otherwise, worth, known))
             }
-            Stmt::IfAtLeast(x, y, then) => Stmt::IfAtLeast(x.clone(), y.clone(), calls(then, known)),
+            Stmt::IfAtLeast(x, y, then) => Stmt::IfAtLeast(x.clone(), y.clone(), calls(then, worth, known)),
             stmt => stmt.clone(),
         });
     }
@@ -44,8 +48,12 @@ fn calls(body: &[Stmt], known: &mut HashMap<String, Rc<Kernel>>) -> Vec<Stmt> {
 fn with_constants(
     callee: &Rc<Kernel>,
     args: &[Arg],
+    worth: &dyn Fn(&Kernel) -> bool,
     known: &mut HashMap<String, Rc<Kernel>>,
 ) -> (Rc<Kernel>, Vec<Arg>) {
+    if !worth(callee) {
+        return (specialize(callee, worth, known), args.to_vec());
+    }
     let (mut sizes, mut name) = (HashMap::new(), callee.name.clone());
     let (mut params, mut rest) = (Vec::new(), Vec::new());
     let mut distances = HashSet::new();
@@ -68,7 +76,7 @@ fn with_constants(
     }
     let body = replace(&callee.body, &|var| sizes.get(&var).copied().map(Int::Const));
     let own = Rc::new(Kernel { name, params, body, ..callee.as_ref().clone() });
-    (specialize(&own, known), rest)
+    (specialize(&own, worth, known), rest)
 }
 
 /// Collects the variables that indices of memory are made of.

@@ -26,6 +26,18 @@ export function available(manifest, found, { variant, threads, team }) {
 }
 
 /**
+ * The files of a variant: those with dot products in one instruction where they are there and wanted.
+ *
+ * @param {import("./manifest.js").Manifest} manifest
+ * @param {Variant} variant
+ * @param {boolean} dotProduct
+ */
+export function files(manifest, variant, dotProduct) {
+  const dot = dotProduct ? manifest.modules[`${variant}-dot`] : undefined;
+  return { ...(dot ?? manifest.modules[variant]), dotProduct: dot !== undefined };
+}
+
+/**
  * @param {string} url
  * @param {import("./download.js").Policy} policy
  * @param {AbortSignal} signal

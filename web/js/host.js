@@ -6,7 +6,7 @@
  */
 
 import { forget, keepOnly, NONE, openStore } from "./cache.js";
-import { available, compile } from "./code.js";
+import { available, compile, files } from "./code.js";
 import { POLICY, small } from "./download.js";
 import { Engine } from "./engine.js";
 import { abortError, ArgumentError, EngineError, fromEngine } from "./errors.js";
@@ -28,6 +28,7 @@ import { Slices } from "./slices.js";
  * @property {number | undefined} side
  * @property {number | undefined} threads
  * @property {import("../index.js").Variant | undefined} variant
+ * @property {boolean | undefined} dotProduct
  * @property {RequestCredentials | undefined} credentials
  * @property {Partial<Omit<import("./download.js").Policy, "fetch">> | undefined} policy
  * @property {boolean} manual the page calls `step` itself
@@ -161,7 +162,7 @@ export class Host {
     const team = this.#surroundings.worker && this.#surroundings.spawn !== undefined;
     const variant = available(manifest, found, { variant: request.variant, threads, team });
     const chosen = choose(manifest, found, { profile, side, threads, variant });
-    const { kernels, runtime } = manifest.modules[variant];
+    const { kernels, runtime, dotProduct } = files(manifest, variant, request.dotProduct ?? found.dotProduct);
     const [kernelsModule, runtimeModule] = await Promise.all(
       [kernels, runtime].map((name) => compile(address(name, manifest.digest), policy, signal)),
     );
@@ -214,6 +215,7 @@ export class Host {
       sides: manifest.sides.map((side) => ({ side: side.side, tokens: side.tokens, peakBytes: side.peak_bytes })),
       weightBytes: manifest.file.bytes,
       variant,
+      dotProduct,
       threads: this.#engine.threads,
       profile: chosen.profile,
       side: chosen.side,

@@ -3,6 +3,7 @@
  */
 
 import { UnsupportedError } from "./errors.js";
+import { dotProductIsFaster } from "./dot.js";
 import { isNode, nodeModule } from "./platform.js";
 
 /** The smallest modules that use a feature; whoever has it says that they are valid. */
@@ -29,6 +30,7 @@ export const HOW_TO_ISOLATE =
  *
  * @typedef {object} Scope
  * @property {{ validate: (bytes: Uint8Array<ArrayBuffer>) => boolean } | undefined} WebAssembly
+ * @property {(() => boolean) | undefined} dotProduct whether dot products in one instruction are faster
  * @property {unknown} SharedArrayBuffer
  * @property {boolean | undefined} crossOriginIsolated
  * @property {boolean | undefined} isSecureContext
@@ -46,6 +48,7 @@ async function here() {
   /** @type {Scope} */
   const found = {
     WebAssembly: scope.WebAssembly,
+    dotProduct: undefined,
     SharedArrayBuffer: scope.SharedArrayBuffer,
     crossOriginIsolated: scope.crossOriginIsolated,
     isSecureContext: scope.isSecureContext,
@@ -105,6 +108,7 @@ export async function capabilities(scope) {
     webassembly: at.WebAssembly !== undefined,
     simd,
     relaxedSimd,
+    dotProduct: relaxedSimd && (at.dotProduct ?? dotProductIsFaster)(),
     threads,
     sharedMemory,
     crossOriginIsolated: isolated,

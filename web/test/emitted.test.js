@@ -38,6 +38,7 @@ function run(root, answers) {
     if (found.relaxedSimd) ways.push({ variant: "relaxed" });
     else skipped("relaxed SIMD in Node", "off; run with --experimental-wasm-relaxed-simd");
     if (found.threads) ways.push(...[1, 2, 3, 4].map((threads) => ({ threads, variant: /** @type {const} */ ("threads") })));
+    for (const way of ways.filter((each) => manifest.modules[`${each.variant}-dot`])) ways.push({ ...way, dotProduct: true });
     for (const way of ways.filter((each) => manifest.modules[each.variant ?? ""])) {
       await t.test(JSON.stringify(way), async () => {
         const model = await api.load(way);
@@ -47,6 +48,7 @@ function run(root, answers) {
             assert.equal(await model.ask(picture, line.question), line.answer, `${line.image}: ${line.question}`);
           }
           assert.equal(model.info.threads, way.threads ?? 1);
+          assert.equal(model.info.dotProduct, (way.dotProduct ?? found.dotProduct) && manifest.modules[`${way.variant}-dot`] !== undefined);
         } finally {
           await model.close();
         }

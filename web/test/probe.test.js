@@ -15,6 +15,7 @@ const scope = (but = {}) => /** @type {any} */ ({
   isSecureContext: true,
   navigator: { userAgent: "", deviceMemory: 8, storage: { getDirectory() {}, estimate: async () => ({ quota: 1, usage: 0 }) } },
   Worker: class {},
+  dotProduct: () => false,
   caches: {},
   node: false,
   cores: 8,
@@ -154,4 +155,14 @@ test("a manifest is checked before it is used", (t) => {
   for (const [message, change] of bad) assert.throws(() => parse(change), { code: "bad-manifest", message });
   assert.throws(() => parseManifest("<!doctype html>", "model.json"), { code: "bad-manifest", message: /not JSON/ });
   assert.throws(() => parseManifest("null", "model.json"), { code: "bad-manifest" });
+});
+
+test("the module that times dot products is valid and computes the same in both ways", async (t) => {
+  const { measure, probe } = await import("../js/dot.js");
+  const { relaxedSimd } = await capabilities();
+  if (!relaxedSimd) return t.diagnostic("relaxed SIMD is off in this Node: nothing to time");
+  const { one, two } = /** @type {any} */ (new WebAssembly.Instance(new WebAssembly.Module(probe())).exports);
+  for (const rounds of [1, 2, 7]) assert.equal(one(rounds), two(rounds));
+  const share = measure();
+  assert.ok(share > 0.1 && share < 3, `one instruction takes ${share} of the time of two and an addition`);
 });

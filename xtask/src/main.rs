@@ -31,6 +31,9 @@ cargo xtask COMMAND
   bench-peers [--checkpoint DIR] [--quant FORMAT] [--rounds N] [--runs N] [--threads N,N]
               [--only SIDE,SIDE] [--json FILE] [--markdown FILE]
                    the emitted model and all peers in turn, every phase; installs the peers first
+  bench-web [--checkpoint DIR] [--rounds N] [--runs N] [--threads N,N] [--only SIDE,SIDE]
+            [--json FILE] [--markdown FILE]
+                   the emitted web package and its peers in Chromium
 
 Fresh checkpoints and environments live in $TVLMC_CACHE [~/.cache/tvlmc].
 ";
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         ["runtime-wasm"] => write_runtime(),
         ["bench", rest @ ..] => bench::run(rest),
         ["bench-peers", rest @ ..] => peers::run(rest),
+        ["bench-web", rest @ ..] => peers::web::bench(rest),
         ["help" | "-h" | "--help"] => {
             print!("{HELP}");
             return ExitCode::SUCCESS;

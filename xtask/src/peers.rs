@@ -8,6 +8,7 @@ mod measure;
 mod models;
 mod sides;
 mod table;
+pub mod web;
 
 use std::path::{Path, PathBuf};
 

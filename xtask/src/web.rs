@@ -13,7 +13,7 @@ const PACKAGES: [&str; 5] =
 const TOOLS: &str = "TVLMC_WEB_TOOLS";
 
 /// Where they are put.
-fn tools() -> Result<PathBuf, String> {
+pub fn tools() -> Result<PathBuf, String> {
     Ok(shell::cache()?.join("web-tools"))
 }
 

@@ -23,28 +23,42 @@ pub struct Variant {
     pub name: &'static str,
     /// Whether memory is shared by threads.
     pub shared: bool,
-    /// Its place among the levels of the model, the best first.
-    level: usize,
+    /// Of quantized models, and of those of floats if there is one.
+    levels: (Level, Option<Level>),
 }
 
 impl Variant {
-    /// All of a package.
-    pub const ALL: [Variant; 3] = [
-        Variant { name: "simd128", shared: false, level: 1 },
-        Variant { name: "relaxed", shared: false, level: 0 },
-        Variant { name: "threads", shared: true, level: 0 },
+    /// All that there are. Loaders take one with `-dot` where a dot product in one instruction turns out to be faster.
+    const ALL: [Variant; 5] = [
+        Variant { name: "simd128", shared: false, levels: (Level::Simd128, Some(Level::Simd128)) },
+        Variant { name: "relaxed", shared: false, levels: (Level::RelaxedExact, Some(Level::Relaxed)) },
+        Variant { name: "relaxed-dot", shared: false, levels: (Level::RelaxedDot, None) },
+        Variant { name: "threads", shared: true, levels: (Level::RelaxedExact, Some(Level::Relaxed)) },
+        Variant { name: "threads-dot", shared: true, levels: (Level::RelaxedDot, None) },
     ];
+
+    /// Those of a model.
+    pub fn of(prepared: &Prepared) -> Vec<Variant> {
+        let all = Variant::ALL.into_iter();
+        all.filter(|variant| !is_float(prepared) || variant.levels.1.is_some()).collect()
+    }
 
     /// The level of a model's kernels.
     pub fn level(&self, prepared: &Prepared) -> Level {
-        let levels = if prepared.program.formats.is_float() { Level::FLOAT } else { Level::EXACT };
-        levels[self.level]
+        let (quantized, float) = self.levels;
+        if is_float(prepared) { float.unwrap_or(quantized) } else { quantized }
     }
 
-    /// Its place among the levels of the model.
-    pub fn index(&self) -> usize {
-        self.level
+    /// The place of that among the levels of the model.
+    pub fn index(&self, prepared: &Prepared) -> usize {
+        let levels: &[Level] = if is_float(prepared) { &Level::FLOAT } else { &Level::EXACT };
+        let level = self.level(prepared);
+        levels.iter().position(|each| *each == level).unwrap_or(0)
     }
+}
+
+fn is_float(prepared: &Prepared) -> bool {
+    prepared.program.formats.is_float()
 }
 
 /// The phases by number: one for each side of an image, from small to large, then those of the decoder that there are.

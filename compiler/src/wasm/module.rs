@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use codegen_wasm::{encode, signature};
+use codegen_wasm::{encode, signature, worth_constants};
 use kernels::{Kernel, ParamKind, legalize, specialize, verify};
 use wasm_encoder::{
     CodeSection, ConstExpr, CustomSection, ElementSection, Elements, EntityType, ExportKind, ExportSection, Function,
@@ -41,7 +41,7 @@ pub fn code(prepared: &Prepared, variant: Variant) -> Result<Vec<u8>, Error> {
     // The table holds each step, then what counts its units.
     let mut table = Vec::new();
     for step in phases.iter().flat_map(|phase| &phase.steps) {
-        let kernel = &step.kernels[variant.index()];
+        let kernel = &step.kernels[variant.index(prepared)];
         table.push(m.function(STEP, 0, step_function(prepared, step, kernel, index(&kernel.name))));
     }
     let n_steps = table.len();
@@ -65,7 +65,7 @@ pub fn code(prepared: &Prepared, variant: Variant) -> Result<Vec<u8>, Error> {
         let ty = m.ty(STEP, 0);
         m.function(7, 0, dispatch(base, ty, (arena, scratch)))
     };
-    let kernel = &prepared.program.embed[variant.index()];
+    let kernel = &prepared.program.embed[variant.index(prepared)];
     let embed = m.function(2, 0, embed_function(prepared, kernel, index(&kernel.name)));
     // `run` follows; shared memory needs what it calls first.
     let next = m.next();
@@ -100,7 +100,7 @@ fn line(bytes: usize) -> usize {
 
 /// Every kernel at the variant's level, callees before callers; one for each set of distances that it is called with.
 fn all_kernels(prepared: &Prepared, variant: Variant, phases: &[&Phase]) -> Result<Vec<Rc<Kernel>>, Error> {
-    let (program, at, level) = (&prepared.program, variant.index(), variant.level(prepared));
+    let (program, at, level) = (&prepared.program, variant.index(prepared), variant.level(prepared));
     let entries = phases.iter().flat_map(|phase| &phase.steps).map(|step| &step.kernels[at]);
     let mut sources: HashMap<String, Rc<Kernel>> = HashMap::new();
     let (mut all, mut made, mut seen) = (Vec::new(), HashMap::new(), HashSet::new());
@@ -119,7 +119,7 @@ fn all_kernels(prepared: &Prepared, variant: Variant, phases: &[&Phase]) -> Resu
         }
         let legal = legalize(entry, &level);
         verify(&legal).map_err(|e| Error::Bug(e.to_string()))?;
-        let own = specialize(&legal, &mut made);
+        let own = specialize(&legal, &|callee| worth_constants(callee, level), &mut made);
         all.extend(own.with_callees().into_iter().filter(|kernel| seen.insert(kernel.name.clone())));
     }
     Ok(all)

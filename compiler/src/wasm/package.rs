@@ -117,7 +117,7 @@ pub fn assemble(model: &Path, options: &Options<'_>, sides: &[usize]) -> Result<
             grouped(ADDRESSABLE)
         )));
     }
-    for variant in Variant::ALL {
+    for variant in Variant::of(&web.prepared) {
         web.modules.push((variant, code(&web.prepared, variant)?));
     }
     web.digest = web.pairing_digest();
@@ -371,7 +371,7 @@ impl Web {
         };
         let all = |(name, phase): (String, &Phase)| PhaseOut { name, steps: phase.steps.iter().map(step).collect() };
         let sides = program.sides(description).into_iter().enumerate();
-        let modules = Variant::ALL.map(|variant| {
+        let modules = Variant::of(&self.prepared).into_iter().map(|variant| {
             let kernels = format!("wasm/kernels-{}.wasm", variant.name);
             (variant.name, ModuleOut { kernels, runtime: format!("wasm/{}", runtime(variant)) })
         });
@@ -393,7 +393,7 @@ impl Web {
             scratch_bytes_per_thread: program.scratch_bytes,
             file: FileOut { bytes: self.weight_file_bytes(), header_end: self.header_end(), sha256 },
             shards: pieces,
-            modules: modules.into_iter().collect(),
+            modules: modules.collect(),
         };
         let mut text = serde_json::to_string(&model).map_err(|e| Error::Bug(e.to_string()))?;
         text.push('\n');

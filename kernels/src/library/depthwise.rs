@@ -143,22 +143,29 @@ pub fn row(s: &Schedule, shape: &Shape) -> Rc<Kernel> {
     k.finish()
 }
 
-/// Which of a shape's distances are parameters of its tile: none where the tile has all its pixels.
+/// Whether a tile lacks pixels of its outputs' windows.
+fn is_end(shape: &Shape, count: usize, taps: &Range<usize>) -> bool {
+    *taps != (0..(count - 1) * shape.stride + shape.kernel)
+}
+
+/// Which of a shape's distances are parameters of its tile. That of rows always is, so that maps of other widths share it.
 fn asked(shape: &Shape, count: usize, taps: &Range<usize>) -> [bool; 3] {
-    let end = *taps != (0..(count - 1) * shape.stride + shape.kernel);
-    [end, end && taps.len() > 1, end && count > 1]
+    let end = is_end(shape, count, taps);
+    [true, end && taps.len() > 1, end && count > 1]
 }
 
 /// `count` outputs of one line, beside each other: a register tile. `x` points at pixel `taps.start` of their
 /// common window, whose pixels `taps` are inside the row.
 ///
-/// Where these are all, the tile does most of a row's work and has its distances as constants, which addresses
-/// then hold; the tiles at the ends of rows take them as parameters, so that maps of other sizes share them.
+/// Where these are all, the tile does most of a row's work and has the distances of pixels as constants, which addresses
+/// then hold; the tiles at the ends of rows take them as parameters, so that maps of other depths share them.
 fn tile(s: &Schedule, shape: &Shape, count: usize, taps: Range<usize>) -> Rc<Kernel> {
-    let Shape { kernel, stride, .. } = *shape;
+    let Shape { kernel, stride, channels, multiplier, .. } = *shape;
     let asked = asked(shape, count, &taps);
-    let name = match asked[0] {
-        false => format!("depthwise_tile_{}_{count}", shape.name()),
+    let name = match is_end(shape, count, &taps) {
+        false => {
+            format!("depthwise_tile_{}_{kernel}x{kernel}_s{stride}_{channels}x{multiplier}_{count}", shape.elems(),)
+        }
         true => format!(
             "depthwise_end_{}_{kernel}x{kernel}_s{stride}_{count}_taps_{}_{}",
             shape.elems(),

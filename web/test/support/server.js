@@ -10,6 +10,7 @@ import { gzipSync } from "node:zlib";
 const TYPES = /** @type {Record<string, string>} */ ({
   ".html": "text/html; charset=utf-8",
   ".js": "text/javascript",
+  ".mjs": "text/javascript",
   ".json": "application/json",
   ".css": "text/css",
   ".wasm": "application/wasm",

@@ -79,7 +79,7 @@ impl Models {
 }
 
 /// Makes `path` unless it is there, under another name until it is whole.
-fn absent(path: &str, make: impl FnOnce(&str) -> Result<(), String>) -> Result<(), String> {
+pub fn absent(path: &str, make: impl FnOnce(&str) -> Result<(), String>) -> Result<(), String> {
     let path = Path::new(path);
     if path.exists() {
         return Ok(());
@@ -94,7 +94,8 @@ fn absent(path: &str, make: impl FnOnce(&str) -> Result<(), String>) -> Result<(
     std::fs::rename(&partial, path).map_err(|e| format!("{}: {e}", partial.display()))
 }
 
-fn run(program: &str, args: &[&str]) -> Result<(), String> {
+/// Runs a tool of a peer, which must not ask the network for models.
+pub fn run(program: &str, args: &[&str]) -> Result<(), String> {
     let mut command = shell::command(program, args);
     command.env("HF_HUB_OFFLINE", "1");
     if shell::run(&mut command)? { Ok(()) } else { Err(format!("{} failed", args.join(" "))) }
