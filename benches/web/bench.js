@@ -49,7 +49,9 @@ if (!program) throw new Error("no chromium in PATH (Debian: apt-get install chro
 
 /** What a side is asked to do in its page: a module of `sides/` with a function `run`, and files by their addresses. */
 const SIDES = [
-  { name: "tvlmc", module: "ours.js", task: {} },
+  { name: "tvlmc", module: "ours.js", task: { side: 1024 } },
+  // A phone's side: for its memory, which is a figure of its own.
+  { name: "tvlmc at 512", module: "ours.js", task: { side: 512 } },
   { name: "onnxruntime-int8, tower", module: "ort.js", task: { phase: "vision", model: "/models/vision-int8.onnx" } },
   { name: "onnxruntime-int8, decoder", module: "ort.js", task: { phase: "decoder", model: "/models/decoder-int8.onnx" } },
   { name: "wllama-q4_0", module: "wllama.js", task: { model: "/models/decoder-q4_0.gguf" } },
@@ -121,7 +123,8 @@ try {
         console.error(`== round ${round} of ${rounds}, ${threads} threads: ${side.name}`);
         const found = await inBrowser(server.url, side.module, { ...side.task, threads, runs });
         console.error(JSON.stringify(found));
-        figures.push({ round, threads, side: side.name, ...found });
+        if (side.name === "tvlmc at 512") figures.push({ round, threads, side: "tvlmc", peakBytes512: found.peakBytes, memoryBytes512: found.memoryBytes });
+        else figures.push({ round, threads, side: side.name, ...found });
       }
     }
   }

@@ -17,8 +17,19 @@ pub struct Memory {
     pub persistent: usize,
     /// Bytes of vision, prefill, decode, verify and what completes logits, over `persistent`.
     pub phases: [usize; 5],
+    /// Bytes of the images of smaller sides, from small to large, over `persistent`.
+    pub smaller: Vec<usize>,
     /// Bytes of the arena.
     pub total: usize,
+}
+
+impl Memory {
+    /// Bytes of the arena that are touched with images of one side: `side` counts from the smallest.
+    pub fn touched(&self, side: usize) -> usize {
+        let [vision, rest @ ..] = self.phases;
+        let image = self.smaller.get(side).copied().unwrap_or(vision);
+        self.persistent + rest.into_iter().fold(image, usize::max)
+    }
 }
 
 /// First and last step that touch a slot.
@@ -50,9 +61,10 @@ pub fn plan(program: &Program) -> Memory {
         let lives = lives(program, &other.phase);
         first_fit(&lives, persistent, &bytes, &mut offsets) - persistent
     });
-    let most = smaller.chain(phases).max().unwrap_or(0);
+    let smaller: Vec<usize> = smaller.collect();
+    let most = smaller.iter().copied().chain(phases).max().unwrap_or(0);
     let total = persistent + most;
-    Memory { offsets, persistent, phases, total }
+    Memory { offsets, persistent, phases, smaller, total }
 }
 
 fn lives(program: &Program, phase: &Phase) -> Vec<Life> {

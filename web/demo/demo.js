@@ -54,6 +54,10 @@ let chat = null;
 let picture = null;
 /** @type {import("../index.js").Answer | null} */
 let answer = null;
+/** The picture that is being drawn. @type {Promise<void> | null} */
+let coming = null;
+/** Whether a question is being asked. */
+let asking = false;
 
 /** The model; loads it once. */
 function ready() {
@@ -173,7 +177,9 @@ addEventListener("drop", (event) => {
 });
 page.drop.addEventListener("click", () => page.file.click());
 
-get("button", "sample").addEventListener("click", async () => usePicture(await drawExample(), "an example"));
+get("button", "sample").addEventListener("click", () => {
+  coming = drawExample().then((blob) => usePicture(blob, "an example"), showProblem);
+});
 
 /** Shapes on a plain ground. */
 function drawExample() {
@@ -251,10 +257,20 @@ const STAGES = {
   done: "",
 };
 
-/** @param {string} text */
+/** One question at a time, after the picture that it is about. @param {string} text */
 async function ask(text) {
-  const question = text.trim();
-  if (answer) return;
+  if (asking) return;
+  asking = true;
+  try {
+    await coming;
+    await answerTo(text.trim());
+  } finally {
+    asking = false;
+  }
+}
+
+/** @param {string} question */
+async function answerTo(question) {
   if (question === "") {
     page.question.focus();
     return;

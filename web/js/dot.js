@@ -82,10 +82,12 @@ export function dotProductIsFaster() {
   return known;
 }
 
-/** How long one instruction takes beside two and an addition. */
+/** How long one instruction takes beside two and an addition; 1 where they differ. */
 export function measure() {
   try {
     const { one, two } = /** @type {any} */ (new WebAssembly.Instance(new WebAssembly.Module(probe())).exports);
+    // The experiment that Node 20 has behind a flag computes the one instruction wrongly.
+    if (one(64) !== two(64)) return 1;
     let [least, beside] = [Infinity, Infinity];
     for (let i = 0; i < BURSTS; i++) {
       const begin = performance.now();

@@ -114,6 +114,11 @@ export class Sha256 {
 /** Digests of one file after another, so that at most one copy of a shard exists at a time. */
 let queue = Promise.resolve();
 
+/** How many were asked for, and the copy of shared memory, which serves one after the other: a new one for each waits for its collection. */
+let pending = 0;
+/** @type {Uint8Array<ArrayBuffer>} */
+let spare = new Uint8Array(0);
+
 /**
  * The digest of bytes, in lower-case hex. They are asked for anew for every piece, since wasm memory moves when it grows.
  *
@@ -122,11 +127,13 @@ let queue = Promise.resolve();
  * @returns {Promise<string>}
  */
 export function sha256(bytes, { subtle = globalThis.crypto?.subtle } = {}) {
+  pending += 1;
   const result = queue.then(() => (subtle ? platform(bytes(), subtle) : plain(bytes)));
-  queue = result.then(
-    () => undefined,
-    () => undefined,
-  );
+  const done = () => {
+    pending -= 1;
+    if (pending === 0) spare = new Uint8Array(0);
+  };
+  queue = result.then(done, done);
   return result;
 }
 
@@ -135,10 +142,17 @@ export function sha256(bytes, { subtle = globalThis.crypto?.subtle } = {}) {
  * @param {SubtleCrypto} subtle
  */
 async function platform(bytes, subtle) {
-  // Shared memory is refused; a copy is not shared.
-  const own = bytes.buffer instanceof ArrayBuffer ? /** @type {Uint8Array<ArrayBuffer>} */ (bytes) : new Uint8Array(bytes);
-  const digest = new Uint8Array(await subtle.digest("SHA-256", own));
+  const digest = new Uint8Array(await subtle.digest("SHA-256", unshared(bytes)));
   return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** The bytes themselves, or a copy where memory is shared, which the platform refuses. @param {Uint8Array} bytes @returns {Uint8Array<ArrayBuffer>} */
+function unshared(bytes) {
+  if (bytes.buffer instanceof ArrayBuffer) return /** @type {Uint8Array<ArrayBuffer>} */ (bytes);
+  if (spare.length < bytes.length) spare = new Uint8Array(bytes.length);
+  const copy = spare.subarray(0, bytes.length);
+  copy.set(bytes);
+  return copy;
 }
 
 /** @param {() => Uint8Array} bytes */

@@ -162,7 +162,12 @@ test("the module that times dot products is valid and computes the same in both 
   const { relaxedSimd } = await capabilities();
   if (!relaxedSimd) return t.diagnostic("relaxed SIMD is off in this Node: nothing to time");
   const { one, two } = /** @type {any} */ (new WebAssembly.Instance(new WebAssembly.Module(probe())).exports);
-  for (const rounds of [1, 2, 7]) assert.equal(one(rounds), two(rounds));
   const share = measure();
+  if (Number(process.versions.node.split(".")[0]) < 22) {
+    // Computed wrongly there, and so not taken.
+    assert.notEqual(one(64), two(64));
+    return assert.equal(share, 1);
+  }
+  for (const rounds of [1, 2, 64]) assert.equal(one(rounds), two(rounds));
   assert.ok(share > 0.1 && share < 3, `one instruction takes ${share} of the time of two and an addition`);
 });

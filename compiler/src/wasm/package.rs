@@ -321,7 +321,8 @@ impl Web {
         let sides = self.prepared.program.sides(&self.prepared.description);
         let sides: Vec<String> = sides
             .iter()
-            .map(|(side, tokens, ..)| format!("| {side} | {tokens} | {} |", grouped(self.peak_bytes(*side))))
+            .enumerate()
+            .map(|(i, (side, tokens, ..))| format!("| {side} | {tokens} | {} |", grouped(self.peak_bytes(i))))
             .collect();
         let license = licenses.texts.first().map_or("README.md", |text| text.file.as_str());
         vec![
@@ -341,9 +342,10 @@ impl Web {
         ]
     }
 
-    /// Bytes of weights and of a session with one thread, for images of a side.
-    fn peak_bytes(&self, _side: usize) -> u64 {
-        self.weight_file_bytes() + self.session_bytes(1)
+    /// Bytes of weights and of what a session with one thread touches for images of one side, which counts from the smallest.
+    fn peak_bytes(&self, side: usize) -> u64 {
+        let line = |n: usize| (n as u64).next_multiple_of(64);
+        self.weight_file_bytes() + line(self.prepared.memory.touched(side)) + line(self.prepared.program.scratch_bytes)
     }
 
     /// Bytes of the weight file that a list of operands takes.
@@ -383,7 +385,7 @@ impl Web {
             license: self.prepared.licenses.texts.first().map(|text| format!("SEE LICENSE IN {}", text.file)),
             recipe: &self.prepared.recipe,
             sides: sides
-                .map(|(phase, (side, tokens, ..))| SideOut { side, tokens, phase, peak_bytes: self.peak_bytes(side) })
+                .map(|(phase, (side, tokens, ..))| SideOut { side, tokens, phase, peak_bytes: self.peak_bytes(phase) })
                 .collect(),
             max_context: program.context,
             threads_default: THREADS,
