@@ -67,19 +67,20 @@ const ROOTS = {
   wllama: join(peers, "node_modules/@wllama/wllama/esm"),
 };
 
-/** The most memory that a renderer below this process had resident. */
-function rendererPeak() {
-  let peak = 0;
+/** The most memory that a renderer below this process had resident, and how much it has now. */
+function resident() {
+  let [peakBytes, nowBytes] = [0, 0];
   for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
     try {
       if (!readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("--type=renderer")) continue;
       const status = readFileSync(`/proc/${pid}/status`, "utf8");
-      peak = Math.max(peak, 1024 * Number(/VmHWM:\s+(\d+)/.exec(status)?.[1] ?? 0));
+      const bytes = (/** @type {string} */ key) => 1024 * Number(new RegExp(`${key}:\\s+(\\d+)`).exec(status)?.[1] ?? 0);
+      if (bytes("VmHWM") > peakBytes) [peakBytes, nowBytes] = [bytes("VmHWM"), bytes("VmRSS")];
     } catch {
       // It has ended.
     }
   }
-  return peak;
+  return { peakBytes, nowBytes };
 }
 
 /** @param {string} url @param {string} module @param {object} task */
@@ -102,7 +103,7 @@ async function inBrowser(url, module, task) {
       [`/sides/${module}`, task],
     );
     if (found.error) throw new Error(found.error);
-    return { ...found, peakBytes: rendererPeak() };
+    return { ...found, ...resident() };
   } finally {
     await context.close();
     rmSync(profile, { recursive: true, force: true });

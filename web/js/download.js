@@ -106,7 +106,7 @@ export async function download(file, policy = POLICY) {
       let place = from;
       for (;;) {
         const { done, value } = await reader.read();
-        if (done) return;
+        if (done || !value) return;
         clearTimeout(timer);
         timer = setTimeout(stall, policy.stallMs);
         if (place === 0 && looksLikeHtml(value)) throw html(url, response);
@@ -216,10 +216,33 @@ class Restart extends Error {
   }
 }
 
-/** @param {Response} response */
+/** Bytes that are read at a time where the reader takes a buffer. */
+const CHUNK = 256 << 10;
+
+/**
+ * Reads pieces of the body, each of which is good until the next one: into one buffer where the engine can, else a new one for each, which
+ * is a lot to collect.
+ *
+ * @param {Response} response
+ * @returns {{ read: () => Promise<{ done: boolean, value?: Uint8Array }> }}
+ */
 function body(response) {
   if (!response.body) throw new TypeError("the response has no body");
-  return response.body.getReader();
+  let reader;
+  try {
+    reader = response.body.getReader({ mode: "byob" });
+  } catch {
+    return /** @type {any} */ (response.body.getReader());
+  }
+  const into = reader;
+  let room = new ArrayBuffer(CHUNK);
+  return {
+    async read() {
+      const { done, value } = await into.read(new Uint8Array(room));
+      if (value) room = value.buffer;
+      return { done, value };
+    },
+  };
 }
 
 /** @param {{ url: string, bytes: number, have: number, write: (chunk: Uint8Array, at: number) => void, signal?: AbortSignal }} file */

@@ -435,7 +435,8 @@ async function run(playwright, program) {
     await page.waitForFunction(() => navigator.serviceWorker.controller !== null);
     // Every module is kept, also those that the first visit did not need.
     const kept = await page.evaluate(async () => (await (await caches.open("tvlmc-page")).keys()).map((request) => new URL(request.url).pathname));
-    const modules = readdirSync(join(root, "js")).map((name) => `/js/${name}`);
+    const modules = imported(root, ["/index.js", "/worker.js"]);
+    assert.ok(modules.length > 15);
     const code = readdirSync(join(root, "wasm")).map((name) => `/wasm/${name}`);
     for (const name of [...modules, ...code, "/index.js", "/worker.js", "/demo/offline.js"]) assert.ok(kept.includes(name), name);
     await server.close();
@@ -520,6 +521,16 @@ async function run(playwright, program) {
 
 /** Names of the page's animations. */
 const moving = () => [...document.querySelectorAll("*")].map((element) => getComputedStyle(element, "::after").animationName).filter((name) => name !== "none");
+
+/** Modules of a package by their addresses: some, and all that these import. @param {string} root @param {string[]} from */
+function imported(root, from) {
+  const found = new Set(from);
+  for (const at of found) {
+    const text = readFileSync(join(root, at), "utf8");
+    for (const [, name] of text.matchAll(/^(?:import|export)\b[^;]*?\bfrom "(\.[^"]+)"/gm)) found.add(new URL(name, `http://x${at}`).pathname);
+  }
+  return [...found];
+}
 
 /** Breaks once, with the headers that other origins need. @param {number} bytes @returns {import("./support/server.js").Handler} */
 function breakAfterOpen(bytes) {

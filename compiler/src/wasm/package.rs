@@ -42,8 +42,9 @@ const SHARED_RUNTIME: &str = "runtime-shared.wasm";
 /// The modules that this program was built with: names and contents.
 const BUILT: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/runtime_wasm.rs"));
 
-/// Bytes of the first piece, so that questions can be asked early, and of the others.
-const PIECES: [u64; 2] = [4 << 20, 32 << 20];
+/// Bytes of the first piece, so that questions can be asked early, and of the others: a page has up to two copies of one while
+/// it is checked.
+const PIECES: [u64; 2] = [4 << 20, 16 << 20];
 
 /// Most bytes that weights, arena and a dozen threads' scratch may take together: addresses have 32 bits, and the runtime
 /// takes some.

@@ -48,8 +48,6 @@ export function makePackage({ shardBytes = [40_000, 90_000, 90_000, 30_001], see
   if (!folder) {
     cpSync(WEB, root, { recursive: true, filter: (from) => !/[\\/](test|node_modules)$|[\\/]\.[^\\/]*$/.test(from) });
     cpSync(join(WEB, "test/support/engine.js"), join(root, "js/engine.js"));
-    // Of the real engine alone.
-    for (const name of ["job.js", "refusal.js"]) rmSync(join(root, "js", name));
     fill(root, "package.json", name);
     fill(root, "README.md", name);
     fill(root, "demo/index.html", name);
