@@ -153,7 +153,7 @@ fn refused(tuned: &Tuned) {
         std::fs::write(&file, bytes).expect("written");
         fail(&mut with(&file), 3, &["changed.json", "tvlmc tune"]);
     }
-    fail(&mut with(&tuned.folder.path().join("absent")), 4, &["absent"]);
+    fail(&mut with(&tuned.folder.path().join("absent")), 3, &["absent"]);
     fail(tuned.compile("refused").args(["--tuned", "--quant", "f32"]), 4, &["nothing was measured", "tvlmc tune"]);
     fail(tuned.tvlmc().arg("tune").arg(nano("hf")).args(["--level", "x86-64-v9"]), 2, &["x86-64-v9", "x86-64-v3"]);
     fail(tuned.tvlmc().arg("tune").arg(nano("hf")).args(["--target", "mips"]), 2, &["mips"]);
