@@ -124,7 +124,7 @@ fn check_memory(assembled: &Assembled, limit: Option<u64>) -> Result<(), Error> 
 /// What makes a model smaller than it is.
 pub fn way_out(weights: u64, limit: u64) -> &'static str {
     if weights >= limit {
-        "the weights alone are too many; a recipe of fewer bits (--quant int4) or a smaller model may do"
+        "the weights alone are too many; a recipe of fewer bits, where this is not int4 yet, or a smaller model may do"
     } else {
         "try a smaller --context"
     }
