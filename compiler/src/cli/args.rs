@@ -287,7 +287,8 @@ fn bytes(text: &str) -> Result<u64, String> {
         _ => (text, 0),
     };
     let n: Option<u64> = digits.parse().ok();
-    n.and_then(|n| n.checked_mul(1 << shift)).ok_or_else(|| "expected a whole number of bytes, or one with K, M or G (powers of 1024), as in 512M".into())
+    n.and_then(|n| n.checked_mul(1 << shift))
+        .ok_or_else(|| "expected a whole number of bytes, or one with K, M or G (powers of 1024), as in 512M".into())
 }
 
 #[cfg(test)]
