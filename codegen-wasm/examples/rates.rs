@@ -94,7 +94,6 @@ fn main() {
                 (32, 1536, 384, 1 << 20),
                 (96, 384, 384, 384),
                 (96, 192, 384, 192),
-                (288, 384, 384, 384),
             ] {
                 let l = Linear::new(inputs, outputs, Format::Bytes { block }, rows);
                 let ops = 2.0 * n as f64 * inputs as f64 * outputs as f64;

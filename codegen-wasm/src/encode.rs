@@ -63,7 +63,7 @@ const MOST_PLACES: usize = 8;
 
 /// Whether a kernel is faster where the distances it is called with are constants: an innermost loop then has pointers
 /// for fewer of its addresses. Without relaxed instructions products bind, not addresses, and where all of these have
-/// registers one function does for all distances, which makes the modules a third smaller. With them it costs 4 %
+/// registers one function does for all distances, which makes modules smaller. With them it costs 4 %
 /// (`cargo run --release -p codegen-wasm --example rates gemm`).
 pub fn worth_constants(kernel: &Kernel, level: Level) -> bool {
     most_places(&kernel.body) > if level.relaxed() { 0 } else { MOST_PLACES }

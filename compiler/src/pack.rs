@@ -331,6 +331,7 @@ impl Pack {
     fn piece(&self, weights: &Weights, source: &dyn TensorSource, units: Range<usize>) -> Result<Piece, SourceError> {
         let rows = |outputs: usize| units.start * LANES..(units.end * LANES).min(outputs);
         let words = units.len() * self.unit().1;
+        let named = |e| self.not_finite(e, weights);
         match &self.kind {
             Kind::Matrix { weight, outputs, depth, gap, format } => {
                 let values = weights.eval_rows(*weight, rows(*outputs), source)?;
@@ -340,17 +341,13 @@ impl Pack {
                         let physical = physical_depth(depth, gap);
                         Ok(floats(words, |out| transpose(&values, depth, out, physical, |c| place(gap, c))))
                     }
-                    Format::Bytes { .. } => {
-                        self.quantized(quant::int8, values, depth, gap, words).map_err(|e| self.not_finite(e, weights))
-                    }
-                    Format::Nibbles => {
-                        self.quantized(quant::int4, values, depth, gap, words).map_err(|e| self.not_finite(e, weights))
-                    }
+                    Format::Bytes { .. } => self.quantized(quant::int8, values, depth, gap, words).map_err(named),
+                    Format::Nibbles => self.quantized(quant::int4, values, depth, gap, words).map_err(named),
                 }
             }
             Kind::Low { weight, outputs, depth } => {
                 let values = weights.eval_rows(*weight, rows(*outputs), source)?;
-                self.second_half(&values, *depth, words).map_err(|e| self.not_finite(e, weights))
+                self.second_half(&values, *depth, words).map_err(named)
             }
             Kind::Stem { weight, outputs } => {
                 let values = weights.eval_rows(*weight, rows(*outputs), source)?;

@@ -2,8 +2,8 @@
  * What this browser, page or Node can do. Nothing is guessed from names of browsers but whether it is a phone.
  */
 
-import { UnsupportedError } from "./errors.js";
 import { dotProductIsFaster } from "./dot.js";
+import { UnsupportedError } from "./errors.js";
 import { isNode, nodeModule } from "./platform.js";
 
 /** The smallest modules that use a feature; whoever has it says that they are valid. */

@@ -32,9 +32,8 @@ pub fn check(args: &Compile) -> Result<(), Error> {
 /// # Errors
 /// As of assembling and writing.
 pub fn compile(args: &Compile, options: &Options<'_>, out: &Path, ui: &Ui) -> Result<u8, Error> {
-    let own = args.choices.storage.recipe.is_some()
-        && options.recipe.as_ref().is_some_and(|r| Recipe::named(&r.name).as_ref() != Ok(r));
-    if own && options.recipe.as_ref().is_some_and(|r| r.maps == Maps::F16) {
+    let file = options.recipe.as_ref().filter(|r| Recipe::named(&r.name).as_ref() != Ok(r));
+    if file.is_some_and(|r| r.maps == Maps::F16) {
         ui.note(
             "note: pages have maps of 32-bit floats, not the recipe's F16: WebAssembly has no instruction for these",
         );

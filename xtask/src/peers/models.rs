@@ -55,14 +55,7 @@ impl Models {
             })?;
         }
         if wants(&[Side::Llama]) {
-            absent(&models.gguf, |to| {
-                let f16 = place("decoder-f16.gguf")?;
-                run(python, &["benches/peers/make_decoder.py", checkpoint, &f16])?;
-                let quantize = models.llama.join("llama-quantize");
-                // --pure: the head in 4 bits as well, the fastest form.
-                run(emitted::utf8(&quantize)?, &["--pure", &f16, to, "Q4_0"])?;
-                std::fs::remove_file(&f16).map_err(|e| format!("{f16}: {e}"))
-            })?;
+            models.quantized("Q4_0", &models.gguf, checkpoint, python)?;
         }
         if wants(&[Side::Genai]) {
             absent(&models.genai, |to| {
@@ -75,6 +68,18 @@ impl Models {
             })?;
         }
         Ok(models)
+    }
+
+    /// Makes a decoder for llama.cpp in a format of its own, unless it is there.
+    pub fn quantized(&self, format: &str, path: &str, checkpoint: &str, python: &str) -> Result<(), String> {
+        absent(path, |to| {
+            let f16 = format!("{to}-f16.gguf");
+            run(python, &["benches/peers/make_decoder.py", checkpoint, &f16])?;
+            let quantize = self.llama.join("llama-quantize");
+            // --pure: the head as well, the fastest form.
+            run(emitted::utf8(&quantize)?, &["--pure", &f16, to, format])?;
+            std::fs::remove_file(&f16).map_err(|e| format!("{f16}: {e}"))
+        })
     }
 }
 

@@ -72,15 +72,7 @@ fn models(checkpoint: &Path) -> Result<PathBuf, String> {
     let place = |name: &str| emitted::utf8(&folder.join(name)).map(str::to_string);
     let from = emitted::utf8(checkpoint)?;
     absent(&place("decoder-int8.onnx")?, |to| run(&python, &["benches/web/make_decoder_onnx.py", from, to]))?;
-    for form in ["q4_0", "q8_0"] {
-        // Q4_0 throughout is what bench-peers makes too.
-        absent(&place(&format!("decoder-{form}.gguf"))?, |to| {
-            let f16 = place("decoder-f16.gguf")?;
-            run(&python, &["benches/peers/make_decoder.py", from, &f16])?;
-            let quantize = made.llama.join("llama-quantize");
-            run(emitted::utf8(&quantize)?, &["--pure", &f16, to, &form.to_uppercase()])?;
-            std::fs::remove_file(&f16).map_err(|e| format!("{f16}: {e}"))
-        })?;
-    }
+    made.quantized("Q4_0", &made.gguf, from, &python)?;
+    made.quantized("Q8_0", &place("decoder-q8_0.gguf")?, from, &python)?;
     Ok(folder)
 }
