@@ -9,13 +9,13 @@ use crate::error::Error;
 use crate::frontend::{Checkpoint, OpenOptions, tokenizer_section};
 use crate::output::Staging;
 use crate::package::{self, Identity, Package, WEIGHTS_NAME};
-use crate::pipeline::{self, Prepared};
+use crate::pipeline::{self, Machine, Prepared};
 use crate::quant::{QUANTIZATION_NAME, Report};
 use crate::tune::Tuning;
 use crate::weightfile::WeightFileWriter;
 
-/// The one target of this version.
-pub const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// The target whose code this version runs.
+pub const TARGET: &str = Machine::X86_64.triple();
 
 /// What the user may choose.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +34,8 @@ pub struct Options<'a> {
     pub tuning: Option<Tuning>,
     /// What the system message of all conversations says; the reference's if not given.
     pub system: Option<String>,
+    /// What the crate is for.
+    pub machine: Machine,
     /// The cache after it, for the weight file to carry: what [`SYSTEM_CACHE`] makes the emitted program write.
     pub baked: Option<Vec<u8>>,
 }
@@ -65,7 +67,8 @@ pub fn assemble(model: &Path, options: &Options<'_>) -> Result<Assembled, Error>
     let checkpoint = Checkpoint::open(model, &OpenOptions { allow_non_finite: options.allow_non_finite })?;
     let Options { context, dump, recipe, tuning, .. } = options;
     let (recipe, tuning) = (recipe.as_ref(), tuning.as_ref());
-    let choices = pipeline::Options { context: *context, dump: *dump, recipe, tuning, ..Default::default() };
+    let (machine, context, dump) = (options.machine, *context, *dump);
+    let choices = pipeline::Options { context, dump, recipe, tuning, machine, sides: &[] };
     let prepared = pipeline::prepare(&checkpoint, &choices)?;
     let tokenizer = tokenizer_section(&checkpoint, &prepared.description)?;
     let name = match options.name {
@@ -76,7 +79,7 @@ pub fn assemble(model: &Path, options: &Options<'_>) -> Result<Assembled, Error>
     let whole = checkpoint.digest()?;
     let system = options.system.as_deref().unwrap_or(package::SYSTEM);
     let baked = options.baked.is_some();
-    let id = Identity { name: &name, target: TARGET, digest: [0; 32], checkpoint: whole, system, baked };
+    let id = Identity { name: &name, target: machine.triple(), digest: [0; 32], checkpoint: whole, system, baked };
     let digest = package::digest(&prepared, &id)?;
     let package = package::emit(&prepared, &Identity { digest, ..id })?;
     Ok(Assembled { checkpoint, prepared, name, digest, package, tokenizer, baked: options.baked.clone() })

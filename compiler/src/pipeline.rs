@@ -43,8 +43,10 @@ pub enum Machine {
     /// x86-64 processors.
     #[default]
     X86_64,
-    /// WebAssembly engines.
+    /// WebAssembly engines, in modules of our own.
     Wasm,
+    /// WebAssembly engines, in programs that rustc compiles.
+    WasmRust,
 }
 
 impl Machine {
@@ -53,9 +55,33 @@ impl Machine {
         match (self, float) {
             (Machine::X86_64, true) => boxed(&Level::FLOAT),
             (Machine::X86_64, false) => boxed(&Level::EXACT),
-            (Machine::Wasm, true) => boxed(&Wasm::FLOAT),
+            (Machine::Wasm | Machine::WasmRust, true) => boxed(&Wasm::FLOAT),
             (Machine::Wasm, false) => boxed(&Wasm::EXACT),
+            // Which dot product is faster would have to be measured before the program is compiled.
+            (Machine::WasmRust, false) => boxed(&[Wasm::RelaxedExact, Wasm::Simd128]),
         }
+    }
+
+    /// The target triple.
+    pub const fn triple(self) -> &'static str {
+        match self {
+            Machine::X86_64 => "x86_64-unknown-linux-gnu",
+            Machine::Wasm | Machine::WasmRust => "wasm32-unknown-unknown",
+        }
+    }
+
+    /// Whether emitted crates have files, threads and a command line: `std` of the runtime.
+    pub fn has_std(self) -> bool {
+        self == Machine::X86_64
+    }
+
+    /// The name of a level as emitted code and users say it.
+    pub fn level_name(self, level: &str) -> String {
+        let family = match self {
+            Machine::X86_64 => "x86-64",
+            Machine::Wasm | Machine::WasmRust => "wasm32",
+        };
+        format!("{family}-{}", level.replace('_', "-"))
     }
 }
 

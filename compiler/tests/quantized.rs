@@ -121,7 +121,7 @@ fn guessed(built: &Built, threads: &[usize]) -> usize {
     let levels = levels();
     let some = levels.iter().skip(1).flat_map(|level| THREADS.map(|n| format!("{level}:{n}")));
     let all = threads.iter().map(|n| format!("{}:{n}", levels[0])).chain(some);
-    let told = built.probe(&question, &["guess".to_string()].into_iter().chain(all).collect::<Vec<String>>());
+    let told = built.probe_all(&question, Some("guess"), &all.collect::<Vec<String>>());
     let mut runs = told.split("run ").skip(1).map(|run| run.split_once('\n').expect("lines"));
     let (_, first) = runs.next().expect("one thread");
     let mut compared = 1;

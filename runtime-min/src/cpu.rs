@@ -35,6 +35,11 @@ pub fn armv8_0() -> bool {
     has_all("armv8.0")
 }
 
+/// True in WebAssembly: engines refuse modules with instructions that they lack, before anything runs.
+pub fn wasm32() -> bool {
+    cfg!(target_arch = "wasm32")
+}
+
 fn has_all(level: &str) -> bool {
     features(level).is_some_and(|features| features.iter().flatten().all(|&(_, present)| present))
 }

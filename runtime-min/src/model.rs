@@ -6,7 +6,7 @@ use crate::program::{Level, Program};
 use crate::room::text;
 use crate::session::{Options, Session};
 use crate::tokenizer::Tokenizer;
-use crate::weights::{Expect, Residence, Verify, WeightFile};
+use crate::weights::{Expect, Residence, Verify, WeightBuffer, WeightFile};
 use core::ptr::NonNull;
 use core::time::Duration;
 
@@ -65,6 +65,15 @@ impl<P: Program> Model<P> {
     pub fn from_bytes(name: &str, bytes: &[u8], options: &OpenOptions<'_>) -> Result<Self, Error> {
         let level = choose_level::<P>(options.level)?;
         Self::with_file(WeightFile::from_bytes(name, bytes, &Self::expect())?, level, options)
+    }
+
+    /// As [`from_bytes`](Self::from_bytes), from a file that was read into a buffer, which is not copied.
+    ///
+    /// # Errors
+    /// As [`open_with`](Self::open_with).
+    pub fn from_buffer(name: &str, buffer: WeightBuffer, options: &OpenOptions<'_>) -> Result<Self, Error> {
+        let level = choose_level::<P>(options.level)?;
+        Self::with_file(WeightFile::from_buffer(name, buffer, &Self::expect())?, level, options)
     }
 
     /// As [`from_bytes`](Self::from_bytes), from a file that lies in memory of somebody else and may still be arriving; see

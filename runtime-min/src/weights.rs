@@ -72,6 +72,26 @@ pub struct WeightFile {
     header_len: usize,
 }
 
+/// Aligned memory for a weight file that a program reads by itself, in pieces that arrive from wherever: a model takes it
+/// over without a copy.
+#[derive(Debug)]
+pub struct WeightBuffer(Arena);
+
+impl WeightBuffer {
+    /// Zeroed memory for a file of `len` bytes.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn new(len: usize) -> Result<Self, Error> {
+        Arena::new("the weights", len).map(Self)
+    }
+
+    /// All of it, to be filled.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.0.bytes_mut()
+    }
+}
+
 #[derive(Debug)]
 enum Bytes {
     #[cfg(feature = "std")]
@@ -187,10 +207,21 @@ impl WeightFile {
     pub fn from_bytes(name: &str, bytes: &[u8], expect: &Expect) -> Result<Self, Error> {
         let fixed = bytes.first_chunk::<FIXED>().unwrap_or(&[0; FIXED]);
         fixed_fields(name, fixed, bytes.len() as u64)?;
-        let mut copy = Arena::new("the weights", bytes.len())?;
+        let mut copy = WeightBuffer::new(bytes.len())?;
         copy.bytes_mut().copy_from_slice(bytes);
+        Self::from_buffer(name, copy, expect)
+    }
+
+    /// Checks a file that was read into a buffer, and keeps that; `name` stands for the path in messages.
+    ///
+    /// # Errors
+    /// As [`from_bytes`](Self::from_bytes).
+    pub fn from_buffer(name: &str, buffer: WeightBuffer, expect: &Expect) -> Result<Self, Error> {
+        let WeightBuffer(buffer) = buffer;
+        let fixed = buffer.bytes().first_chunk::<FIXED>().unwrap_or(&[0; FIXED]);
+        fixed_fields(name, fixed, buffer.bytes().len() as u64)?;
         let name = room::copied(format_args!("{name}"), "the name")?;
-        let opened = Self::parse(name, Bytes::Copied(copy), expect)?;
+        let opened = Self::parse(name, Bytes::Copied(buffer), expect)?;
         opened.verify()?;
         Ok(opened)
     }

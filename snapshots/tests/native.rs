@@ -273,7 +273,12 @@ fn runner(folder: &str, dir: &Path) -> Result<(&'static str, Vec<String>), Strin
         };
         match detected {
             Some(true) => return Ok(("x86_64-unknown-linux-gnu", vec![])),
-            Some(false) => return Err("this processor has no such level".to_string()),
+            Some(false) => {
+                return match std::env::var("TVLMC_EMULATOR") {
+                    Ok(run) if !run.is_empty() => Ok(("x86_64-unknown-linux-gnu", vec![run])),
+                    _ => Err("this processor has no such level and TVLMC_EMULATOR is unset".to_string()),
+                };
+            }
             None => {}
         }
     }

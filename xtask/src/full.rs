@@ -29,6 +29,7 @@ pub fn run() -> Result<bool, String> {
     report.stage("hostile bytes", || test::cargo_test(&["--manifest-path", "fuzz/Cargo.toml"], &[], &mut Vec::new()));
     report.stage("orders of threads", orders);
     report.stage("old processor", old_processor);
+    report.stage("levels of other processors", other_levels);
     report.stage("Miri", miri);
     Ok(report.summary())
 }
@@ -87,6 +88,25 @@ fn old_processor() -> Result<Outcome, String> {
         Some(code) => Outcome::Bad(format!("exit code {code}, expected 4")),
         None => Outcome::Bad("killed by a signal: an instruction this processor lacks".to_string()),
     })
+}
+
+/// Bits at the levels that this processor lacks, on an emulated one.
+fn other_levels() -> Result<Outcome, String> {
+    const TESTS: [&[&str]; 2] =
+        [&["-p", "snapshots", "--test", "native"], &["-p", "tvlmc", "--test", "quantized", "--test", "emitted"]];
+    if !shell::cache()?.join("emulator/complete-1").is_file() {
+        return Ok(Outcome::Skipped("no emulated processor; `cargo xtask setup --full` installs it".to_string()));
+    }
+    let run = shell::root().join("xtask/emulator/run.sh");
+    let env = [("TVLMC_EMULATOR", emitted::utf8(&run)?)];
+    let mut told = Vec::new();
+    for args in TESTS {
+        match test::cargo_test(args, &env, &mut Vec::new())? {
+            Outcome::Good(figures) => told.push(figures),
+            other => return Ok(other),
+        }
+    }
+    Ok(Outcome::Good(told.join("; ")))
 }
 
 /// The runtime's shared memory under the interpreter that finds undefined behavior and races. What loops over

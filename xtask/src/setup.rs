@@ -21,6 +21,7 @@ pub fn run(full: bool) -> Result<bool, String> {
     if full {
         package("qemu-x86_64", "qemu-user", || shell::ask("qemu-x86_64", &["--version"]).is_some());
         miri();
+        emulator()?;
         python()?;
     }
     println!("next: cargo xtask {}", if full { "full" } else { "test" });
@@ -95,6 +96,15 @@ fn miri() {
     } else {
         println!("miri: missing; `rustup {}` adds it", ADD.join(" "));
     }
+}
+
+/// A processor with every level; a script, because what it installs are Debian's packages.
+fn emulator() -> Result<(), String> {
+    let good = shell::run(&mut shell::command("bash", &["xtask/emulator/setup.sh"]))?;
+    if !good {
+        println!("emulator: not installed; levels that this processor lacks are not run");
+    }
+    Ok(())
 }
 
 /// The environment of the reference implementation; a script, because it is Python's business.

@@ -108,6 +108,15 @@ pub struct Choices {
     pub allow_non_finite: bool,
 }
 
+/// What is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// A crate that cargo builds.
+    Crate,
+    /// A folder for web pages and Node.
+    Web,
+}
+
 #[derive(Args, Debug)]
 pub struct Compile {
     /// Checkpoint folder, or a .safetensors file in one
@@ -116,6 +125,10 @@ pub struct Compile {
     /// wasm32-unknown-unknown for web pages and Node
     #[arg(long, value_name = "TRIPLE")]
     pub target: String,
+    /// What to write: a crate, or for wasm32 also web, a folder for pages and
+    /// Node that needs no compiler [crate; wasm32: web]
+    #[arg(long, value_name = "FORM", hide_possible_values = true)]
+    pub emit: Option<Form>,
     #[command(flatten)]
     pub choices: Choices,
     /// Folder to write [NAME-TRIPLE in this folder]

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::args::Compile;
+use super::args::{Compile, Form};
 use super::explain::explain;
 use super::model::{Model, check_target};
 use super::system;
@@ -12,15 +12,12 @@ use crate::assemble::{Assembled, Options, assemble, crate_name};
 use crate::error::{Error, grouped};
 use crate::frontend;
 use crate::output::{self, Staging};
+use crate::pipeline::Machine;
 use crate::wasm;
 
 pub fn compile(args: &Compile, ui: &Ui) -> Result<u8, Error> {
-    let for_web = args.target == wasm::TARGET;
-    if for_web {
-        web::check(args)?;
-    } else {
-        check_target(&args.target)?;
-    }
+    let machine = machine(args)?;
+    let for_web = machine == Machine::Wasm;
     let mut chosen = args.choices.resolve()?;
     chosen.options.system = args.system_prompt.as_deref().map(system::text).transpose()?;
     if let Model::Compiled(_) = Model::open(&args.model)? {
@@ -45,7 +42,10 @@ pub fn compile(args: &Compile, ui: &Ui) -> Result<u8, Error> {
         chosen.options.baked = Some(system::bake(args, &chosen, ui)?);
     }
     let (name, dump) = (args.name.as_deref(), args.dump_ir.as_deref());
-    let options = Options { name, dump, tuning, ..chosen.options };
+    let mut options = Options { name, dump, tuning, machine, ..chosen.options };
+    if machine != Machine::X86_64 {
+        options = web::with_float_maps(&options, ui);
+    }
     if for_web {
         return web::compile(args, &options, &out, ui);
     }
@@ -69,6 +69,19 @@ pub fn compile(args: &Compile, ui: &Ui) -> Result<u8, Error> {
     ));
     ui.note(&format!("license of the weights: {}", assembled.prepared.licenses.summary()));
     Ok(0)
+}
+
+/// What is compiled for, and in which form.
+fn machine(args: &Compile) -> Result<Machine, Error> {
+    if args.target == wasm::TARGET {
+        web::check(args)?;
+        return Ok(if args.emit == Some(Form::Crate) { Machine::WasmRust } else { Machine::Wasm });
+    }
+    check_target(&args.target)?;
+    if args.emit == Some(Form::Web) {
+        return Err(Error::Usage(format!("--emit web: is for --target {}, this is {}", wasm::TARGET, args.target)));
+    }
+    Ok(Machine::X86_64)
 }
 
 /// Reads a checkpoint up to the point where something is written, and tells what is worth a note about it.

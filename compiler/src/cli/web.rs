@@ -32,14 +32,8 @@ pub fn check(args: &Compile) -> Result<(), Error> {
 /// # Errors
 /// As of assembling and writing.
 pub fn compile(args: &Compile, options: &Options<'_>, out: &Path, ui: &Ui) -> Result<u8, Error> {
-    let file = options.recipe.as_ref().filter(|r| Recipe::named(&r.name).as_ref() != Ok(r));
-    if file.is_some_and(|r| r.maps == Maps::F16) {
-        ui.note(
-            "note: pages have maps of 32-bit floats, not the recipe's F16: WebAssembly has no instruction for these",
-        );
-    }
     let work = ui.work("reading and planning", None);
-    let web = wasm::assemble(&args.model, &with_float_maps(options), &wasm::SIDES)?;
+    let web = wasm::assemble(&args.model, options, &wasm::SIDES)?;
     ui.check()?;
     work.done(&format!("{} tensors", grouped(web.checkpoint.tensors().count() as u64)));
     for note in &web.prepared.notes {
@@ -74,7 +68,11 @@ pub fn compile(args: &Compile, options: &Options<'_>, out: &Path, ui: &Ui) -> Re
 
 /// The same with maps of 32-bit floats: engines have no instruction for the others, whose conversions make the depthwise
 /// kernels three times as slow and the modules twice as large.
-fn with_float_maps<'a>(options: &Options<'a>) -> Options<'a> {
+pub fn with_float_maps<'a>(options: &Options<'a>, ui: &Ui) -> Options<'a> {
+    let file = options.recipe.as_ref().filter(|r| Recipe::named(&r.name).as_ref() != Ok(r));
+    if file.is_some_and(|r| r.maps == Maps::F16) {
+        ui.note("note: maps are of 32-bit floats, not the recipe's F16: WebAssembly has no instruction for these");
+    }
     let recipe = options.recipe.clone().map(|recipe| Recipe { maps: Maps::F32, ..recipe });
     Options { recipe, ..options.clone() }
 }

@@ -9,7 +9,7 @@ use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::quote;
 
 use crate::error::Error;
-use crate::pipeline::Prepared;
+use crate::pipeline::{Machine, Prepared};
 
 /// Family of a kernel, the name of its file: by the first word of its name.
 fn family(kernel: &str) -> &'static str {
@@ -217,12 +217,18 @@ fn words_of(tokens: &TokenStream) -> Vec<String> {
 /// `src/kernels/mod.rs`: the table of entry points and its values for each level.
 fn table(prepared: &Prepared, levels: &[&str]) -> Result<File, Error> {
     let entries = entry_points(prepared, 0)?;
+    // A module of an engine has the instructions of one level only: those that it is compiled with.
+    let built = |level: &str| match prepared.machine {
+        Machine::X86_64 | Machine::Wasm => vec![],
+        Machine::WasmRust if level == "simd128" => vec![quote!(cfg(not(target_feature = "relaxed-simd")))],
+        Machine::WasmRust => vec![quote!(cfg(target_feature = "relaxed-simd"))],
+    };
     let mut items: Vec<Item> = levels
         .iter()
         .rev()
         .map(|level| {
-            let level = ident(level);
-            line(quote!(mod #level;))
+            let (attrs, level) = (built(level), ident(level));
+            Item::Line { docs: vec![], attrs, tokens: quote!(mod #level;) }
         })
         .collect();
     let rows = entries
@@ -241,7 +247,15 @@ fn table(prepared: &Prepared, levels: &[&str]) -> Result<File, Error> {
         delimiters: ("{", "}"),
     });
     for level in levels {
-        let (module, constant) = (ident(level), ident(&level.to_uppercase()));
+        let one = prepared.machine == Machine::WasmRust;
+        let (module, constant) = (ident(level), if one { "BUILT".to_string() } else { level.to_uppercase() });
+        let constant = ident(&constant);
+        if one {
+            let name = prepared.machine.level_name(level);
+            let docs = vec!["Name of the level that this is compiled with.".to_string()];
+            let tokens = quote!(pub const LEVEL: &str = #name;);
+            items.push(Item::Line { docs, attrs: built(level), tokens });
+        }
         let rows = entries
             .iter()
             .map(|kernel| {
@@ -251,7 +265,7 @@ fn table(prepared: &Prepared, levels: &[&str]) -> Result<File, Error> {
             .collect();
         items.push(Item::Table {
             docs: vec![format!("Level {level}.")],
-            attrs: vec![],
+            attrs: built(level),
             head: quote!(pub const #constant: Kernels = Kernels),
             rows,
             delimiters: ("{", "};"),

@@ -7,7 +7,6 @@ use proc_macro2::{Ident, Literal, Span, TokenStream};
 use quote::quote;
 
 use super::{Identity, TOOL_VERSION, WEIGHTS_NAME};
-use crate::frontend::Licenses;
 use crate::pipeline::Prepared;
 
 /// Whose dependencies the emitted decoder has.
@@ -22,6 +21,9 @@ pub(crate) const LICENSES: [(&str, &str); 2] = [
 pub(super) fn emit(prepared: &Prepared, id: &Identity<'_>, files: &mut BTreeMap<String, String>) {
     let name = id.name;
     let library = name.replace('-', "_");
+    let has_std = prepared.machine.has_std();
+    let program = format!("[[bin]]\nname = \"{name}\"\npath = \"src/main.rs\"\ndoc = false\n\n");
+    let (program, features) = if has_std { (program.as_str(), "") } else { ("", ", default-features = false") };
     files.insert(
         "Cargo.toml".to_string(),
         format!(
@@ -29,8 +31,7 @@ pub(super) fn emit(prepared: &Prepared, id: &Identity<'_>, files: &mut BTreeMap<
              [package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\nrust-version = \"1.90\"\npublish = false\n\n\
              # Stands alone, whatever folder it is put in.\n[workspace]\n\n\
              [lib]\nname = \"{library}\"\n\n\
-             [[bin]]\nname = \"{name}\"\npath = \"src/main.rs\"\ndoc = false\n\n\
-             [dependencies]\nruntime-min = {{ path = \"runtime\" }}\n\n\
+             {program}[dependencies]\nruntime-min = {{ path = \"runtime\"{features} }}\n\n\
              [profile.release]\nopt-level = 3\ncodegen-units = 16\n\n\
              [profile.dev]\nopt-level = 2\n"
         ),
@@ -54,8 +55,10 @@ pub(super) fn emit(prepared: &Prepared, id: &Identity<'_>, files: &mut BTreeMap<
     files.insert("decode/Cargo.toml".to_string(), decode_manifest(name));
     files.insert("rustfmt.toml".to_string(), emit::RUSTFMT_TOML.to_string());
     files.insert("src/lib.rs".to_string(), emit::print(&face(prepared, id)));
-    files.insert("src/main.rs".to_string(), emit::print(&runner(&library)));
-    files.insert("README.md".to_string(), readme(prepared, id));
+    if has_std {
+        files.insert("src/main.rs".to_string(), emit::print(&runner(&library)));
+    }
+    files.insert("README.md".to_string(), super::readme::readme(prepared, id));
     for (name, text) in LICENSES {
         files.insert(format!("runtime/{name}"), text.to_string());
     }
@@ -114,15 +117,25 @@ fn face(prepared: &Prepared, id: &Identity<'_>) -> File {
         quote!(#n)
     };
     let library = id.name.replace('-', "_");
-    let docs = [
+    let has_std = prepared.machine.has_std();
+    // Targets without files are given the weights' bytes.
+    let (names, given, open) = if has_std {
+        ("Model, Options, Rgb8", None, format!("let model = Model::open(\"{WEIGHTS_NAME}\")?;"))
+    } else {
+        let open = format!("let model = Model::from_bytes(\"{WEIGHTS_NAME}\", &bytes, &OpenOptions::default())?;");
+        ("Model, OpenOptions, Options, Rgb8", Some("# let bytes = Vec::new();".to_string()), open)
+    };
+    let head = [
         format!("A FastVLM model compiled for {}.", id.target),
         String::new(),
         "```no_run".to_string(),
-        format!("use {library}::{{Model, Options, Rgb8}};"),
+        format!("use {library}::{{{names}}};"),
         String::new(),
         "# fn main() -> Result<(), Box<dyn std::error::Error>> {".to_string(),
         "# let pixels = vec![0; 640 * 480 * 3];".to_string(),
-        format!("let model = Model::open(\"{WEIGHTS_NAME}\")?;"),
+    ];
+    let tail = [
+        open,
         "let mut chat = model.session(Options::default())?;".to_string(),
         "let picture = chat.image(&Rgb8::new(640, 480, &pixels)?)?;".to_string(),
         "for piece in chat.ask(&[&picture], \"What is on the table?\")? {".to_string(),
@@ -132,6 +145,7 @@ fn face(prepared: &Prepared, id: &Identity<'_>) -> File {
         "# }".to_string(),
         "```".to_string(),
     ];
+    let docs = head.into_iter().chain(given).chain(tail).collect();
     let lines = |tokens: TokenStream| Item::Line { docs: vec![], attrs: vec![], tokens };
     let digest = Item::Table {
         docs: vec!["Digest of the weight file that belongs to this code.".to_string()],
@@ -160,7 +174,7 @@ fn face(prepared: &Prepared, id: &Identity<'_>) -> File {
             pub use runtime_min::tokenizer::{DecodeStream, Roles, Tokenizer};
         )),
         lines(quote!(
-            pub use runtime_min::weights::WeightFile;
+            pub use runtime_min::weights::{WeightBuffer, WeightFile};
         )),
         lines(quote!(
             pub use runtime_min::{CancelToken, Error, Image, OpenOptions, Options, Pixels, Residence};
@@ -208,124 +222,35 @@ fn face(prepared: &Prepared, id: &Identity<'_>) -> File {
         ),
         constant("Bytes of weights.", "WEIGHTS_BYTES", quote!(usize), n(program.packs.total() * 4)),
         digest,
-        Item::Function(emit::Function {
+    ];
+    let mut items = items;
+    if has_std {
+        items.push(Item::Function(emit::Function {
             docs: vec!["The command line of this crate's program.".to_string()],
             attrs: vec![quote!(doc(hidden))],
             head: quote!(pub fn run_command_line),
             params: vec![],
             returns: Some(quote!(std::process::ExitCode)),
             body: vec![Stmt::Line(quote!(runtime_min::host::main::<plan::Program>()))],
-        }),
-    ];
-    let mut items = items;
-    items.insert(0, Item::Line { docs: vec![], attrs: vec![], tokens: quote!(#![deny(unsafe_op_in_unsafe_fn)]) });
-    File { docs: docs.to_vec(), items }
-}
-
-fn readme(prepared: &Prepared, id: &Identity<'_>) -> String {
-    let (program, memory) = (&prepared.program, &prepared.memory);
-    let vision = &prepared.description.vision;
-    let mib = |bytes: usize| format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64);
-    let (name, library) = (id.name, id.name.replace('-', "_"));
-    format!(
-        "# {name}\n\n\
-         A FastVLM model compiled by tvlmc {TOOL_VERSION} for `{target}`. It answers questions about pictures. The folder builds\n\
-         offline with stable Rust, 1.90 or later, and needs nothing but itself (`decode`, for picture files, is beside it).\n\n\
-         ## In a program\n\n\
-         In `Cargo.toml`, with the path of this folder:\n\n\
-         ```toml\n[dependencies]\n\
-         {name} = {{ path = \"{name}\" }}\n\
-         {name}-decode = {{ path = \"{name}/decode\" }}  # for picture files; takes the crate `image`\n```\n\n\
-         ```rust\n\
-         use {library}::{{Model, Options, Rgb8}};\n\
-         use {library}_decode::Alpha;\n\n\
-         fn main() -> Result<(), Box<dyn std::error::Error>> {{\n\
-         \x20   // Checks that the weights belong to this code.\n\
-         \x20   let model = Model::open(\"{name}/{WEIGHTS_NAME}\")?;\n\
-         \x20   // The memory and the threads of a conversation.\n\
-         \x20   let mut chat = model.session(Options::default())?;\n\n\
-         \x20   // PNG, JPEG, GIF, WebP, BMP or PNM, to rows of 8-bit red, green, blue. `exif: true` turns phone pictures upright.\n\
-         \x20   let how = {library}_decode::Options {{ alpha: Alpha::{alpha:?}, exif: false }};\n\
-         \x20   let photo = {library}_decode::open(\"photo.jpg\", how)?;\n\
-         \x20   let picture = chat.image(&Rgb8::new(photo.width, photo.height, &photo.pixels)?)?;\n\n\
-         \x20   for piece in chat.ask(&[&picture], \"What is on the table?\")? {{\n\
-         \x20       print!(\"{{}}\", piece?);\n\
-         \x20   }}\n\
-         \x20   // The conversation goes on.\n\
-         \x20   println!(\"\\n{{}}\", chat.ask(&[], \"What color is it?\")?.text()?);\n\
-         \x20   Ok(())\n\
-         }}\n\
-         ```\n\n\
-         - Pixels may come from anywhere and have any size. `decode` is a package of its own that only programs with picture files\n\
-         \x20 need: with it cargo takes the crate `image` from its registry, without it everything is in this folder.\n\
-         \x20 `Alpha::{alpha:?}` is what the reference makes of transparent pictures for this model.\n\
-         - `ask` takes no picture, one, or several in order. A picture is encoded once and can be asked about again, also after\n\
-         \x20 `chat.reset()`, which starts a new conversation.\n\
-         - `chat.ask_after` takes the turns of a conversation that the program keeps itself, and asks on. What the session still\n\
-         \x20 holds of one that began alike, pictures included, is not read again; `timings().prefill_rows` counts what was.\n\
-         - `Options` has the longest answer, the threads and the sampler (greedy unless told otherwise), and how many tokens are\n\
-         \x20 guessed and verified together, which makes answers that repeat something come sooner and changes no token.\n\
-         \x20 `Model::open_with` takes `OpenOptions`, such as the level.\n\
-         - To keep a conversation in a struct of yours, name it `{library}::Session<'m>`, where `'m` is how long the model lives\n\
-         \x20 (in a `static` or behind `Box::leak` it is `'static`). A model is shared by threads, a session moves between them.\n\
-         - To stop an answer, drop the iterator, or take `chat.cancel_token()` before asking and call `cancel()` on it in another\n\
-         \x20 thread: the answer then ends, its `stop_reason()` is `Cancelled`, and a picture that is being encoded is given up\n\
-         \x20 with `Error::Cancelled`.\n\
-         - Everything that can fail returns `Error`, which names what was found, what was expected and what to do. It never\n\
-         \x20 panics for bad input; `code()` is a short name for programs.\n\n\
-         ## From a terminal\n\n\
-         \x20   cargo run --release -- --prompt \"What is this?\" --rgb 640x480:picture.rgb\n\
-         \x20   cargo run --release -- --help\n\n\
-         in this folder. `picture.rgb` holds raw pixels, as `ffmpeg -i photo.jpg -pix_fmt rgb24 -f rawvideo picture.rgb` writes them;\n\
-         `tvlmc run` takes this folder and picture files.\n\n\
-         ## Sizes\n\n\
-         | what | size |\n|---|---|\n\
-         | weights; `{WEIGHTS_NAME}` holds the tokenizer too | {weights} |\n\
-         | memory of a session, shared by its threads | {arena} |\n\
-         | memory of each thread | {scratch} |\n\
-         | picture | {side} x {side} pixels, {tokens} positions |\n\
-         | context | {context} positions |\n\
-         | levels | {levels}; the best one the processor has is chosen when the model is opened |\n\n\
-         The numbers are constants of the library, `ARENA_BYTES` and the like.\n\n\
-         ## What is here\n\n\
-         `src/plan` holds the model as a flat list of kernel calls for each phase, `src/kernels` the kernels of each level, `runtime`\n\
-         a copy of the runtime, `decode` the decoder of picture files. `manifest.json` says what this was made from. Code and\n\
-         weights carry one digest: a weight file made for other code is refused when it is opened.\n\n\
-         ## License\n\n\
-         {license}",
-        target = id.target,
-        weights = mib(program.packs.total() * 4),
-        arena = mib(memory.total),
-        scratch = mib(program.scratch_bytes),
-        side = vision.side,
-        tokens = vision.tokens(),
-        context = program.context,
-        levels = super::manifest::levels(prepared).join(", "),
-        license = license(&prepared.licenses),
-        alpha = super::manifest::alpha(prepared),
-    )
-}
-
-/// What the weights and the code may be used for, as far as the checkpoint says.
-fn license(licenses: &Licenses) -> String {
-    let mut text = "The weights have the license of the checkpoint they were made from. ".to_string();
-    if licenses.is_empty() {
-        text += "**It came without one**: no LICENSE, NOTICE\n\
-                 or COPYING lay beside the weights, and its README.md named none. Ask who published it before you pass this\n\
-                 folder on.\n";
+        }));
     } else {
-        text += "What lay beside them:\n\n";
-        for (key, value) in &licenses.declared {
-            text += &format!("- `{key}: {value}` in the front matter of its README.md\n");
-        }
-        for license in &licenses.texts {
-            let from = license.from.as_ref().map_or(String::new(), |from| format!(", a copy of its `{from}`"));
-            text += &format!("- [{file}]({file}){from}\n", file = license.file);
-        }
-        if licenses.folders > 0 {
-            text += "- a folder of licenses, which is not copied\n";
-        }
-        text += "\nWho passes this folder on passes on these too.\n";
+        items.insert(
+            6,
+            lines(quote!(
+                pub use runtime_min::set_clock;
+            )),
+        );
+        items.insert(0, lines(quote!(#![no_std])));
+        let message = format!("this crate is made for {}: build with `--target {0}`", id.target);
+        items.insert(
+            1,
+            Item::Line {
+                docs: vec![],
+                attrs: vec![quote!(cfg(not(target_arch = "wasm32")))],
+                tokens: quote!(compile_error!(#message);),
+            },
+        );
     }
-    text + "\nThe runtime is licensed under either of [MIT](runtime/LICENSE-MIT) or [Apache 2.0](runtime/LICENSE-APACHE), at your option.\n"
+    items.insert(0, Item::Line { docs: vec![], attrs: vec![], tokens: quote!(#![deny(unsafe_op_in_unsafe_fn)]) });
+    File { docs, items }
 }

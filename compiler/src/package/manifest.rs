@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{Identity, TOOL_VERSION, WEIGHTS_NAME};
 use crate::lower::Phase;
-use crate::pipeline::{Machine, Prepared};
+use crate::pipeline::Prepared;
 use crate::tune::Tuning;
 
 /// The manifest. Fields are written in this order.
@@ -114,11 +114,7 @@ pub(super) fn alpha(prepared: &Prepared) -> Alpha {
 
 /// Names of the levels, best first, as the emitted code takes them.
 pub(super) fn levels(prepared: &Prepared) -> Vec<String> {
-    let family = match prepared.machine {
-        Machine::X86_64 => "x86-64",
-        Machine::Wasm => "wasm32",
-    };
-    prepared.targets.iter().map(|t| format!("{family}-{}", t.level().replace('_', "-"))).collect()
+    prepared.targets.iter().map(|t| prepared.machine.level_name(t.level())).collect()
 }
 
 fn ops<'a>(prepared: &'a Prepared, phase: &'a Phase) -> Vec<Op<'a>> {

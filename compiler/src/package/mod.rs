@@ -9,6 +9,7 @@ mod library;
 mod manifest;
 mod names;
 mod plan;
+mod readme;
 
 use std::collections::BTreeMap;
 

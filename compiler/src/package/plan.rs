@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use emit::{File, Function, Item, Stmt};
-use kernels::ParamKind;
+use kernels::{ParamKind, Target};
 use models::Policy;
 use proc_macro2::{Ident, Literal, Span, TokenStream};
 use quote::quote;
@@ -12,7 +12,7 @@ use super::names::Names;
 use super::{Identity, WEIGHTS_NAME};
 use crate::lower::{Phase, Place, Step, Units};
 use crate::pack::PackId;
-use crate::pipeline::Prepared;
+use crate::pipeline::{Machine, Prepared};
 
 pub(super) fn emit(prepared: &Prepared, id: &Identity<'_>, names: &Names, files: &mut BTreeMap<String, String>) {
     let program = &prepared.program;
@@ -298,19 +298,16 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
         (vec![], quote!(#field: #value))
     })
     .collect();
-    let levels = prepared
-        .targets
-        .iter()
-        .map(|t| {
-            let (name, check) = match t.level() {
-                "v4" => ("x86-64-v4", quote!(cpu::x86_64_v4)),
-                "v3_vnni" => ("x86-64-v3-vnni", quote!(cpu::x86_64_v3_vnni)),
-                "v4_vnni" => ("x86-64-v4-vnni", quote!(cpu::x86_64_v4_vnni)),
-                _ => ("x86-64-v3", quote!(cpu::x86_64_v3)),
-            };
-            (vec![], quote!(Level { name: #name, available: #check }))
-        })
-        .collect();
+    let levels = if prepared.machine == Machine::WasmRust {
+        vec![(vec![], quote!(Level { name: kernels::LEVEL, available: cpu::wasm32 }))]
+    } else {
+        let level = |t: &Box<dyn Target>| {
+            let name = prepared.machine.level_name(t.level());
+            let check = ident(&name.replace('-', "_"));
+            (vec![], quote!(Level { name: #name, available: cpu::#check }))
+        };
+        prepared.targets.iter().map(level).collect()
+    };
     let function =
         |docs: &str, head: TokenStream, params: Vec<TokenStream>, returns: Option<TokenStream>, body: Vec<Stmt>| {
             let docs = if docs.is_empty() { vec![] } else { vec![docs.to_string()] };
@@ -365,7 +362,7 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
         rows: levels,
         delimiters: ("&[", "];"),
     };
-    let choose = vec![
+    let several = vec![
         Stmt::Line({
             let tables: Vec<Ident> = prepared.targets.iter().map(|t| ident(&t.level().to_uppercase())).collect();
             quote!(let mut tables = [#(kernels::#tables),*].into_iter();)
@@ -376,10 +373,14 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
             quote!(Program { kernels: tables.nth(level).unwrap_or(kernels::#last) })
         }),
     ];
+    let (level, choose) = match prepared.machine {
+        Machine::WasmRust => (quote!(_: usize), vec![Stmt::Line(quote!(Program { kernels: kernels::BUILT }))]),
+        _ => (quote!(level: usize), several),
+    };
     let mut methods = vec![
         level_rows,
         info,
-        function("", quote!(fn with_level), vec![quote!(level: usize)], Some(quote!(Self)), choose),
+        function("", quote!(fn with_level), vec![level], Some(quote!(Self)), choose),
         function(
             "",
             quote!(fn vision),

@@ -25,7 +25,7 @@ use crate::quant::QUANTIZATION_NAME;
 use crate::shared_memory::share;
 
 /// The target triple.
-pub const TARGET: &str = "wasm32-unknown-unknown";
+pub const TARGET: &str = Machine::Wasm.triple();
 
 /// Sides of images that a model is compiled for, those above its own left out.
 pub const SIDES: [usize; 4] = [256, 512, 768, 1024];

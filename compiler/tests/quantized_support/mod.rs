@@ -1,6 +1,5 @@
 //! Quantized packages, built beside a probe that tells what every step makes, and the same told by the interpreter.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -78,11 +77,37 @@ pub fn build_tuned(checkpoint: &Path, recipe: &str, tuning: Option<Tuning>) -> B
 impl Built {
     /// Runs the probe with these last arguments.
     pub fn probe(&self, question: &Question, last: &[String]) -> String {
+        self.probe_by(Command::new(self.runner()), question, last)
+    }
+
+    /// As [`Built::probe`] with a word or none before pairs of level and threads: those of this processor, then those of
+    /// the emulated one.
+    pub fn probe_all(&self, question: &Question, word: Option<&str>, pairs: &[String]) -> String {
+        let word = word.map(str::to_string);
+        let (here, emulated): (Vec<String>, Vec<String>) = pairs
+            .iter()
+            .cloned()
+            .partition(|pair| pair.split_once(':').is_some_and(|(level, _)| native_levels().contains(&level)));
+        let with_word = |pairs: Vec<String>| word.iter().cloned().chain(pairs).collect::<Vec<String>>();
+        let mut told = self.probe(question, &with_word(here));
+        if !emulated.is_empty() {
+            let mut command = Command::new(emulator().expect("levels are of the emulator"));
+            command.arg(self.runner());
+            told += &self.probe_by(command, question, &with_word(emulated));
+        }
+        told
+    }
+
+    fn runner(&self) -> PathBuf {
+        self.folder.path().join("target/release/probe")
+    }
+
+    fn probe_by(&self, mut command: Command, question: &Question, last: &[String]) -> String {
         let (w, h) = question.picture;
         let noise: Vec<u8> = (0..w * h * 3).map(|i| ((i * 7919 + i / 97 * 31) % 251) as u8).collect();
         let picture = self.folder.path().join("picture.rgb");
         std::fs::write(&picture, noise).expect("written");
-        let ran = Command::new(self.folder.path().join("target/release/probe"))
+        let ran = command
             .arg(self.folder.path().join("model").join(WEIGHTS_NAME))
             .arg(format!("{w}x{h}:{}", picture.display()))
             .args([question.prompt, &question.tokens.to_string()])
@@ -95,10 +120,10 @@ impl Built {
         stdout.into_owned()
     }
 
-    /// Every level this processor has, with each number of threads.
+    /// Every level this processor has, and the emulated ones, with each number of threads.
     pub fn runs(&self, question: &Question, threads: &[usize]) -> Vec<Run> {
         let pairs = levels().into_iter().flat_map(|level| threads.iter().map(move |n| format!("{level}:{n}")));
-        let told = self.probe(question, &pairs.collect::<Vec<String>>());
+        let told = self.probe_all(question, None, &pairs.collect::<Vec<String>>());
         told.split("run ").skip(1).map(Run::parse).collect()
     }
 
@@ -188,20 +213,36 @@ fn run(sim: &mut Simulation<'_>, (name, phase): (&str, &Phase), at: (usize, usiz
     .unwrap_or_else(|e| panic!("{name}: {e}"));
 }
 
-/// The levels of quantized packages, best first, without those that this processor lacks, which are told.
-pub fn levels() -> Vec<&'static str> {
-    let there = BTreeMap::from([
+/// The levels of quantized packages, best first, and whether this processor has them.
+fn all_levels() -> [(&'static str, bool); 3] {
+    [
         ("x86-64-v4-vnni", std::is_x86_feature_detected!("avx512vnni")),
         ("x86-64-v3-vnni", std::is_x86_feature_detected!("avxvnni")),
         ("x86-64-v3", true),
-    ]);
+    ]
+}
+
+/// The levels of this processor, best first.
+fn native_levels() -> Vec<&'static str> {
+    all_levels().into_iter().filter(|(_, there)| *there).map(|(level, _)| level).collect()
+}
+
+/// Runs a program on an emulated processor with all levels: `xtask/emulator/run.sh`.
+fn emulator() -> Option<std::ffi::OsString> {
+    std::env::var_os("TVLMC_EMULATOR").filter(|path| !path.is_empty())
+}
+
+/// The levels that can be run: this processor's, best first, then the emulated ones. Those that neither has are told.
+pub fn levels() -> Vec<&'static str> {
+    let lacking = all_levels().into_iter().filter(|(_, there)| !there).map(|(level, _)| level);
+    if emulator().is_some() {
+        return native_levels().into_iter().chain(lacking).collect();
+    }
     static TOLD: Once = Once::new();
     TOLD.call_once(|| {
-        for (level, _) in there.iter().filter(|(_, there)| !**there) {
-            println!("skipped: level {level}, which this processor lacks");
-        }
+        lacking.for_each(|level| println!("skipped: level {level}, which this processor lacks (TVLMC_EMULATOR unset)"));
     });
-    ["x86-64-v4-vnni", "x86-64-v3-vnni", "x86-64-v3"].into_iter().filter(|level| there[level]).collect()
+    native_levels()
 }
 
 /// The same model lowered with another schedule at a level, and that level as the only one.
