@@ -76,6 +76,11 @@ impl Target for Level {
         if self.relaxed() { "simd128,relaxed-simd" } else { "simd128" }
     }
 
+    fn is_intrinsic(&self, word: &str) -> bool {
+        const SHAPES: [&str; 8] = ["v128_", "i8x16_", "u8x16_", "i16x8_", "u16x8_", "i32x4_", "u32x4_", "f32x4_"];
+        SHAPES.iter().any(|shape| word.starts_with(shape)) || matches!(word, "i32x4" | "v128")
+    }
+
     fn supports(&self, op: &Op) -> bool {
         self.fuses() || !matches!(op, Op::MulAdd(..) | Op::NegMulAdd(..))
     }

@@ -82,6 +82,15 @@ impl Printer {
             }
             Item::Table { docs, attrs, head, rows, delimiters } => {
                 self.head(docs, attrs);
+                // rustfmt joins a list of one that fits the line.
+                if let ([(docs, row)], "[" | "&[") = (rows.as_slice(), delimiters.0) {
+                    let line =
+                        format!("{} {}{}{}", tokens_to_string(head), delimiters.0, tokens_to_string(row), delimiters.1);
+                    if docs.is_empty() && line.len() + 4 * self.depth <= MAX_WIDTH {
+                        self.line(&line);
+                        return;
+                    }
+                }
                 self.line(&format!("{} {}", tokens_to_string(head), delimiters.0));
                 self.depth += 1;
                 for (docs, row) in rows {
@@ -175,7 +184,10 @@ impl Printer {
         }
         let trees: Vec<TokenTree> = tokens.clone().into_iter().collect();
         let is = |t: &TokenTree, c: char| matches!(t, TokenTree::Punct(p) if p.as_char() == c && p.spacing() == Spacing::Alone);
-        let field = matches!(&trees[0], TokenTree::Ident(word) if word == "pub");
+        let field = match &trees[0] {
+            TokenTree::Ident(word) => word == "pub" || trees.get(1).is_some_and(|t| is(t, ':')),
+            _ => false,
+        };
         let sign = trees.iter().position(|t| is(t, '=')).or(trees.iter().position(|t| field && is(t, ':')));
         if let Some(at) = sign {
             let before: TokenStream = trees[..=at].iter().cloned().collect();
@@ -210,11 +222,21 @@ impl Printer {
 
 fn split_at_commas(tokens: TokenStream) -> Vec<TokenStream> {
     let mut parts = vec![Vec::new()];
+    // Inside of `::<...>`, whose commas part nothing.
+    let (mut colons, mut generics) = (0, false);
     for tree in tokens {
-        match &tree {
-            TokenTree::Punct(p) if p.as_char() == ',' => parts.push(Vec::new()),
-            _ => parts.last_mut().expect("never empty").push(tree),
+        let sign = if let TokenTree::Punct(p) = &tree { p.as_char() } else { ' ' };
+        match sign {
+            ',' if !generics => {
+                parts.push(Vec::new());
+                continue;
+            }
+            '<' if colons == 2 => generics = true,
+            '>' => generics = false,
+            _ => {}
         }
+        colons = if sign == ':' { colons + 1 } else { 0 };
+        parts.last_mut().expect("never empty").push(tree);
     }
     parts.into_iter().filter(|p| !p.is_empty()).map(|p| p.into_iter().collect()).collect()
 }

@@ -29,6 +29,11 @@ pub trait Target {
     /// The value of `#[target_feature(enable = "...")]`; empty for a baseline that needs none.
     fn features(&self) -> &'static str;
 
+    /// Whether a word of printed code is one of its intrinsics.
+    fn is_intrinsic(&self, word: &str) -> bool {
+        word.starts_with('_')
+    }
+
     /// Whether the target has an instruction for this operation.
     fn supports(&self, op: &Op) -> bool;
 

@@ -45,11 +45,7 @@ impl Runner {
     /// # Errors
     /// The folder is for another target; there is no cargo, or it failed.
     pub fn build(cache: &Cache, compiled: &Compiled, ui: &Ui) -> Result<Runner, Error> {
-        if compiled.manifest.target != TARGET {
-            let problem =
-                format!("was compiled for {}: open it in a browser, or name its checkpoint", compiled.manifest.target);
-            return Err(Error::input(compiled.folder.display().to_string(), "", problem));
-        }
+        check_target(compiled)?;
         let target = cache.build(compiled);
         let weights = compiled.folder.join(WEIGHTS_NAME);
         let note = target.join(BUILT);
@@ -77,6 +73,19 @@ impl Runner {
         command.arg("--weights").arg(&self.weights);
         command
     }
+}
+
+/// Refuses a compiled folder for machines that are not run here.
+///
+/// # Errors
+/// The folder and its target.
+pub fn check_target(compiled: &Compiled) -> Result<(), Error> {
+    let target = &compiled.manifest.target;
+    if target == TARGET {
+        return Ok(());
+    }
+    let problem = format!("was compiled for {target}, which this program does not run: name its checkpoint");
+    Err(Error::input(compiled.folder.display().to_string(), "", problem))
 }
 
 /// Builds a crate, without a network, and returns its binary, and whether all of it was there already.

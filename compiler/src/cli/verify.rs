@@ -32,6 +32,7 @@ pub fn verify(args: &Verify, ui: &Ui) -> Result<u8, Error> {
     let (compiled, assembled) = match Model::open(&args.model)? {
         Model::Compiled(compiled) => {
             chosen.refuse_for_compiled()?;
+            runner::check_target(&compiled)?;
             let Some(checkpoint) = &args.checkpoint else {
                 return Err(Error::Usage(format!(
                     "{} is compiled, and holds no graph to compare with: name its checkpoint with --checkpoint",

@@ -117,12 +117,18 @@ fn level(
         families.entry(family(&kernel.name)).or_default().push(kernel);
     }
     let folder = format!("src/kernels/{}", target.level());
+    let mut named = BTreeSet::new();
     for (name, kernels) in &families {
-        let text = emit::print(&family_file(name, kernels, target)?);
-        files.insert(format!("{folder}/{name}.rs"), text);
+        let file = family_file(name, kernels, target)?;
+        for item in &file.items {
+            if let Item::Function(function) = item {
+                named.extend(words(&function.body));
+            }
+        }
+        files.insert(format!("{folder}/{name}.rs"), emit::print(&file));
     }
     let docs = vec![format!("Helpers of level {}: reductions over the lanes of a register.", target.level())];
-    let lanes = File { docs, items: target.prelude() };
+    let lanes = File { docs, items: used(target.prelude(), named) };
     files.insert(format!("{folder}/lanes.rs"), emit::print(&lanes));
     let docs = vec![format!("Kernels of level {}, one file for each family.", target.level())];
     let modules: BTreeSet<&str> = families.keys().copied().chain(["lanes"]).collect();
@@ -164,12 +170,34 @@ fn family_file(name: &str, kernels: &[&Rc<Kernel>], target: &dyn Target) -> Resu
     }
     items.sort_by_key(|i| if let Item::Line { tokens, .. } = i { tokens.to_string() } else { String::new() });
     if let Some(intrinsics) = target.prelude().into_iter().find(|i| matches!(i, Item::Line { .. }))
-        && named.iter().any(|n| n.starts_with('_'))
+        && named.iter().any(|n| target.is_intrinsic(n))
     {
         items.push(intrinsics);
     }
     items.extend(functions.into_iter().map(Item::Function));
     Ok(File { docs: vec![family_docs(name).to_string()], items })
+}
+
+/// The helpers that are named, by kernels or by helpers that are; what names no helper stays.
+fn used(prelude: Vec<Item>, mut named: BTreeSet<String>) -> Vec<Item> {
+    let name = |item: &Item| match item {
+        Item::Function(f) => words_of(&f.head).pop(),
+        _ => None,
+    };
+    loop {
+        let before = named.len();
+        for item in &prelude {
+            if let (Item::Function(f), Some(name)) = (item, name(item))
+                && named.contains(&name)
+            {
+                named.extend(words(&f.body));
+            }
+        }
+        if named.len() == before {
+            break;
+        }
+    }
+    prelude.into_iter().filter(|item| name(item).is_none_or(|name| named.contains(&name))).collect()
 }
 
 fn helpers(target: &dyn Target, named: &BTreeSet<String>) -> bool {

@@ -235,13 +235,13 @@ fn face(prepared: &Prepared, id: &Identity<'_>) -> File {
         }));
     } else {
         items.insert(
-            6,
+            3,
             lines(quote!(
                 pub use runtime_min::set_clock;
             )),
         );
         items.insert(0, lines(quote!(#![no_std])));
-        let message = format!("this crate is made for {}: build with `--target {0}`", id.target);
+        let message = format!("this crate is built with --target {}", id.target);
         items.insert(
             1,
             Item::Line {

@@ -18,6 +18,7 @@ pub(super) fn readme(prepared: &Prepared, id: &Identity<'_>) -> String {
     } else {
         (wasm_example(&library), wasm_build(id.target))
     };
+    let options = if has_std { "  `Model::open_with` takes `OpenOptions`, such as the level.\n" } else { "" };
     let chosen = if has_std { CHOSEN_WHEN_OPENED } else { CHOSEN_WHEN_BUILT };
     format!(
         "# {name}\n\n\
@@ -38,7 +39,7 @@ pub(super) fn readme(prepared: &Prepared, id: &Identity<'_>) -> String {
          \x20 holds of one that began alike, pictures included, is not read again; `timings().prefill_rows` counts what was.\n\
          - `Options` has the longest answer, the threads and the sampler (greedy unless told otherwise), and how many tokens are\n\
          \x20 guessed and verified together, which makes answers that repeat something come sooner and changes no token.\n\
-         \x20 `Model::open_with` takes `OpenOptions`, such as the level.\n\
+         {options}\
          - To keep a conversation in a struct of yours, name it `{library}::Session<'m>`, where `'m` is how long the model lives\n\
          \x20 (in a `static` or behind `Box::leak` it is `'static`). A model is shared by threads, a session moves between them.\n\
          - To stop an answer, drop the iterator, or take `chat.cancel_token()` before asking and call `cancel()` on it in another\n\

@@ -154,6 +154,9 @@ impl Built {
             run(&mut sim, ("decode", &program.logits), (n + i, 1), seen);
             logits.push(sim.get(program.io.logits, 0, vocab));
         }
+        if program.verify.steps.is_empty() {
+            return lines;
+        }
         // The same tokens together have the logits that each has alone.
         let rows = &decoded[..decoded.len().min(program.verify_rows)];
         assert!(rows.len() > 1, "nothing to verify");
@@ -178,7 +181,7 @@ impl Built {
 }
 
 impl Run {
-    fn parse(text: &str) -> Run {
+    pub fn parse(text: &str) -> Run {
         let mut run = Run { level: String::new(), threads: 0, steps: String::new(), prompt: vec![], tokens: vec![] };
         for (i, line) in text.lines().enumerate() {
             let (word, rest) = line.split_once(' ').expect("words");
