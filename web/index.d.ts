@@ -125,6 +125,8 @@ export interface ModelInfo {
   readonly toolVersion: string;
   readonly license: string | null;
   readonly maxContext: number;
+  /** How keys and values are kept: as the recipe says that the package was compiled with. */
+  readonly kv: "int8" | "f16" | "f32";
   readonly sides: readonly Side[];
   readonly weightBytes: number;
   readonly variant: Variant;

@@ -101,3 +101,40 @@ fn what_cannot_be_kept_is_refused() {
     fail(ask("Short.").env("CARGO", "/nowhere/cargo"), 4, &["/nowhere/cargo", "Rust toolchain"]);
     assert!(!out.exists());
 }
+
+/// What a page says with a message that is kept in its weight file is what the native program says.
+#[test]
+fn of_a_page() {
+    let there = std::process::Command::new("node").arg("--version").output().is_ok_and(|out| out.status.success());
+    if !there {
+        println!("skipped: system messages of pages: no node");
+        return;
+    }
+    let dir = TempDir::new().expect("a folder");
+    let (native, page, script) = (dir.path().join("native"), dir.path().join("page"), dir.path().join("ask.mjs"));
+    let common = ["--quant", "int4", "--name", "nano", "--system-prompt", SYSTEM];
+    succeed(compile(&nano("llava")).args(common).arg("-o").arg(&native));
+    let mut web = tvlmc();
+    web.arg("compile").arg(nano("llava")).args(["--target", "wasm32-unknown-unknown"]).args(common);
+    succeed(web.arg("-o").arg(&page));
+    let said = json(tvlmc().arg("run").arg(&native).args([
+        "--prompt",
+        "What is this?",
+        "--max-new-tokens",
+        "9",
+        "--ignore-eos",
+        "--json",
+    ]));
+    let text = "import { load } from './page/index.js';\n\
+                const model = await load({ cache: 'none' });\n\
+                const { text, promptTokens, timings } = await model.ask('What is this?', { maxNewTokens: 9, ignoreEos: true }).result;\n\
+                await model.close();\n\
+                console.log(JSON.stringify({ text, promptTokens, rows: timings.prefillRows }));\n";
+    std::fs::write(&script, text).expect("written");
+    let told = json(std::process::Command::new("node").arg("ask.mjs").current_dir(dir.path()));
+    assert_eq!(told["text"], said["text"]);
+    let prompt = said["prompt_token_ids"].as_array().expect("a list").len();
+    assert_eq!(told["promptTokens"], prompt);
+    // The message itself is not read again.
+    assert!(told["rows"].as_u64().is_some_and(|rows| rows < prompt as u64), "{told}");
+}

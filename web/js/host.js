@@ -212,6 +212,7 @@ export class Host {
       toolVersion: manifest.tool_version,
       license: manifest.license ?? null,
       maxContext: manifest.max_context,
+      kv: manifest.kv,
       sides: manifest.sides.map((side) => ({ side: side.side, tokens: side.tokens, peakBytes: side.peak_bytes })),
       weightBytes: manifest.file.bytes,
       variant,

@@ -12,6 +12,7 @@ import { DownloadError } from "./errors.js";
  * @property {string} digest pairs code and weights; hex
  * @property {string} [license]
  * @property {{ side: number, tokens: number, phase: number, peak_bytes: number }[]} sides ascending
+ * @property {"int8" | "f16" | "f32"} kv
  * @property {number} max_context
  * @property {number} threads_default
  * @property {{ name: string, steps: { name: string, weights_end: number }[] }[]} phases
@@ -56,6 +57,7 @@ export function parseManifest(text, url) {
     known(size(side?.side, 1, 1 << 16) && size(side.tokens, 1, 1 << 20) && size(side.peak_bytes, 1, MOST_FILE), `sides[${i}] is incomplete`);
     known(i === 0 || json.sides[i - 1].side < side.side, "`sides` does not ascend");
   }
+  known(["int8", "f16", "f32"].includes(json.kv), "`kv` is none of int8, f16, f32");
   known(size(json.scratch_bytes_per_thread, 0, MOST_FILE), "`scratch_bytes_per_thread` is no size");
   known(size(json.file?.bytes, 1, MOST_FILE) && size(json.file.header_end, 1, json.file.bytes), "`file` is incomplete");
   known(Array.isArray(json.shards) && json.shards.length > 0, "`shards` is empty");

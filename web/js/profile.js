@@ -1,5 +1,6 @@
 /**
- * Which image side and how many threads, by kind of device and its memory.
+ * Which image side and how many threads, by kind of device and its memory. Keys and values have one format, the package's: with bytes, which
+ * recipes with integer weights take, they are a few MB and nothing is left to choose.
  */
 
 import { ArgumentError } from "./errors.js";

@@ -150,6 +150,7 @@ test("a manifest is checked before it is used", (t) => {
     [/no size/, (m) => (m.shards[0].bytes = 1.5)],
     [/sha256/, (m) => (m.shards[0].sha256 = "00")],
     [/modules\.relaxed/, (m) => (m.modules.relaxed = {})],
+    [/none of int8/, (m) => (m.kv = "int3")],
     [/no size/, (m) => (m.scratch_bytes_per_thread = "1")],
   ]);
   for (const [message, change] of bad) assert.throws(() => parse(change), { code: "bad-manifest", message });

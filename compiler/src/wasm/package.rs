@@ -9,6 +9,7 @@ use std::io::Read;
 use std::path::Path;
 
 use models::Recipe;
+use models::recipe::Cache;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -388,6 +389,11 @@ impl Web {
             sides: sides
                 .map(|(phase, (side, tokens, ..))| SideOut { side, tokens, phase, peak_bytes: self.peak_bytes(phase) })
                 .collect(),
+            kv: match self.prepared.recipe.cache {
+                Cache::F32 => "f32",
+                Cache::F16 => "f16",
+                Cache::Int8 => "int8",
+            },
             max_context: program.context,
             threads_default: THREADS,
             phases: phases(&self.prepared).into_iter().map(all).collect(),
@@ -434,6 +440,7 @@ struct ModelOut<'a> {
     license: Option<String>,
     recipe: &'a Recipe,
     sides: Vec<SideOut>,
+    kv: &'static str,
     max_context: usize,
     threads_default: usize,
     phases: Vec<PhaseOut>,

@@ -82,6 +82,7 @@ export function makePackage({ shardBytes = [40_000, 90_000, 90_000, 30_001], see
       { side: 512, tokens: 64, phase: 1, peak_bytes: 200 << 20 },
       { side: 1024, tokens: 256, phase: 2, peak_bytes: 1000 << 20 },
     ],
+    kv: "int8",
     max_context: 300,
     threads_default: 2,
     phases: [],
