@@ -132,7 +132,7 @@ export function sha256(bytes, { subtle = globalThis.crypto?.subtle, spare = new 
 
 /**
  * Room for a copy of shared memory, which the platform refuses. One serves many digests: a new one for each would wait for its
- * collection, and so does what `free` lets go.
+ * collection.
  */
 export class Spare {
   #most;
@@ -153,7 +153,13 @@ export class Spare {
     return copy;
   }
 
+  /** Gives the room back at once: what is sent to nobody is nobody's, while what is let go waits for its collection. */
   free() {
+    if (!this.#room) return;
+    const { port1, port2 } = new MessageChannel();
+    port1.postMessage(null, [this.#room]);
+    port1.close();
+    port2.close();
     this.#room = null;
   }
 }

@@ -53,6 +53,9 @@ test("one copy of shared memory serves many digests, and plain memory needs none
   const first = spare.unshared(views[0]);
   assert.deepEqual([...first], [...views[0]]);
   assert.equal(spare.unshared(views[1]).buffer, first.buffer);
+  spare.free();
+  assert.equal(first.length, 0);
+  assert.deepEqual([...spare.unshared(views[2])], [...views[2]]);
   const plain = new Uint8Array(3);
   assert.equal(spare.unshared(plain), plain);
 });
