@@ -160,7 +160,12 @@ async function inBrowser(module, task) {
     memory();
     browser.kill();
     await ended;
-    rmSync(profile, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
+    try {
+      // Processes of the browser may outlive it by a moment, and write.
+      rmSync(profile, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
+    } catch (error) {
+      console.error(`${profile} is left: ${error}`);
+    }
   }
 }
 
