@@ -14,8 +14,12 @@ const ROWS = [
   { what: "decode at 300", key: "decodeRate", more: true, show: (/** @type {number} */ v) => `${v.toFixed(1)} tokens/s` },
   { what: "load, files served locally", key: "loadMs", show: (/** @type {number} */ v) => `${(v / 1e3).toFixed(2)} s` },
   { what: "most resident memory of the tab at 512 x 512", key: "peakBytes512", show: (/** @type {number} */ v) => `${(v / 1e6).toFixed(0)} MB` },
+  { what: "of it private, files left out", key: "peakPrivateBytes512", show: (/** @type {number} */ v) => `${(v / 1e6).toFixed(0)} MB` },
+  { what: "resident after the answers", key: "nowBytes512", show: (/** @type {number} */ v) => `${(v / 1e6).toFixed(0)} MB` },
+  { what: "of it private, files left out", key: "nowPrivateBytes512", show: (/** @type {number} */ v) => `${(v / 1e6).toFixed(0)} MB` },
   { what: "of it WebAssembly's, weights included", key: "memoryBytes512", show: (/** @type {number} */ v) => `${(v / 1e6).toFixed(0)} MB` },
   { what: "most resident memory of the tab", key: "peakBytes", show: (/** @type {number} */ v) => `${(v / 1e6).toFixed(0)} MB` },
+  { what: "most private memory of the tab", key: "peakPrivateBytes", show: (/** @type {number} */ v) => `${(v / 1e6).toFixed(0)} MB` },
 ];
 
 /** @param {any[]} figures */

@@ -7,6 +7,7 @@
  * its former versions can be removed.
  */
 
+import { pieces } from "./download.js";
 import { nodeModule } from "./platform.js";
 
 /**
@@ -15,7 +16,7 @@ import { nodeModule } from "./platform.js";
  * @property {(into: () => Uint8Array) => Promise<void>} read all of them, from the first on, into memory that may move meanwhile
  * @property {(chunk: Uint8Array, at: number) => void} write may throw where there is no room
  * @property {() => void} empty
- * @property {(bytes: () => Uint8Array) => Promise<void>} commit the shard is whole and verified
+ * @property {(bytes: () => Uint8Array<ArrayBuffer>) => Promise<void>} commit the shard is whole and verified; no shared memory
  * @property {() => void} close
  */
 
@@ -258,10 +259,15 @@ async function cacheApi(scope) {
       const entry = {
         size,
         async read(room) {
-          const bytes = new Uint8Array(await /** @type {Response} */ (found).arrayBuffer());
-          const into = room();
-          if (bytes.length !== into.length) throw new Error(`read ${bytes.length} of ${into.length} bytes`);
-          into.set(bytes);
+          const { read } = pieces(/** @type {Response} */ (found));
+          const { length } = room();
+          let at = 0;
+          for (let next = await read(); !next.done && next.value; next = await read()) {
+            if (at + next.value.length > length) throw new Error(`read more than ${length} bytes`);
+            room().set(next.value, at);
+            at += next.value.length;
+          }
+          if (at !== length) throw new Error(`read ${at} of ${length} bytes`);
         },
         write() {},
         empty() {
@@ -269,9 +275,9 @@ async function cacheApi(scope) {
         },
         async commit(bytes) {
           if (entry.size > 0) return;
-          const copy = new Uint8Array(bytes());
-          const headers = { "content-type": "application/octet-stream", "content-length": String(copy.length) };
-          await cache.put(key(sha256), new Response(copy, { headers }));
+          const body = bytes();
+          const headers = { "content-type": "application/octet-stream", "content-length": String(body.length) };
+          await cache.put(key(sha256), new Response(body, { headers }));
         },
         close() {},
       };

@@ -102,7 +102,7 @@ export async function download(file, policy = POLICY) {
         signal: abort.signal,
       });
       const from = begin(response, start);
-      const reader = body(response);
+      const reader = pieces(response);
       let place = from;
       for (;;) {
         const { done, value } = await reader.read();
@@ -219,6 +219,9 @@ class Restart extends Error {
 /** Bytes that are read at a time where the reader takes a buffer. */
 const CHUNK = 256 << 10;
 
+/** Buffers between two responses: a new one for each would wait for its collection. @type {ArrayBuffer[]} */
+const rooms = [];
+
 /**
  * Reads pieces of the body, each of which is good until the next one: into one buffer where the engine can, else a new one for each, which
  * is a lot to collect.
@@ -226,7 +229,7 @@ const CHUNK = 256 << 10;
  * @param {Response} response
  * @returns {{ read: () => Promise<{ done: boolean, value?: Uint8Array }> }}
  */
-function body(response) {
+export function pieces(response) {
   if (!response.body) throw new TypeError("the response has no body");
   let reader;
   try {
@@ -235,11 +238,13 @@ function body(response) {
     return /** @type {any} */ (response.body.getReader());
   }
   const into = reader;
-  let room = new ArrayBuffer(CHUNK);
+  let room = rooms.pop() ?? new ArrayBuffer(CHUNK);
   return {
     async read() {
       const { done, value } = await into.read(new Uint8Array(room));
       if (value) room = value.buffer;
+      // An aborted response keeps it.
+      if (done && room.byteLength > 0) rooms.push(room);
       return { done, value };
     },
   };

@@ -111,48 +111,67 @@ export class Sha256 {
   }
 }
 
-/** Digests of one file after another, so that at most one copy of a shard exists at a time. */
+/** Digests of one file after another: the platform copies what it is given, and so there is one such copy at a time. */
 let queue = Promise.resolve();
-
-/** How many were asked for, and the copy of shared memory, which serves one after the other: a new one for each waits for its collection. */
-let pending = 0;
-/** @type {Uint8Array<ArrayBuffer>} */
-let spare = new Uint8Array(0);
 
 /**
  * The digest of bytes, in lower-case hex. They are asked for anew for every piece, since wasm memory moves when it grows.
  *
  * @param {() => Uint8Array} bytes
- * @param {{ subtle?: SubtleCrypto | null }} [by]
+ * @param {{ subtle?: SubtleCrypto | null, spare?: Spare }} [by]
  * @returns {Promise<string>}
  */
-export function sha256(bytes, { subtle = globalThis.crypto?.subtle } = {}) {
-  pending += 1;
-  const result = queue.then(() => (subtle ? platform(bytes(), subtle) : plain(bytes)));
-  const done = () => {
-    pending -= 1;
-    if (pending === 0) spare = new Uint8Array(0);
-  };
-  queue = result.then(done, done);
+export function sha256(bytes, { subtle = globalThis.crypto?.subtle, spare = new Spare() } = {}) {
+  const result = queue.then(() => (subtle ? platform(bytes(), subtle, spare) : plain(bytes)));
+  queue = result.then(
+    () => {},
+    () => {},
+  );
   return result;
+}
+
+/**
+ * Room for a copy of shared memory, which the platform refuses. One serves many digests: a new one for each would wait for its
+ * collection.
+ */
+export class Spare {
+  #most;
+  /** @type {ArrayBuffer | null} */
+  #room = null;
+
+  /** @param {number} [most] bytes of the longest copy */
+  constructor(most = 0) {
+    this.#most = most;
+  }
+
+  /** The bytes themselves, or a copy that is good until the next one. @param {Uint8Array} bytes @returns {Uint8Array<ArrayBuffer>} */
+  unshared(bytes) {
+    if (bytes.buffer instanceof ArrayBuffer) return /** @type {Uint8Array<ArrayBuffer>} */ (bytes);
+    if (!this.#room || this.#room.byteLength < bytes.length) this.#room = new ArrayBuffer(Math.max(bytes.length, this.#most));
+    const copy = new Uint8Array(this.#room, 0, bytes.length);
+    copy.set(bytes);
+    return copy;
+  }
+
+  /** Gives the room back at once: what is sent to nobody is nobody's, while what is let go waits for its collection. */
+  free() {
+    if (!this.#room) return;
+    const { port1, port2 } = new MessageChannel();
+    port1.postMessage(null, [this.#room]);
+    port1.close();
+    port2.close();
+    this.#room = null;
+  }
 }
 
 /**
  * @param {Uint8Array} bytes
  * @param {SubtleCrypto} subtle
+ * @param {Spare} spare
  */
-async function platform(bytes, subtle) {
-  const digest = new Uint8Array(await subtle.digest("SHA-256", unshared(bytes)));
+async function platform(bytes, subtle, spare) {
+  const digest = new Uint8Array(await subtle.digest("SHA-256", spare.unshared(bytes)));
   return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
-/** The bytes themselves, or a copy where memory is shared, which the platform refuses. @param {Uint8Array} bytes @returns {Uint8Array<ArrayBuffer>} */
-function unshared(bytes) {
-  if (bytes.buffer instanceof ArrayBuffer) return /** @type {Uint8Array<ArrayBuffer>} */ (bytes);
-  if (spare.length < bytes.length) spare = new Uint8Array(bytes.length);
-  const copy = spare.subarray(0, bytes.length);
-  copy.set(bytes);
-  return copy;
 }
 
 /** @param {() => Uint8Array} bytes */

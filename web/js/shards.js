@@ -7,7 +7,7 @@
 
 import { download, POLICY } from "./download.js";
 import { DownloadError } from "./errors.js";
-import { sha256 } from "./sha256.js";
+import { sha256, Spare } from "./sha256.js";
 
 /** @typedef {import("./cache.js").Store} Store */
 /** @typedef {import("./cache.js").Entry} Entry */
@@ -42,6 +42,8 @@ export class Shards {
   #counted;
   /** Shards from the first on that are done. */
   #prefix = 0;
+  /** For those who take no shared memory. */
+  #spare;
   /** Where the shards were, for the report. */
   report = { cached: 0, downloadedBytes: 0, refetched: 0, storeProblem: /** @type {string | null} */ (null) };
 
@@ -50,6 +52,7 @@ export class Shards {
     this.#source = source;
     this.#policy = source.policy ?? POLICY;
     this.#done = source.shards.map(() => false);
+    this.#spare = new Spare(Math.max(...source.shards.map((shard) => shard.bytes)));
     this.#counted = source.shards.map(() => 0);
     let at = 0;
     for (const shard of source.shards) {
@@ -92,6 +95,7 @@ export class Shards {
       }),
     );
     await Promise.all(lanes);
+    this.#spare.free();
     signal?.removeEventListener("abort", stop);
     if (first !== undefined) throw signal?.aborted ? signal.reason : first;
   }
@@ -131,7 +135,7 @@ export class Shards {
         keep.empty();
       }
       await this.#fromNetwork(i, have === shard.bytes ? 0 : have, keep, signal);
-      await keep.commit(() => this.#room(i));
+      await keep.commit(() => this.#spare.unshared(this.#room(i)));
     } finally {
       keep.close();
     }
@@ -212,7 +216,7 @@ export class Shards {
   /** @param {number} i */
   async #right(i) {
     const { subtle } = this.#source;
-    const found = await sha256(() => this.#room(i), subtle === undefined ? {} : { subtle });
+    const found = await sha256(() => this.#room(i), { spare: this.#spare, ...(subtle === undefined ? {} : { subtle }) });
     return found === this.#source.shards[i].sha256;
   }
 }
@@ -260,7 +264,7 @@ class Keep {
     this.#attempt((entry) => entry.empty());
   }
 
-  /** @param {() => Uint8Array} bytes */
+  /** @param {() => Uint8Array<ArrayBuffer>} bytes */
   async commit(bytes) {
     try {
       await this.#entry?.commit(bytes);

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import test from "node:test";
-import { Sha256, sha256 } from "../js/sha256.js";
+import { Sha256, sha256, Spare } from "../js/sha256.js";
 
 const expected = (/** @type {Uint8Array} */ bytes) => createHash("sha256").update(bytes).digest("hex");
 
@@ -38,4 +38,24 @@ test("memory that moves between slices is read where it is", async () => {
   const moving = () => (calls++ % 2 ? bytes : bytes.slice());
   assert.equal(await sha256(moving, { subtle: null }), expected(bytes));
   assert.ok(calls > 3);
+});
+
+test("one copy of shared memory serves many digests, and plain memory needs none", async () => {
+  const spare = new Spare(5000);
+  const shared = (/** @type {number} */ length) => {
+    const view = new Uint8Array(new SharedArrayBuffer(length));
+    view.set(Uint8Array.from({ length }, (_, i) => (i * 11 + length) & 255));
+    return view;
+  };
+  const views = [shared(700), shared(5000), shared(64)];
+  const digests = views.map((view) => sha256(() => view, { spare }));
+  assert.deepEqual(await Promise.all(digests), views.map(expected));
+  const first = spare.unshared(views[0]);
+  assert.deepEqual([...first], [...views[0]]);
+  assert.equal(spare.unshared(views[1]).buffer, first.buffer);
+  spare.free();
+  assert.equal(first.length, 0);
+  assert.deepEqual([...spare.unshared(views[2])], [...views[2]]);
+  const plain = new Uint8Array(3);
+  assert.equal(spare.unshared(plain), plain);
 });
