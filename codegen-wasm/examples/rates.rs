@@ -72,7 +72,7 @@ fn main() {
     for level in [Level::RelaxedExact, Level::Simd128] {
         let s = Schedule::new(&level);
         if "gemm".starts_with(&only) {
-            for tile in [(8, 1), (6, 1), (4, 2), (4, 1), (2, 1)] {
+            for tile in [(8, 1), (6, 1), (5, 1), (4, 1), (3, 1)] {
                 let s = Schedule { integer_tiles: [tile; 2], ..s };
                 let (inputs, outputs, format) = (896, 3072, Format::Bytes { block: 1 << 20 });
                 let l = Linear::new(inputs, outputs, format, rows);
@@ -105,7 +105,7 @@ fn main() {
             let (inputs, outputs) = (896, 768);
             let c = Columns { inputs, outputs, format: Format::Nibbles, init: Init::Zero, rows: Rows::UpTo(320) };
             let ops = 2.0 * 320.0 * inputs as f64 * outputs as f64;
-            for tile in [(8, 1), (6, 1), (4, 2), (3, 2), (4, 1)] {
+            for tile in [(8, 1), (6, 1), (5, 1), (4, 1), (3, 1)] {
                 let s = Schedule { integer_tiles: [tile; 2], ..s };
                 time(
                     &format!("int4 columns 320x{inputs}x{outputs}, tile {tile:?}"),

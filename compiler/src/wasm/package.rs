@@ -45,7 +45,7 @@ const BUILT: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/runtime_wasm
 
 /// Bytes of the first piece, so that questions can be asked early, and of the others: a page has up to two copies of one while
 /// it is checked.
-const PIECES: [u64; 2] = [4 << 20, 16 << 20];
+const PIECES: [u64; 2] = [4 << 20, 8 << 20];
 
 /// Most bytes that weights, arena and a dozen threads' scratch may take together: addresses have 32 bits, and the runtime
 /// takes some.
