@@ -118,7 +118,8 @@ fn main() {
         }
         if "vector".starts_with(&only) {
             for lines in [1, 2, 4] {
-                for (inputs, outputs) in [(896, 4864), (4864, 896)] {
+                // The last is read from memory.
+                for (inputs, outputs) in [(896, 4864), (4864, 896), (4864, 65536)] {
                     let s = Schedule { nibble_lines: lines, byte_lines: lines, ..s };
                     for format in [Format::Nibbles, Format::Bytes { block: 1 << 20 }] {
                         let one = Rows::Fixed(1);

@@ -82,7 +82,12 @@ impl Target for Level {
     }
 
     fn supports(&self, op: &Op) -> bool {
-        self.fuses() || !matches!(op, Op::MulAdd(..) | Op::NegMulAdd(..))
+        match op {
+            Op::MulAdd(..) | Op::NegMulAdd(..) => self.fuses(),
+            // Nine instructions where none is relaxed.
+            Op::Dot(..) => self.relaxed(),
+            _ => true,
+        }
     }
 
     fn converts_halves(&self) -> bool {

@@ -58,7 +58,9 @@ impl Schedule {
         let integer_tiles = match parts {
             1 => [(4, 3), (3, 4)],
             2 if target.supports(&Op::Dot(Reg(0), Reg(0), Reg(0))) => [(6, 1), (6, 1)],
-            // Sums spill whatever the tile; weights that meet many rows make up for it.
+            // Sums spill whatever the tile; weights that meet many rows make up for it, as long as the dot product is what takes
+            // the time.
+            4 if registers < 32 && target.supports(&Op::Dot(Reg(0), Reg(0), Reg(0))) => [(5, 1), (5, 1)],
             4 if registers < 32 => [(6, 1), (6, 1)],
             _ => [(4, 1), (4, 1)],
         };
