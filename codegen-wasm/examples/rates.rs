@@ -8,7 +8,7 @@ use std::rc::Rc;
 use codegen_wasm::{Level, callable_module, worth_constants};
 use kernels::library::columns::{Columns, columns};
 use kernels::library::gemm::Init;
-use kernels::library::linear::{Linear, Rows, UNIT, linear, vector};
+use kernels::library::linear::{Linear, Rows, UNIT, linear, vector, vectors};
 use kernels::library::matrix::Format;
 use kernels::library::{Schedule, depthwise};
 use kernels::{Elem, Kernel, ParamKind, extents, legalize, specialize};
@@ -58,7 +58,7 @@ fn time(what: &str, kernel: &Rc<Kernel>, level: Level, sizes: &[i64], ops: f64) 
     let out = Command::new("node")
         .args(["--experimental-wasm-relaxed-simd"])
         .args([&script, &path])
-        .args([(at / 65536 + 1).to_string(), format!("{args:?}"), ops.to_string(), bytes.to_string()])
+        .args([(at / 65536 + 3).to_string(), format!("{args:?}"), ops.to_string(), bytes.to_string()])
         .output()
         .expect("node runs");
     let told = String::from_utf8_lossy(&out.stdout);
@@ -128,6 +128,17 @@ fn main() {
                         let what = format!("{} vector {inputs}x{outputs}, {lines} lines", format.name());
                         time(&what, &vector(&s, &l, false), level, &[0, outputs as i64 / 16], ops);
                     }
+                }
+            }
+        }
+        if "few".starts_with(&only) {
+            for lines in [1, 2, 4] {
+                for (n, inputs, outputs) in [(3, 896, 4864), (4, 896, 4864), (4, 4864, 65536)] {
+                    let s = Schedule { nibble_lines: lines, ..s };
+                    let l = Linear::new(inputs, outputs, Format::Nibbles, Rows::Fixed(n));
+                    let ops = 2.0 * n as f64 * inputs as f64 * outputs as f64;
+                    let what = format!("int4 {n} rows of {inputs}x{outputs}, {lines} lines");
+                    time(&what, &vectors(&s, &l, n), level, &[0, outputs as i64 / 16], ops);
                 }
             }
         }

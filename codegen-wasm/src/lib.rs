@@ -67,11 +67,6 @@ impl Target for Level {
         14
     }
 
-    /// One register of each line: with all four of them nothing of a tile of several lines stays in registers.
-    fn lanes_at_once(&self) -> usize {
-        4
-    }
-
     fn features(&self) -> &'static str {
         if self.relaxed() { "simd128,relaxed-simd" } else { "simd128" }
     }

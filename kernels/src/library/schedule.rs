@@ -67,15 +67,15 @@ impl Schedule {
         // Few registers spill either way: then each pixel is loaded once.
         let few = parts == 4 && registers < 32;
         let depthwise = if few { 4 } else { ((registers / 2) / parts).clamp(2, 8) };
-        // One line after the other is one stream of memory; where a register holds a quarter of a line, one is too little to
-        // do at a time.
-        let quantized_lines = if few { 4 } else { 1 };
+        // One line after the other is one stream of memory; where few registers hold a quarter of a line each, sums of bytes want
+        // more.
+        let byte_lines = if few { 4 } else { 1 };
         Schedule {
             tile,
             vector_lines: (registers / 4 / parts).max(1).next_power_of_two().min(8),
             integer_tiles,
-            byte_lines: quantized_lines,
-            nibble_lines: quantized_lines,
+            byte_lines,
+            nibble_lines: 1,
             // The hardware's prefetchers stop at pages of 4 KB: asking two pages ahead has their next one under way.
             ahead: 2 * PAGE,
             depth_block: (L1 * 3 / 4 / (tile.1 * LANES * 4)).next_multiple_of(16),
