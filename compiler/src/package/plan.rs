@@ -301,12 +301,12 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
     let levels = if prepared.machine == Machine::WasmRust {
         vec![(vec![], quote!(Level { name: kernels::LEVEL, available: cpu::wasm32 }))]
     } else {
-        let level = |t: &Box<dyn Target>| {
+        let level = |t: &dyn Target| {
             let name = prepared.machine.level_name(t.level());
             let check = ident(&name.replace('-', "_"));
             (vec![], quote!(Level { name: #name, available: cpu::#check }))
         };
-        prepared.targets.iter().map(level).collect()
+        prepared.targets.iter().map(|t| level(t.as_ref())).collect()
     };
     let function =
         |docs: &str, head: TokenStream, params: Vec<TokenStream>, returns: Option<TokenStream>, body: Vec<Stmt>| {
