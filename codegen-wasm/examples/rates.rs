@@ -58,7 +58,7 @@ fn time(what: &str, kernel: &Rc<Kernel>, level: Level, sizes: &[i64], ops: f64) 
     let out = Command::new("node")
         .args(["--experimental-wasm-relaxed-simd"])
         .args([&script, &path])
-        .args([(at / 65536 + 3).to_string(), format!("{args:?}"), ops.to_string(), bytes.to_string()])
+        .args([(at / 65536 + 1).to_string(), format!("{args:?}"), ops.to_string(), bytes.to_string()])
         .output()
         .expect("node runs");
     let told = String::from_utf8_lossy(&out.stdout);
