@@ -2,6 +2,8 @@
 //! model that reads the message itself.
 
 mod cli_support;
+#[allow(dead_code, reason = "shared with other tests")]
+mod machine;
 
 use std::path::Path;
 
@@ -105,8 +107,7 @@ fn what_cannot_be_kept_is_refused() {
 /// What a page says with a message that is kept in its weight file is what the native program says.
 #[test]
 fn of_a_page() {
-    let there = std::process::Command::new("node").arg("--version").output().is_ok_and(|out| out.status.success());
-    if !there {
+    if !machine::has_node() {
         println!("skipped: system messages of pages: no node");
         return;
     }

@@ -2,10 +2,14 @@
 //! bit for bit, at both levels and with one, two and three threads. Also what the text promises:
 //! the same bytes each time, a fixed point of rustfmt, no warnings, unsafe only inside.
 
+#[allow(dead_code, reason = "shared with other tests")]
+mod machine;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use machine::{assert_formatted, emulator};
 use serde_json::Value as Json;
 use tvlmc::frontend::{Checkpoint, OpenOptions, tokenizer_section};
 use tvlmc::lower::Phase;
@@ -67,6 +71,11 @@ fn build(layout: &str) -> Emitted {
     Emitted { checkpoint, prepared, package, folder, runner }
 }
 
+/// Whether this processor has a level of float models.
+fn has_level(name: &str) -> bool {
+    name != "x86-64-v4" || std::is_x86_feature_detected!("avx512f")
+}
+
 /// Steps by phase and name, in order, from one run of the runner with `--dump`.
 struct Dumped {
     prompt: Vec<i64>,
@@ -81,11 +90,15 @@ fn dump(e: &Emitted, level: &str, threads: usize) -> Dumped {
     let rgb: Vec<u8> = (0..w * h * 3).map(|i| ((i * 7919 + i / 97 * 31) % 251) as u8).collect();
     let picture = e.folder.path().join("picture.rgb");
     std::fs::write(&picture, rgb).expect("written");
-    let there = level != "x86-64-v4" || std::is_x86_feature_detected!("avx512f");
-    let emulator = std::env::var_os("TVLMC_EMULATOR");
-    let mut command = Command::new(if there { e.runner.as_os_str() } else { emulator.as_deref().expect("asked for") });
+    let mut command = match emulator().filter(|_| !has_level(level)) {
+        Some(emulator) => {
+            let mut command = Command::new(emulator);
+            command.arg(&e.runner);
+            command
+        }
+        None => Command::new(&e.runner),
+    };
     let ran = command
-        .args((!there).then_some(&e.runner))
         .current_dir(e.folder.path())
         .arg("--weights")
         .arg(e.folder.path().join(WEIGHTS_NAME))
@@ -137,7 +150,7 @@ fn check(layout: &str) {
     let (side, hidden) = (e.prepared.description.vision.side, e.prepared.description.text.hidden);
     let pitch = kernels::library::pitch(hidden);
     for (level, name) in [(0, "x86-64-v4"), (1, "x86-64-v3")] {
-        if level == 0 && !std::is_x86_feature_detected!("avx512f") && std::env::var_os("TVLMC_EMULATOR").is_none() {
+        if !has_level(name) && emulator().is_none() {
             println!("skipped: level {name}, this processor has no AVX-512 (TVLMC_EMULATOR unset)");
             continue;
         }
@@ -271,15 +284,7 @@ fn text_is_well_formed(e: &Emitted) {
     let mut files: Vec<PathBuf> =
         e.package.files.keys().filter(|n| n.starts_with("src/")).map(|n| e.folder.path().join(n)).collect();
     files.sort();
-    let formatted = Command::new("rustfmt")
-        .args(["--check", "--edition", "2024", "--config-path"])
-        .arg(e.folder.path().join("rustfmt.toml"))
-        .args(&files)
-        .output();
-    match formatted {
-        Ok(out) => assert!(out.status.success(), "rustfmt would change:\n{}", String::from_utf8_lossy(&out.stdout)),
-        Err(e) => println!("skipped: the fixed point of rustfmt, which cannot be run ({e})"),
-    }
+    assert_formatted(e.folder.path(), &files);
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Kernels modules in Node, against the kernel interpreter: after every step of every phase the whole arena has the same
 //! bits, in every variant, in parts and with several threads. And the modules are valid and what they promise.
 
+#[allow(dead_code, reason = "shared with other tests")]
+mod machine;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -38,7 +41,7 @@ fn has_dots() -> bool {
 }
 
 fn no_node() -> bool {
-    let there = Command::new("node").arg("--version").output().is_ok_and(|out| out.status.success());
+    let there = machine::has_node();
     if !there {
         println!("skipped: kernels modules in an engine: no node");
     }

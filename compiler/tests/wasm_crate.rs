@@ -9,9 +9,9 @@ use std::process::Command;
 
 use models::Recipe;
 use models::recipe::Maps;
-use quantized_support::{Built, Run, nano};
-use tvlmc::assemble::{Options, assemble};
-use tvlmc::output::Staging;
+use quantized_support::machine::{assert_formatted, has_node};
+use quantized_support::{Built, Run, nano, write};
+use tvlmc::assemble::Options;
 use tvlmc::package::WEIGHTS_NAME;
 use tvlmc::pipeline::Machine;
 
@@ -25,7 +25,7 @@ const LEVELS: [(&str, &str); 2] =
 
 /// Whether rustc has the target and there is a Node.
 fn missing() -> bool {
-    let node = Command::new("node").arg("--version").output().is_ok_and(|out| out.status.success());
+    let node = has_node();
     let args = ["--print", "target-libdir", "--target", TARGET];
     let library =
         Command::new("rustc").args(args).output().map(|out| String::from_utf8_lossy(&out.stdout).into_owned());
@@ -39,19 +39,8 @@ fn missing() -> bool {
 fn build(layout: &str, recipe: &str) -> Built {
     let recipe = Recipe::named(recipe).unwrap_or_else(|e| panic!("{e}"));
     let recipe = Some(Recipe { maps: Maps::F32, ..recipe });
-    let options = Options { name: Some("model"), recipe, machine: Machine::WasmRust, ..Options::default() };
-    let assembled = assemble(&nano(layout), &options).unwrap_or_else(|e| panic!("{e}"));
-    let folder = tempfile::tempdir().expect("a folder");
-    let staging = Staging::begin(&folder.path().join("model"), false).unwrap_or_else(|e| panic!("{e}"));
-    assembled.write(&staging, &|_| Ok(())).unwrap_or_else(|e| panic!("{e}"));
-    staging.commit().unwrap_or_else(|e| panic!("{e}"));
-    let probe = folder.path().join("probe");
-    std::fs::create_dir_all(probe.join("src")).expect("a folder");
-    let manifest = "[package]\nname = \"probe\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[workspace]\n\n\
-                    [lib]\ncrate-type = [\"cdylib\"]\n\n[dependencies]\nmodel = { path = \"../model\" }\n";
-    std::fs::write(probe.join("Cargo.toml"), manifest).expect("written");
-    std::fs::write(probe.join("src/lib.rs"), PROBE).expect("written");
-    Built { assembled, folder }
+    let options = Options { recipe, machine: Machine::WasmRust, ..Options::default() };
+    write(&nano(layout), options, ("lib.rs", PROBE), "[lib]\ncrate-type = [\"cdylib\"]\n\n")
 }
 
 /// The probe at a level.
@@ -100,22 +89,9 @@ fn check(layout: &str, recipe: &str) {
         runs[0].assert_same(&runs[1].steps, "the other level");
         assert_eq!(runs[0].tokens, runs[1].tokens);
     }
-    formatted(&built);
-}
-
-/// rustfmt changes nothing.
-fn formatted(built: &Built) {
-    let files = built.assembled.package.files.keys();
-    let ours = files.filter(|name| name.starts_with("src/")).map(|name| built.folder.path().join("model").join(name));
-    let formatted = Command::new("rustfmt")
-        .args(["--check", "--edition", "2024", "--config-path"])
-        .arg(built.folder.path().join("model/rustfmt.toml"))
-        .args(ours)
-        .output();
-    match formatted {
-        Ok(out) => assert!(out.status.success(), "rustfmt would change:\n{}", String::from_utf8_lossy(&out.stdout)),
-        Err(e) => println!("skipped: the fixed point of rustfmt, which cannot be run ({e})"),
-    }
+    let folder = built.folder.path().join("model");
+    let files = built.assembled.package.files.keys().filter(|name| name.starts_with("src/"));
+    assert_formatted(&folder, &files.map(|name| folder.join(name)).collect::<Vec<PathBuf>>());
 }
 
 #[test]

@@ -31,7 +31,6 @@ impl Builder {
                 vars: Vec::new(),
                 body: Vec::new(),
                 lanes: LANES,
-                lanewise: false,
             },
             blocks: vec![Vec::new()],
             names: HashMap::new(),
@@ -43,11 +42,6 @@ impl Builder {
     pub fn finish(mut self) -> Rc<Kernel> {
         self.kernel.body = self.blocks.pop().expect("one block is always open");
         Rc::new(self.kernel)
-    }
-
-    /// Says that this is a register tile in which lanes have nothing to do with each other ([`Kernel::lanewise`]).
-    pub fn lanewise(&mut self) {
-        self.kernel.lanewise = true;
     }
 
     /// A name not used before in this kernel.

@@ -294,9 +294,6 @@ pub struct Kernel {
     pub body: Vec<Stmt>,
     /// Lanes of a register; 16 until legalized.
     pub lanes: usize,
-    /// Whether lanes have nothing to do with each other, so that a target may do some of all lines, then the others. Such a
-    /// kernel reads and writes lines and reads elements into all lanes, no more. Cleared by the legalizer.
-    pub lanewise: bool,
 }
 
 impl Kernel {

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use crate::LANES;
 use crate::half;
-use crate::int::{Int, Var};
+use crate::int::Int;
 use crate::ir::{BinaryOp, CompareOp, Elem, Kernel, Op, Param, ParamKind, Ptr, ReduceOp, Reg, RegInfo, Stmt, Ty};
 use crate::prune::prune;
 use crate::target::Target;
@@ -12,33 +12,21 @@ use crate::target::Target;
 /// The kernel, and every kernel it calls, on registers of the target.
 ///
 /// A value that is the same in all lanes (a splat, a broadcast, a reduction) takes one register;
-/// everything else takes one per part of the line. A lanewise kernel is a loop over the lanes that the target works on at
-/// once.
+/// everything else takes one per part of the line.
 pub fn legalize(kernel: &Kernel, target: &dyn Target) -> Rc<Kernel> {
-    let at_once = if kernel.lanewise { target.lanes_at_once() } else { LANES };
-    let parts = at_once / target.lanes();
-    let mut vars = kernel.vars.clone();
-    let within = (at_once < LANES).then(|| {
-        vars.push("lanes".to_string());
-        Var(vars.len() as u32 - 1)
-    });
-    let from = within.map_or(Int::from(0usize), |var| Int::Var(var) * at_once);
-    let mut l = Legalizer { target, parts, from, source: kernel, regs: Vec::new(), map: Vec::new() };
+    let parts = LANES / target.lanes();
+    let mut l = Legalizer { target, parts, source: kernel, regs: Vec::new(), map: Vec::new() };
     l.map = vec![Vec::new(); kernel.regs.len()];
     let mut body = l.block(&kernel.body);
-    if let Some(var) = within {
-        body = vec![Stmt::Loop(var, Int::from(0usize), Int::from(LANES / at_once), body)];
-    }
     prune(&mut body, l.regs.len());
     Rc::new(Kernel {
         name: kernel.name.clone(),
         docs: kernel.docs.clone(),
         params: kernel.params.iter().map(|p| moved(p, target)).collect(),
         regs: l.regs,
-        vars,
+        vars: kernel.vars.clone(),
         body,
         lanes: target.lanes(),
-        lanewise: false,
     })
 }
 
@@ -53,10 +41,8 @@ fn moved(param: &Param, target: &dyn Target) -> Param {
 
 struct Legalizer<'a> {
     target: &'a dyn Target,
-    /// Registers of a line, or of the lanes of it that are worked on at once.
+    /// Registers of a line.
     parts: usize,
-    /// The first of these lanes.
-    from: Int,
     source: &'a Kernel,
     regs: Vec<RegInfo>,
     /// Registers of each line: one if uniform, else one per part.
@@ -96,7 +82,7 @@ impl Legalizer<'_> {
             Stmt::Store(ptr, at, reg) => {
                 for part in 0..self.parts {
                     let value = self.stored(*ptr, self.of(*reg, part), out);
-                    out.push(Stmt::Store(*ptr, at.clone() + self.from.clone() + part * lanes, value));
+                    out.push(Stmt::Store(*ptr, at.clone() + part * lanes, value));
                 }
             }
             Stmt::StoreOne(ptr, at, reg) => {
@@ -261,7 +247,7 @@ impl Legalizer<'_> {
         match op {
             Op::Splat(_) | Op::SplatBits(_) | Op::SplatInt(_) | Op::Broadcast(..) => op.clone(),
             Op::Iota(from) => Op::Iota(from + (part * self.target.lanes()) as i32),
-            Op::Load(ptr, at) => Op::Load(*ptr, at.clone() + self.from.clone() + Int::from(part * self.target.lanes())),
+            Op::Load(ptr, at) => Op::Load(*ptr, at.clone() + Int::from(part * self.target.lanes())),
             Op::Unary(op, a) => Op::Unary(*op, of(a)),
             Op::Binary(op, a, b) => Op::Binary(*op, of(a), of(b)),
             Op::MulAdd(a, b, c) => Op::MulAdd(of(a), of(b), of(c)),

@@ -3,7 +3,6 @@
 use emit::Item;
 use proc_macro2::TokenStream;
 
-use crate::LANES;
 use crate::ir::{Elem, Op, Ty};
 
 /// An instruction set at one level of features.
@@ -19,12 +18,6 @@ pub trait Target {
 
     /// Vector registers the schedule may count on.
     fn registers(&self) -> usize;
-
-    /// Lanes of a line that a register tile works on at a time ([`Kernel::lanewise`](crate::Kernel::lanewise)): where
-    /// registers are few and narrow, sums of less than a line take more rows. A multiple of [`Target::lanes`].
-    fn lanes_at_once(&self) -> usize {
-        LANES
-    }
 
     /// The value of `#[target_feature(enable = "...")]`; empty for a baseline that needs none.
     fn features(&self) -> &'static str;

@@ -49,26 +49,10 @@ pub fn verify(kernel: &Kernel) -> Result<(), Invalid> {
         }
     }
     scope.block(&kernel.body).map_err(fail)?;
-    if kernel.lanewise && !is_lanewise(&kernel.body) {
-        return Err(fail("is lanewise and does more than read and write lines".to_string()));
-    }
     match namesake(kernel, &mut Vec::new()) {
         Some(name) => Err(fail(format!("two kernels are named {name}"))),
         None => Ok(()),
     }
-}
-
-/// Whether statements leave the lanes of a line to themselves.
-fn is_lanewise(body: &[Stmt]) -> bool {
-    body.iter().all(|stmt| match stmt {
-        Stmt::Let(_, op) | Stmt::LetMut(_, op) | Stmt::Set(_, op) => {
-            !matches!(op, Op::Iota(_) | Op::InterleaveLow(..) | Op::InterleaveHigh(..) | Op::Reduce(..))
-        }
-        Stmt::Loop(_, _, _, body) => is_lanewise(body),
-        Stmt::IfLess(_, _, then, otherwise) => is_lanewise(then) && is_lanewise(otherwise),
-        Stmt::Note(_) | Stmt::Blank | Stmt::Prefetch(..) | Stmt::LetInt(..) | Stmt::Store(..) => true,
-        Stmt::StoreOne(..) | Stmt::CopyOne(..) | Stmt::IfAtLeast(..) | Stmt::Call(..) => false,
-    })
 }
 
 /// The name of two different kernels that are called, if any: extents and the printed functions

@@ -162,7 +162,17 @@ fn face(prepared: &Prepared, id: &Identity<'_>) -> File {
             .collect(),
         delimiters: ("[", "];"),
     };
-    let items = vec![
+    let mut items = vec![lines(quote!(#![deny(unsafe_op_in_unsafe_fn)]))];
+    if !has_std {
+        let message = format!("this crate is built with --target {}", id.target);
+        items.push(lines(quote!(#![no_std])));
+        items.push(Item::Line {
+            docs: vec![],
+            attrs: vec![quote!(cfg(not(target_arch = "wasm32")))],
+            tokens: quote!(compile_error!(#message);),
+        });
+    }
+    items.extend([
         lines(quote!(
             mod kernels;
         )),
@@ -170,6 +180,13 @@ fn face(prepared: &Prepared, id: &Identity<'_>) -> File {
             mod plan;
         )),
         Item::Comment("The runtime's types are this crate's face.".to_string()),
+    ]);
+    if !has_std {
+        items.push(lines(quote!(
+            pub use runtime_min::set_clock;
+        )));
+    }
+    items.extend([
         lines(quote!(
             pub use runtime_min::tokenizer::{DecodeStream, Roles, Tokenizer};
         )),
@@ -222,8 +239,7 @@ fn face(prepared: &Prepared, id: &Identity<'_>) -> File {
         ),
         constant("Bytes of weights.", "WEIGHTS_BYTES", quote!(usize), n(program.packs.total() * 4)),
         digest,
-    ];
-    let mut items = items;
+    ]);
     if has_std {
         items.push(Item::Function(emit::Function {
             docs: vec!["The command line of this crate's program.".to_string()],
@@ -233,24 +249,6 @@ fn face(prepared: &Prepared, id: &Identity<'_>) -> File {
             returns: Some(quote!(std::process::ExitCode)),
             body: vec![Stmt::Line(quote!(runtime_min::host::main::<plan::Program>()))],
         }));
-    } else {
-        items.insert(
-            3,
-            lines(quote!(
-                pub use runtime_min::set_clock;
-            )),
-        );
-        items.insert(0, lines(quote!(#![no_std])));
-        let message = format!("this crate is built with --target {}", id.target);
-        items.insert(
-            1,
-            Item::Line {
-                docs: vec![],
-                attrs: vec![quote!(cfg(not(target_arch = "wasm32")))],
-                tokens: quote!(compile_error!(#message);),
-            },
-        );
     }
-    items.insert(0, Item::Line { docs: vec![], attrs: vec![], tokens: quote!(#![deny(unsafe_op_in_unsafe_fn)]) });
     File { docs, items }
 }

@@ -1,11 +1,16 @@
 //! Quantized packages, built beside a probe that tells what every step makes, and the same told by the interpreter.
 
+#[allow(dead_code, reason = "shared with other tests")]
+#[path = "../machine/mod.rs"]
+pub mod machine;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Once;
 
 use kernels::library::Schedule;
+use machine::emulator;
 use models::Recipe;
 use tvlmc::assemble::{Assembled, Options, assemble};
 use tvlmc::lower::Phase;
@@ -18,6 +23,9 @@ use tvlmc::tune::Tuning;
 
 /// The program that is built around each package.
 const PROBE: &str = include_str!("probe.rs");
+
+/// What each probe has beside it.
+const WATCH: &str = include_str!("watch.rs");
 
 /// What is asked about which picture.
 pub struct Question {
@@ -51,7 +59,23 @@ pub fn build(checkpoint: &Path, recipe: &str) -> Built {
 /// As [`build`], with the schedules of a tuning.
 pub fn build_tuned(checkpoint: &Path, recipe: &str, tuning: Option<Tuning>) -> Built {
     let recipe = Recipe::named(recipe).unwrap_or_else(|e| panic!("{e}"));
-    let options = Options { name: Some("model"), recipe: Some(recipe), tuning, ..Options::default() };
+    let options = Options { recipe: Some(recipe), tuning, ..Options::default() };
+    let built = write(checkpoint, options, ("main.rs", PROBE), "");
+    let folder = built.folder.path();
+    let out = Command::new(env!("CARGO"))
+        .args(["build", "--release", "--offline", "--quiet"])
+        .current_dir(folder.join("probe"))
+        .env("CARGO_TARGET_DIR", folder.join("target"))
+        .env("RUSTFLAGS", "-Dwarnings")
+        .output()
+        .expect("cargo runs");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    built
+}
+
+/// Compiles a checkpoint to the package `model`, and writes a crate beside it: its source, and what its manifest has more.
+pub fn write(checkpoint: &Path, options: Options<'_>, (name, source): (&str, &str), more: &str) -> Built {
+    let options = Options { name: Some("model"), ..options };
     let assembled = assemble(checkpoint, &options).unwrap_or_else(|e| panic!("{e}"));
     let folder = tempfile::tempdir().expect("a folder");
     let staging = Staging::begin(&folder.path().join("model"), false).unwrap_or_else(|e| panic!("{e}"));
@@ -59,18 +83,13 @@ pub fn build_tuned(checkpoint: &Path, recipe: &str, tuning: Option<Tuning>) -> B
     staging.commit().unwrap_or_else(|e| panic!("{e}"));
     let probe = folder.path().join("probe");
     std::fs::create_dir_all(probe.join("src")).expect("a folder");
-    let manifest = "[package]\nname = \"probe\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[workspace]\n\n\
-                    [dependencies]\nmodel = { path = \"../model\" }\n";
-    std::fs::write(probe.join("Cargo.toml"), manifest).expect("written");
-    std::fs::write(probe.join("src/main.rs"), PROBE).expect("written");
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--release", "--offline", "--quiet"])
-        .current_dir(&probe)
-        .env("CARGO_TARGET_DIR", folder.path().join("target"))
-        .env("RUSTFLAGS", "-Dwarnings")
-        .output()
-        .expect("cargo runs");
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let manifest = format!(
+        "[package]\nname = \"probe\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[workspace]\n\n\
+         {more}[dependencies]\nmodel = {{ path = \"../model\" }}\n"
+    );
+    for (path, text) in [("Cargo.toml", manifest.as_str()), ("src/watch.rs", WATCH), (&format!("src/{name}"), source)] {
+        std::fs::write(probe.join(path), text).expect("written");
+    }
     Built { assembled, folder }
 }
 
@@ -228,11 +247,6 @@ fn all_levels() -> [(&'static str, bool); 3] {
 /// The levels of this processor, best first.
 fn native_levels() -> Vec<&'static str> {
     all_levels().into_iter().filter(|(_, there)| *there).map(|(level, _)| level).collect()
-}
-
-/// Runs a program on an emulated processor with all levels: `xtask/emulator/run.sh`.
-fn emulator() -> Option<std::ffi::OsString> {
-    std::env::var_os("TVLMC_EMULATOR").filter(|path| !path.is_empty())
 }
 
 /// The levels that can be run: this processor's, best first, then the emulated ones. Those that neither has are told.

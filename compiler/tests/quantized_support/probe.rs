@@ -6,11 +6,11 @@
 //! `pixels.u8`. `guess` before the pairs asks without watching the steps, with guessed tokens and without, and writes how
 //! many were guessed and right. `refuse LEVEL:THREADS` as the last arguments refuses each allocation in turn instead.
 
+mod watch;
+
 use model::{Answer, Error, Model, OpenOptions, Options, Rgb8, SamplerOptions, Turn};
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::fmt::Write;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
 
 /// Counts the allocations of this process, and refuses one.
 struct Watched;
@@ -81,16 +81,7 @@ fn steps(question: &Question<'_>, run: &str) {
     assert_eq!((chat.level(), chat.threads()), (level, threads), "what was asked for");
     let pixels = chat.preprocess(&question.picture).unwrap_or_else(|e| panic!("{e}"));
     std::fs::write("pixels.u8", pixels.bytes()).expect("written");
-    let seen = Arc::new(Mutex::new(String::new()));
-    let theirs = Arc::clone(&seen);
-    chat.observe(move |view| {
-        let bits = view.iter().flatten().map(|x| x.to_bits());
-        // FNV-1a over words of 32 bits.
-        let hash = bits.fold(0xcbf2_9ce4_8422_2325u64, |h, x| (h ^ u64::from(x)).wrapping_mul(0x0100_0000_01b3));
-        let (phase, start, step) = (view.phase.name(), view.start, view.step.name);
-        let mut seen = theirs.lock().expect("one observer");
-        writeln!(seen, "{phase} {start} {step} {hash:016x}").expect("a text");
-    });
+    let seen = watch::watch(&mut chat);
     let image = chat.encode(&pixels).unwrap_or_else(|e| panic!("{e}"));
     let mut answer = chat.ask(&[&image], question.prompt).unwrap_or_else(|e| panic!("{e}"));
     let prompt = words(answer.prompt_token_ids().iter().map(|id| id.to_string()));

@@ -4,10 +4,10 @@
 //! The host asks for room for the weight file (`room`), fills it, and calls `ask`; `told` and `told_len` are the text, in the
 //! format of the native probe.
 
+mod watch;
+
 use model::{Error, Model, OpenOptions, Options, Rgb8, WeightBuffer};
 use std::cell::RefCell;
-use std::fmt::Write;
-use std::sync::{Arc, Mutex};
 
 thread_local! {
     static WEIGHTS: RefCell<Option<WeightBuffer>> = const { RefCell::new(None) };
@@ -52,15 +52,7 @@ fn answer(buffer: WeightBuffer) -> Result<String, Error> {
     let mut chat = model.session(options)?;
     let noise: Vec<u8> = (0..50 * 31 * 3).map(|i| ((i * 7919 + i / 97 * 31) % 251) as u8).collect();
     let pixels = chat.preprocess(&Rgb8::new(50, 31, &noise)?)?;
-    let seen = Arc::new(Mutex::new(String::new()));
-    let theirs = Arc::clone(&seen);
-    chat.observe(move |view| {
-        let bits = view.iter().flatten().map(|x| x.to_bits());
-        // FNV-1a over words of 32 bits.
-        let hash = bits.fold(0xcbf2_9ce4_8422_2325u64, |h, x| (h ^ u64::from(x)).wrapping_mul(0x0100_0000_01b3));
-        let (phase, start, step) = (view.phase.name(), view.start, view.step.name);
-        writeln!(theirs.lock().expect("one observer"), "{phase} {start} {step} {hash:016x}").expect("a text");
-    });
+    let seen = watch::watch(&mut chat);
     let image = chat.encode(&pixels)?;
     let mut answer = chat.ask(&[&image], "What is this?")?;
     let prompt: Vec<String> = answer.prompt_token_ids().iter().map(|id| id.to_string()).collect();

@@ -284,7 +284,6 @@ fn nibble_tile((rows, width): (usize, usize), init: Init, ahead: usize) -> Rc<Ke
             "point's share.",
         ],
     );
-    k.lanewise();
     let p = Params::declare(&mut k, init, false, Elem::F32);
     let blocks = k.size("blocks");
     let one = || Int::from(0usize);

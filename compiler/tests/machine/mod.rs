@@ -1,0 +1,26 @@
+//! What the tests of emitted code ask of the machine, and of the text.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Whether there is a Node.
+pub fn has_node() -> bool {
+    Command::new("node").arg("--version").output().is_ok_and(|out| out.status.success())
+}
+
+/// Runs a program on an emulated processor with all levels: `xtask/emulator/run.sh`.
+pub fn emulator() -> Option<OsString> {
+    std::env::var_os("TVLMC_EMULATOR").filter(|path| !path.is_empty())
+}
+
+/// rustfmt changes nothing in the files of a crate in `folder`, under its own settings.
+pub fn assert_formatted(folder: &Path, files: &[PathBuf]) {
+    let settings = folder.join("rustfmt.toml");
+    let command = &mut Command::new("rustfmt");
+    command.args(["--check", "--edition", "2024", "--config-path"]).arg(settings).args(files);
+    match command.output() {
+        Ok(out) => assert!(out.status.success(), "rustfmt would change:\n{}", String::from_utf8_lossy(&out.stdout)),
+        Err(e) => println!("skipped: the fixed point of rustfmt, which cannot be run ({e})"),
+    }
+}
