@@ -1,19 +1,39 @@
 //! aarch64 with NEON as a kernel IR target: a line is four registers.
 //!
-//! This crate names types and intrinsics; it holds no algorithm.
+//! `neon` is Armv8.0-A, `dotprod` has the dot products of Armv8.2-A. Float models run on the level that fuses multiplies and
+//! adds; quantized ones on those that do not, so that every level and every other instruction set gives the same
+//! bits. This crate names types and intrinsics; it holds no algorithm.
 
-use emit::Item;
+use emit::{Item, Stmt};
 use kernels::{BinaryOp, CompareOp, Elem, Op, ReduceOp, Target, Ty, UnaryOp, float_tokens};
 use proc_macro2::{Ident, Literal, Span, TokenStream};
 use quote::quote;
 
-/// Armv8.0-A NEON, the baseline of every aarch64 target.
+/// A level of aarch64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Neon;
+pub enum Level {
+    /// Armv8.0-A, the baseline of every aarch64 target.
+    Neon,
+    /// Armv8.0-A without fused operations.
+    Exact,
+    /// With the dot products of bytes of Armv8.2-A, without fused operations.
+    Dotprod,
+}
 
-impl Target for Neon {
+impl Level {
+    /// The levels of float models, best first.
+    pub const FLOAT: [Level; 1] = [Level::Neon];
+
+    /// The levels of quantized models, best first.
+    pub const EXACT: [Level; 2] = [Level::Dotprod, Level::Exact];
+}
+
+impl Target for Level {
     fn level(&self) -> &'static str {
-        "neon"
+        match self {
+            Level::Neon | Level::Exact => "neon",
+            Level::Dotprod => "dotprod",
+        }
     }
 
     fn lanes(&self) -> usize {
@@ -25,16 +45,24 @@ impl Target for Neon {
     }
 
     fn features(&self) -> &'static str {
-        "neon"
+        match self {
+            Level::Neon | Level::Exact => "neon",
+            Level::Dotprod => "neon,dotprod",
+        }
     }
 
-    fn supports(&self, _op: &Op) -> bool {
-        true
+    fn is_intrinsic(&self, word: &str) -> bool {
+        word.ends_with("x4_t") || word.starts_with('v') && word.contains("_f32") || word.starts_with('v') && {
+            ["_s32", "_u32", "_u16"].iter().any(|end| word.ends_with(end))
+        }
     }
 
-    /// Stable Rust has no names for `fcvtl` and `fcvtn` of halves.
+    fn supports(&self, op: &Op) -> bool {
+        *self == Level::Neon || !matches!(op, Op::MulAdd(..) | Op::NegMulAdd(..))
+    }
+
     fn converts_halves(&self) -> bool {
-        false
+        true
     }
 
     fn vector_type(&self, ty: Ty) -> TokenStream {
@@ -51,8 +79,7 @@ impl Target for Neon {
             Elem::U32 => quote!(vld1q_s32(#at.cast())),
             Elem::I8 => quote!(widen(#at)),
             Elem::U16 => quote!(vreinterpretq_s32_u32(vmovl_u16(vld1_u16(#at)))),
-            // Made U16 by the legalizer, here and below.
-            Elem::F16 => TokenStream::new(),
+            Elem::F16 => quote!(widen_halves(vld1_u16(#at))),
         }
     }
 
@@ -61,7 +88,7 @@ impl Target for Neon {
             Elem::F32 => quote!(vld1q_dup_f32(#at)),
             Elem::U32 => quote!(vld1q_dup_s32(#at.cast())),
             Elem::I8 | Elem::U16 => quote!(vdupq_n_s32(i32::from(*#at))),
-            Elem::F16 => TokenStream::new(),
+            Elem::F16 => quote!(widen_halves(vld1_dup_u16(#at))),
         }
     }
 
@@ -162,7 +189,7 @@ impl Target for Neon {
             Elem::U32 => quote!(vst1q_u32(#at, vreinterpretq_u32_s32(#value));),
             Elem::I8 => quote!(narrow(#at, #value);),
             Elem::U16 => quote!(vst1_u16(#at, vmovn_u32(vreinterpretq_u32_s32(#value)));),
-            Elem::F16 => TokenStream::new(),
+            Elem::F16 => quote!(vst1_u16(#at, round_to_halves(#value));),
         }
     }
 
@@ -172,17 +199,60 @@ impl Target for Neon {
             Elem::U32 => quote!(*#at = vgetq_lane_s32::<0>(#value) as u32;),
             Elem::I8 => quote!(*#at = vgetq_lane_s32::<0>(#value) as i8;),
             Elem::U16 => quote!(*#at = vgetq_lane_s32::<0>(#value) as u16;),
-            Elem::F16 => TokenStream::new(),
+            Elem::F16 => quote!(*#at = vget_lane_u16::<0>(round_to_halves(#value));),
         }
     }
 
+    fn prefetches(&self) -> bool {
+        true
+    }
+
+    fn prefetch(&self, at: &TokenStream) -> TokenStream {
+        quote!(prefetch(#at.cast());)
+    }
+
     fn prelude(&self) -> Vec<Item> {
+        let features = self.features();
+        let function = |head, doc: &str, params, returns, lines: &[TokenStream]| {
+            let body = lines.iter().cloned().map(Stmt::Line).collect();
+            function(features, head, doc, params, returns, body)
+        };
         let helper = |name: &str, doc: &str, params: &[&str], vector: TokenStream, lines: &[TokenStream]| {
             let params = params.iter().map(|p| {
                 let p = Ident::new(p, Span::call_site());
                 quote!(#p: #vector)
             });
             function((quote!(pub fn), name), doc, params.collect(), Some(vector.clone()), lines)
+        };
+        // Stable Rust has no names for these instructions.
+        let instruction = |name: &str, doc: &str, params, returns: Option<TokenStream>, of: TokenStream| {
+            let result = returns.as_ref().map(|ty| Stmt::Line(quote!(let y: #ty;)));
+            let block = Stmt::Scope { head: quote!(unsafe), body: vec![Stmt::Line(of)] };
+            let safe = Stmt::Comment("SAFETY: reads and writes registers; `target_feature` says that it is there.".to_string());
+            let last = returns.as_ref().map(|_| Stmt::Line(quote!(y)));
+            let body = result.into_iter().chain([safe, block]).chain(last).collect();
+            self::function(features, (quote!(pub fn), name), doc, params, returns, body)
+        };
+        let dot = match self {
+            Level::Dotprod => instruction(
+                "dot",
+                DOT,
+                vec![quote!(acc: int32x4_t), quote!(w: int32x4_t), quote!(a: int32x4_t)],
+                Some(quote!(int32x4_t)),
+                quote!(core::arch::asm!("sdot {:v}.4s, {:v}.16b, {:v}.16b", inlateout(vreg) acc => y, in(vreg) w, in(vreg) a, options(pure, nomem, nostack));),
+            ),
+            Level::Neon | Level::Exact => helper(
+                "dot",
+                DOT,
+                &["acc", "w", "a"],
+                quote!(int32x4_t),
+                &[
+                    quote!(let (w, a) = (vreinterpretq_s8_s32(w), vreinterpretq_s8_s32(a));),
+                    quote!(let low = vmull_s8(vget_low_s8(w), vget_low_s8(a));),
+                    quote!(let high = vmull_high_s8(w, a);),
+                    quote!(vpadalq_s16(acc, vpaddq_s16(low, high))),
+                ],
+            ),
         };
         // `vmaxq_f32` gives NaN where an operand is NaN; these give the second operand, as on x86.
         vec![
@@ -235,17 +305,27 @@ impl Target for Neon {
                 quote!(int32x4_t),
                 &[quote!(let x = vaddq_s32(x, vextq_s32::<2>(x, x));), quote!(vaddq_s32(x, vrev64q_s32(x)))],
             ),
-            helper(
-                "dot",
-                "`acc` plus the sum of four products of bytes in each lane; those of `w` are at most 127.",
-                &["acc", "w", "a"],
-                quote!(int32x4_t),
-                &[
-                    quote!(let (w, a) = (vreinterpretq_s8_s32(w), vreinterpretq_s8_s32(a));),
-                    quote!(let low = vmull_s8(vget_low_s8(w), vget_low_s8(a));),
-                    quote!(let high = vmull_high_s8(w, a);),
-                    quote!(vpadalq_s16(acc, vpaddq_s16(low, high))),
-                ],
+            dot,
+            instruction(
+                "widen_halves",
+                "Four 16-bit floats as floats.",
+                vec![quote!(x: uint16x4_t)],
+                Some(quote!(float32x4_t)),
+                quote!(core::arch::asm!("fcvtl {:v}.4s, {:v}.4h", out(vreg) y, in(vreg) x, options(pure, nomem, nostack));),
+            ),
+            instruction(
+                "round_to_halves",
+                "Four floats as 16-bit floats, ties to even.",
+                vec![quote!(x: float32x4_t)],
+                Some(quote!(uint16x4_t)),
+                quote!(core::arch::asm!("fcvtn {:v}.4h, {:v}.4s", out(vreg) y, in(vreg) x, options(pure, nomem, nostack));),
+            ),
+            instruction(
+                "prefetch",
+                "Asks for the cache line at `at`, which nobody may own.",
+                vec![quote!(at: *const u8)],
+                None,
+                quote!(core::arch::asm!("prfm pldl1keep, [{}]", in(reg) at, options(readonly, nostack, preserves_flags));),
             ),
             function(
                 (quote!(pub unsafe fn), "widen"),
@@ -272,21 +352,25 @@ impl Target for Neon {
     }
 }
 
+/// What a dot product is, for whoever reads the printed code.
+const DOT: &str = "`acc` plus the sum of four products of bytes in each lane; those of `w` are at most 127.";
+
 /// A helper of the prelude.
 fn function(
+    features: &str,
     (head, name): (TokenStream, &str),
     doc: &str,
     params: Vec<TokenStream>,
     returns: Option<TokenStream>,
-    lines: &[TokenStream],
+    body: Vec<Stmt>,
 ) -> Item {
     let name = Ident::new(name, Span::call_site());
     Item::Function(emit::Function {
         docs: vec![doc.to_string()],
-        attrs: vec![quote!(inline), quote!(target_feature(enable = "neon"))],
+        attrs: vec![quote!(inline), quote!(target_feature(enable = #features))],
         head: quote!(#head #name),
         params,
         returns,
-        body: lines.iter().cloned().map(emit::Stmt::Line).collect(),
+        body,
     })
 }

@@ -7,15 +7,16 @@ use models::Recipe;
 
 use crate::error::Error;
 use crate::frontend::{Checkpoint, OpenOptions, tokenizer_section};
+use crate::machine::Machine;
 use crate::output::Staging;
 use crate::package::{self, Identity, Package, WEIGHTS_NAME};
-use crate::pipeline::{self, Machine, Prepared};
+use crate::pipeline::{self, Prepared};
 use crate::quant::{QUANTIZATION_NAME, Report};
 use crate::tune::Tuning;
 use crate::weightfile::WeightFileWriter;
 
 /// The target whose code this version runs.
-pub const TARGET: &str = Machine::X86_64.triple();
+pub const TARGET: &str = Machine::HOST.triple();
 
 /// What the user may choose.
 #[derive(Clone, Debug, Default)]

@@ -6,6 +6,7 @@ pub mod error;
 pub mod evaluate;
 pub mod frontend;
 pub mod lower;
+pub mod machine;
 pub mod memory;
 pub mod output;
 pub mod pack;

@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use codegen_avx2::Level;
-use codegen_wasm::Level as Wasm;
 use ir::{Graph, Weights};
 use kernels::Target;
 use kernels::library::Schedule;
@@ -13,6 +11,7 @@ use runtime_min::QUESTION;
 use crate::error::Error;
 use crate::frontend::{Checkpoint, Licenses, describe};
 use crate::lower::{self, Formats, LowerError, Program};
+use crate::machine::Machine;
 use crate::memory::{self, Memory};
 use crate::passes;
 use crate::tune::Tuning;
@@ -35,58 +34,6 @@ pub struct Options<'a> {
     pub machine: Machine,
     /// Sides of images besides the model's own; those that are not smaller are left out.
     pub sides: &'a [usize],
-}
-
-/// What a model is compiled for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Machine {
-    /// x86-64 processors.
-    #[default]
-    X86_64,
-    /// WebAssembly engines, in modules of our own.
-    Wasm,
-    /// WebAssembly engines, in programs that rustc compiles.
-    WasmRust,
-}
-
-impl Machine {
-    /// The levels of a float or a quantized model, best first.
-    fn levels(self, float: bool) -> Vec<Box<dyn Target>> {
-        match (self, float) {
-            (Machine::X86_64, true) => boxed(&Level::FLOAT),
-            (Machine::X86_64, false) => boxed(&Level::EXACT),
-            (Machine::Wasm | Machine::WasmRust, true) => boxed(&Wasm::FLOAT),
-            (Machine::Wasm, false) => boxed(&Wasm::EXACT),
-            // Which dot product is faster would have to be measured before the program is compiled.
-            (Machine::WasmRust, false) => boxed(&[Wasm::RelaxedExact, Wasm::Simd128]),
-        }
-    }
-
-    /// The target triple.
-    pub const fn triple(self) -> &'static str {
-        match self {
-            Machine::X86_64 => "x86_64-unknown-linux-gnu",
-            Machine::Wasm | Machine::WasmRust => "wasm32-unknown-unknown",
-        }
-    }
-
-    /// Whether emitted crates have files, threads and a command line: `std` of the runtime.
-    pub fn has_std(self) -> bool {
-        self == Machine::X86_64
-    }
-
-    /// The name of a level as emitted code and users say it.
-    pub fn level_name(self, level: &str) -> String {
-        let family = match self {
-            Machine::X86_64 => "x86-64",
-            Machine::Wasm | Machine::WasmRust => "wasm32",
-        };
-        format!("{family}-{}", level.replace('_', "-"))
-    }
-}
-
-fn boxed<T: Target + Copy + 'static>(levels: &[T]) -> Vec<Box<dyn Target>> {
-    levels.iter().map(|level| Box::new(*level) as Box<dyn Target>).collect()
 }
 
 /// A model ready to be emitted.

@@ -12,8 +12,8 @@ use models::recipe::Maps;
 use quantized_support::machine::{assert_formatted, has_node};
 use quantized_support::{Built, Run, nano, write};
 use tvlmc::assemble::Options;
+use tvlmc::machine::Machine;
 use tvlmc::package::WEIGHTS_NAME;
-use tvlmc::pipeline::Machine;
 
 const TARGET: &str = Machine::WasmRust.triple();
 const PROBE: &str = include_str!("wasm_crate_support/probe.rs");

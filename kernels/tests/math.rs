@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use codegen_avx2::Level;
-use codegen_neon::Neon;
+use codegen_neon::Level::Neon;
 use codegen_wasm::Simd128;
 use kernels::library::elementwise;
 use kernels::math::{Exp, QuickExp2, QuickGelu};

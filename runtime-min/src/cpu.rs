@@ -30,9 +30,15 @@ pub fn x86_64_v4_vnni() -> bool {
     has_all("x86-64-v4-vnni")
 }
 
-/// True where the code of [`Level`](crate::Level) "armv8.0" can run: NEON.
-pub fn armv8_0() -> bool {
-    has_all("armv8.0")
+/// True where the code of [`Level`](crate::Level) "aarch64-neon" can run: NEON, which all of them have.
+pub fn aarch64_neon() -> bool {
+    has_all("aarch64-neon")
+}
+
+/// True where the code of [`Level`](crate::Level) "aarch64-dotprod" can run: NEON and its dot products of bytes, in processors
+/// since 2018.
+pub fn aarch64_dotprod() -> bool {
+    has_all("aarch64-dotprod")
 }
 
 /// True in WebAssembly: engines refuse modules with instructions that they lack, before anything runs.
@@ -81,7 +87,8 @@ fn features(level: &str) -> Option<[Option<Feature>; MOST]> {
         "x86-64-v4" => x86(true, false),
         "x86-64-v3-vnni" => x86(false, true),
         "x86-64-v4-vnni" => x86(true, true),
-        "armv8.0" => [Some(("neon", cfg!(target_arch = "aarch64"))), None, None, None, None, None, None, None, None],
+        "aarch64-neon" => aarch64(false),
+        "aarch64-dotprod" => aarch64(true),
         _ => return None,
     })
 }
@@ -106,6 +113,20 @@ fn x86(v4: bool, vnni: bool) -> [Option<Feature>; MOST] {
     let dot = if vnni { has!("avx512vnni") } else { None };
     let more = [has!("avx512f"), has!("avx512bw"), has!("avx512cd"), has!("avx512dq"), has!("avx512vl")];
     [v3[0], v3[1], v3[2], more[0], more[1], more[2], more[3], more[4], dot]
+}
+
+#[cfg(target_arch = "aarch64")]
+fn aarch64(dotprod: bool) -> [Option<Feature>; MOST] {
+    #[cfg(feature = "std")]
+    let present = std::arch::is_aarch64_feature_detected!("dotprod");
+    #[cfg(not(feature = "std"))]
+    let present = cfg!(target_feature = "dotprod");
+    [Some(("neon", true)), dotprod.then_some(("dotprod", present)), None, None, None, None, None, None, None]
+}
+
+#[cfg(not(target_arch = "aarch64"))]
+fn aarch64(_dotprod: bool) -> [Option<Feature>; MOST] {
+    [Some(("aarch64", false)), None, None, None, None, None, None, None, None]
 }
 
 #[cfg(not(target_arch = "x86_64"))]

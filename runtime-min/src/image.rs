@@ -43,6 +43,14 @@ impl<'a> Rgb8<'a> {
         Ok(Self { width, height, pixels })
     }
 
+    /// Refuses sizes that [`new`](Self::new) refuses, before pixels of that size are made.
+    ///
+    /// # Errors
+    /// [`Error::Image`].
+    pub fn check(width: usize, height: usize) -> Result<(), Error> {
+        check_size(width, height)
+    }
+
     /// Pixels in a row.
     pub fn width(&self) -> usize {
         self.width

@@ -1,7 +1,7 @@
 //! What the snapshot tests share: the targets, and a handful of kernels at their smallest tiles.
 //!
 //! The snapshots are printed source, one folder for each target (`v3`, `v4`, `v3_exact`, `v3_vnni`, `v4_vnni`,
-//! `neon`, `simd128`, `relaxed`, `relaxed_exact`), and the graphs of the nano model after each pass (`passes`). Review a changed snapshot as
+//! `neon`, `neon_exact`, `dotprod`, `simd128`, `relaxed`, `relaxed_exact`), and the graphs of the nano model after each pass (`passes`). Review a changed snapshot as
 //! you would review code.
 
 use std::rc::Rc;
@@ -20,7 +20,7 @@ use kernels::library::two_layer::{self, TwoLayer};
 use kernels::library::{Schedule, depthwise, elementwise, head, integer, norm, rope};
 use kernels::{Elem, Kernel, Target, emit_kernel, legalize, verify};
 
-/// A target and the folder of its snapshots: `V3Exact` is printed as `v3`, a name it shares with `V3`, `RelaxedExact` as `relaxed`.
+/// A target and the folder of its snapshots. Levels that do not fuse are printed by the name of those that do: `V3Exact` as `v3`.
 pub type Named = (&'static str, Box<dyn Target>);
 
 /// The targets of float models.
@@ -28,7 +28,7 @@ pub fn targets() -> Vec<Named> {
     vec![
         ("v3", Box::new(codegen_avx2::Level::V3)),
         ("v4", Box::new(codegen_avx2::Level::V4)),
-        ("neon", Box::new(codegen_neon::Neon)),
+        ("neon", Box::new(codegen_neon::Level::Neon)),
         ("simd128", Box::new(codegen_wasm::Simd128)),
         ("relaxed", Box::new(codegen_wasm::Level::Relaxed)),
     ]
@@ -40,7 +40,8 @@ pub fn integer_targets() -> Vec<Named> {
         ("v3_exact", Box::new(codegen_avx2::Level::V3Exact)),
         ("v3_vnni", Box::new(codegen_avx2::Level::V3Vnni)),
         ("v4_vnni", Box::new(codegen_avx2::Level::V4Vnni)),
-        ("neon", Box::new(codegen_neon::Neon)),
+        ("neon_exact", Box::new(codegen_neon::Level::Exact)),
+        ("dotprod", Box::new(codegen_neon::Level::Dotprod)),
         ("simd128", Box::new(codegen_wasm::Simd128)),
         ("relaxed_exact", Box::new(codegen_wasm::Level::RelaxedExact)),
     ]

@@ -197,7 +197,7 @@ fn program(cases: &[Case], target: &dyn Target) -> String {
          const WORDS: usize = {at};\n",
         target.features()
     );
-    if target.level() == "neon" { format!("{ALONE}{run}") } else { format!("{run}{HOSTED}") }
+    if AARCH64.iter().any(|(_, level, _)| *level == target.level()) { format!("{ALONE}{run}") } else { format!("{run}{HOSTED}") }
 }
 
 /// The program around `run`.
@@ -294,16 +294,20 @@ fn runner(folder: &str, dir: &Path) -> Result<(&'static str, Vec<String>), Strin
             vec!["node".into(), "--no-warnings".into(), RELAXED.into(), script.display().to_string()],
         ));
     }
-    if folder == "neon" {
+    if let Some((.., processor)) = AARCH64.iter().find(|(name, ..)| *name == folder) {
         let there = Command::new("qemu-aarch64").arg("--version").output().is_ok_and(|out| out.status.success());
         return if there {
-            Ok(("aarch64-unknown-linux-gnu", vec!["qemu-aarch64".to_string()]))
+            Ok(("aarch64-unknown-linux-gnu", ["qemu-aarch64", "-cpu", processor].map(str::to_string).to_vec()))
         } else {
             Err("no qemu-aarch64".to_string())
         };
     }
     Err(format!("{folder} cannot be run here"))
 }
+
+/// Levels of aarch64 by folder, and a processor that has nothing better.
+const AARCH64: [(&str, &str, &str); 2] =
+    [("neon_exact", "neon", "cortex-a53"), ("dotprod", "dotprod", "neoverse-n1")];
 
 /// Node 20 has relaxed SIMD as an experiment, later ones take the option and have it anyway.
 const RELAXED: &str = "--experimental-wasm-relaxed-simd";
@@ -344,7 +348,7 @@ fn printed_kernels_have_the_bits_of_the_interpreter() {
         let binary: PathBuf = dir.path().join(format!("{folder}.bin"));
         let mut rustc = Command::new("rustc");
         rustc.args(["--edition", "2024", "-O", "-Awarnings", "--target", triple, "-o"]).arg(&binary).arg(&source);
-        if folder == "neon" {
+        if triple == "aarch64-unknown-linux-gnu" {
             rustc.args(["-Cpanic=abort", "-Clinker=rust-lld", "-Clinker-flavor=ld.lld", "-Crelocation-model=static"]);
         }
         let out = rustc.output().expect("rustc runs");

@@ -8,7 +8,18 @@ use crate::{shell, web};
 const RUST: (u32, u32) = (1, 90);
 
 /// Targets beside the host's: printed kernels are compiled for them, and the runtime of web pages is built anew.
-const TARGETS: [&str; 3] = ["aarch64-unknown-linux-gnu", "wasm32-wasip1", "wasm32-unknown-unknown"];
+const TARGETS: [&str; 10] = [
+    "aarch64-unknown-linux-gnu",
+    "aarch64-linux-android",
+    "x86_64-linux-android",
+    "aarch64-apple-ios",
+    "aarch64-apple-ios-sim",
+    "x86_64-apple-ios",
+    "aarch64-apple-darwin",
+    "x86_64-apple-darwin",
+    "wasm32-wasip1",
+    "wasm32-unknown-unknown",
+];
 
 /// Sets up what `test` uses, or `full`.
 pub fn run(full: bool) -> Result<bool, String> {
@@ -17,9 +28,11 @@ pub fn run(full: bool) -> Result<bool, String> {
     component("clippy", &["clippy", "--version"]);
     targets();
     web::setup()?;
-    package("chromium", "chromium", || shell::ask("chromium", &["--version"]).is_some());
+    let there = |program: &'static str| move || shell::ask(program, &["--version"]).is_some();
+    package("chromium", &["chromium"], there("chromium"));
+    package("qemu-aarch64", &["qemu-user"], there("qemu-aarch64"));
+    package("aarch64-linux-gnu-gcc", &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"], there("aarch64-linux-gnu-gcc"));
     if full {
-        package("qemu-x86_64", "qemu-user", || shell::ask("qemu-x86_64", &["--version"]).is_some());
         miri();
         emulator()?;
         python()?;
@@ -68,19 +81,19 @@ fn targets() {
 }
 
 /// A Debian package for a program that is missing: only as root, only where apt is.
-fn package(name: &str, package: &str, there: impl Fn() -> bool) -> bool {
+fn package(name: &str, packages: &[&str], there: impl Fn() -> bool) -> bool {
     if there() {
         println!("{name}: there");
         return true;
     }
     if shell::ask("id", &["-u"]).is_none_or(|id| id.trim() != "0") || shell::ask("apt-get", &["--version"]).is_none() {
-        println!("{name}: missing; install the package {package} (this is not root on Debian or Ubuntu)");
+        println!("{name}: missing; install {} (this is not root on Debian or Ubuntu)", packages.join(" "));
         return false;
     }
     let apt = |args: &[&str]| {
         shell::run(shell::command("apt-get", args).env("DEBIAN_FRONTEND", "noninteractive")) == Ok(true)
     };
-    let install = ["install", "-y", "--no-install-recommends", package];
+    let install: Vec<&str> = ["install", "-y", "--no-install-recommends"].iter().chain(packages).copied().collect();
     // A fresh machine has no package lists, an old one stale ones.
     let good = (apt(&install) || (apt(&["update"]) && apt(&install))) && there();
     println!("{name}: {}", if good { "installed" } else { "apt-get could not install it" });
@@ -117,7 +130,7 @@ fn python() -> Result<(), String> {
     };
     if !chosen && !shell::cache()?.join("oracle-venv/bin/python").is_file() {
         // The second for systems whose own Python is older.
-        let _ = package("python", "python3-venv", usable) || package("python", "python3.11-venv", usable);
+        let _ = package("python", &["python3-venv"], usable) || package("python", &["python3.11-venv"], usable);
     }
     let good = shell::run(&mut shell::command("bash", &["xtask/oracle/setup.sh"]))?;
     println!("reference implementation: {}", if good { "there" } else { "not installed; its stages are skipped" });

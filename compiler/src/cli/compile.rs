@@ -4,15 +4,16 @@ use std::path::{Path, PathBuf};
 
 use super::args::{Compile, Form};
 use super::explain::explain;
-use super::model::{Model, check_target};
+use super::model::{Model, unknown_target};
 use super::system;
 use super::ui::{Ui, size};
 use super::{diff, print, tuned, web};
 use crate::assemble::{Assembled, Options, assemble, crate_name};
 use crate::error::{Error, grouped};
 use crate::frontend;
+use crate::machine::Machine;
 use crate::output::{self, Staging};
-use crate::pipeline::Machine;
+use crate::tune::Tuning;
 use crate::wasm;
 
 pub fn compile(args: &Compile, ui: &Ui) -> Result<u8, Error> {
@@ -35,6 +36,9 @@ pub fn compile(args: &Compile, ui: &Ui) -> Result<u8, Error> {
         refuse_inside(&out, &args.model)?;
     }
     let tuning = tuned::asked(chosen.tuned.as_ref(), &args.model, &chosen.options)?;
+    if let Some(tuning) = &tuning {
+        check_levels(tuning, machine)?;
+    }
     if let Some(dump) = &args.dump_ir {
         refuse_inside(dump, &args.model)?;
     }
@@ -43,7 +47,7 @@ pub fn compile(args: &Compile, ui: &Ui) -> Result<u8, Error> {
     }
     let (name, dump) = (args.name.as_deref(), args.dump_ir.as_deref());
     let mut options = Options { name, dump, tuning, machine, ..chosen.options };
-    if machine != Machine::X86_64 {
+    if !machine.has_std() {
         options = web::with_float_maps(&options, ui);
     }
     if for_web {
@@ -77,11 +81,20 @@ fn machine(args: &Compile) -> Result<Machine, Error> {
         web::check(args)?;
         return Ok(if args.emit == Some(Form::Crate) { Machine::WasmRust } else { Machine::Wasm });
     }
-    check_target(&args.target)?;
+    let machine = Machine::of_triple(&args.target).ok_or_else(|| unknown_target(&args.target))?;
     if args.emit == Some(Form::Web) {
         return Err(Error::Usage(format!("--emit web: is for --target {}, this is {}", wasm::TARGET, args.target)));
     }
-    Ok(Machine::X86_64)
+    Ok(machine)
+}
+
+/// Refuses schedules that were measured on another kind of processor, which would change nothing.
+fn check_levels(tuning: &Tuning, machine: Machine) -> Result<(), Error> {
+    let own: Vec<&str> = [true, false].into_iter().flat_map(|float| machine.levels(float)).map(|t| t.level()).collect();
+    if tuning.levels.iter().any(|measured| own.contains(&measured.level.as_str())) {
+        return Ok(());
+    }
+    Err(Error::Usage(format!("--tuned: measured on {}, which is no processor of {}", tuning.processor, machine.triple())))
 }
 
 /// Reads a checkpoint up to the point where something is written, and tells what is worth a note about it.

@@ -11,10 +11,10 @@ use super::args::Choices;
 use super::recipe;
 use super::tuned::Tuned;
 use crate::assemble::{Options, TARGET};
-use crate::error::{Error, Quoted};
+use crate::error::{Error, Quoted, did_you_mean};
+use crate::machine::Machine;
 use crate::output::MANIFEST;
 use crate::tune::Tuning;
-use crate::wasm;
 
 /// What the user named.
 pub enum Model {
@@ -124,12 +124,22 @@ impl Model {
     }
 }
 
-/// Refuses what this version cannot compile for.
+/// Refuses a machine other than this one.
 pub fn check_target(target: &str) -> Result<(), Error> {
     if target == TARGET {
         return Ok(());
     }
-    Err(Error::Usage(format!("--target {}: expected {TARGET}, or for compile {}", Quoted(target), wasm::TARGET)))
+    if Machine::of_triple(target).is_none() {
+        return Err(unknown_target(target));
+    }
+    Err(Error::Usage(format!("--target {target}: is not this machine, which is {TARGET}")))
+}
+
+/// The error for a triple that is none of ours: names the nearest, or all.
+pub fn unknown_target(target: &str) -> Error {
+    let triples = Machine::ALL.map(Machine::triple);
+    let nearest = did_you_mean(target, triples);
+    Error::Usage(format!("--target {}: unknown{nearest}; expected one of {}", Quoted(target), triples.join(", ")))
 }
 
 /// What a command line chooses, read once: a recipe may come from a pipe.

@@ -9,7 +9,8 @@ use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::quote;
 
 use crate::error::Error;
-use crate::pipeline::{Machine, Prepared};
+use crate::machine::Machine;
+use crate::pipeline::Prepared;
 
 /// Family of a kernel, the name of its file: by the first word of its name.
 fn family(kernel: &str) -> &'static str {
@@ -247,7 +248,7 @@ fn table(prepared: &Prepared, levels: &[&str]) -> Result<File, Error> {
     let entries = entry_points(prepared, 0)?;
     // A module of an engine has the instructions of one level only: those that it is compiled with.
     let built = |level: &str| match prepared.machine {
-        Machine::X86_64 | Machine::Wasm => vec![],
+        Machine::X86_64(_) | Machine::Aarch64(_) | Machine::Wasm => vec![],
         Machine::WasmRust if level == "simd128" => vec![quote!(cfg(not(target_feature = "relaxed-simd")))],
         Machine::WasmRust => vec![quote!(cfg(target_feature = "relaxed-simd"))],
     };

@@ -205,6 +205,13 @@ fn face(prepared: &Prepared, id: &Identity<'_>) -> File {
                 pub type Model = runtime_min::Model<plan::Program>;
             ),
         ),
+        Item::Line {
+            docs: vec!["The code of the model, for whoever writes another face.".to_string()],
+            attrs: vec![quote!(doc(hidden))],
+            tokens: quote!(
+                pub use plan::Program;
+            ),
+        },
         alias(
             "A conversation with the model, which it borrows.",
             quote!(

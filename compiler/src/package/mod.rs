@@ -4,6 +4,7 @@
 //! Names that come from a checkpoint do not reach the code: steps and weights carry the names of
 //! the graph's nodes, which the builders make.
 
+mod c;
 mod kernels;
 mod library;
 mod manifest;
@@ -23,6 +24,9 @@ const RUNTIME: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/runtime.rs"
 
 /// The decoder's sources by name.
 const DECODE: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/decode.rs"));
+
+/// The C interface's sources by name.
+const INTERFACE: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/interface.rs"));
 
 pub(crate) use library::LICENSES;
 
@@ -176,6 +180,9 @@ pub fn emit(prepared: &Prepared, id: &Identity<'_>) -> Result<Package, Error> {
     kernels::emit(prepared, &mut files)?;
     plan::emit(prepared, id, &names, &mut files);
     library::emit(prepared, id, &mut files);
+    if prepared.machine.has_std() {
+        c::emit(id, &mut files);
+    }
     for (name, text) in RUNTIME {
         files.insert(format!("runtime/src/{name}"), text.to_string());
     }

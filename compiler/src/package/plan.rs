@@ -11,8 +11,9 @@ use quote::quote;
 use super::names::Names;
 use super::{Identity, WEIGHTS_NAME};
 use crate::lower::{Phase, Place, Step, Units};
+use crate::machine::Machine;
 use crate::pack::PackId;
-use crate::pipeline::{Machine, Prepared};
+use crate::pipeline::Prepared;
 
 pub(super) fn emit(prepared: &Prepared, id: &Identity<'_>, names: &Names, files: &mut BTreeMap<String, String>) {
     let program = &prepared.program;

@@ -19,9 +19,10 @@ use crate::assemble::{Options, crate_name, hex, write_weights};
 use crate::error::{Error, grouped};
 use crate::frontend::{Checkpoint, OpenOptions, tokenizer_section};
 use crate::lower::{Phase, Place};
+use crate::machine::Machine;
 use crate::output::{MANIFEST, Staging};
 use crate::package::{self, Identity, LICENSES, TOOL_VERSION, WEIGHTS_NAME};
-use crate::pipeline::{self, Machine, Prepared};
+use crate::pipeline::{self, Prepared};
 use crate::quant::QUANTIZATION_NAME;
 use crate::shared_memory::share;
 

@@ -4,6 +4,10 @@
 #[path = "../machine/mod.rs"]
 pub mod machine;
 
+#[allow(dead_code, reason = "shared with other tests")]
+#[path = "../cross/mod.rs"]
+pub mod cross;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -60,15 +64,24 @@ pub fn build(checkpoint: &Path, recipe: &str) -> Built {
 pub fn build_tuned(checkpoint: &Path, recipe: &str, tuning: Option<Tuning>) -> Built {
     let recipe = Recipe::named(recipe).unwrap_or_else(|e| panic!("{e}"));
     let options = Options { recipe: Some(recipe), tuning, ..Options::default() };
+    build_with(checkpoint, options)
+}
+
+/// As [`build`], for the machine that the options name: this one, or that of [`cross`].
+pub fn build_with(checkpoint: &Path, options: Options<'_>) -> Built {
+    let triple = options.machine.triple();
     let built = write(checkpoint, options, ("main.rs", PROBE), "");
     let folder = built.folder.path();
-    let out = Command::new(env!("CARGO"))
-        .args(["build", "--release", "--offline", "--quiet"])
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .args(["build", "--release", "--offline", "--quiet", "--target", triple])
         .current_dir(folder.join("probe"))
         .env("CARGO_TARGET_DIR", folder.join("target"))
-        .env("RUSTFLAGS", "-Dwarnings")
-        .output()
-        .expect("cargo runs");
+        .env("RUSTFLAGS", "-Dwarnings");
+    if triple == cross::TRIPLE {
+        cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", cross::LINKER);
+    }
+    let out = cargo.output().expect("cargo runs");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     built
 }
@@ -118,7 +131,15 @@ impl Built {
     }
 
     fn runner(&self) -> PathBuf {
-        self.folder.path().join("target/release/probe")
+        let triple = self.assembled.prepared.machine.triple();
+        self.folder.path().join("target").join(triple).join("release/probe")
+    }
+
+    /// As [`Built::probe`] for a package for aarch64, on an emulated processor.
+    pub fn probe_on(&self, processor: &str, question: &Question, last: &[String]) -> String {
+        let mut command = cross::emulated(processor);
+        command.arg(self.runner());
+        self.probe_by(command, question, last)
     }
 
     fn probe_by(&self, mut command: Command, question: &Question, last: &[String]) -> String {

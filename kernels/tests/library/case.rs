@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use codegen_avx2::Level;
-use codegen_neon::Neon;
+use codegen_neon::Level::Neon;
 use codegen_wasm::{Level as Wasm, Simd128};
 use kernels::library::Schedule;
 use kernels::{Kernel, Memory, Op, ParamKind, Place, Stmt, Target, interpret, legalize, verify};

@@ -1,6 +1,9 @@
 //! Times encoded products of the library in Node with several register tiles: `cargo run -p codegen-wasm --example rates`.
 //!
-//! Each case is a module of its own; it runs until its functions are compiled well, then the best of many calls counts.
+//! Each case is a module of its own; it runs until its functions are compiled well, then the best of many calls counts. With the name
+//! of a group, only that one; `yardsticks` times the loops of `benches/web/yardsticks` in turn with ours.
+
+mod yardsticks;
 
 use std::process::Command;
 use std::rc::Rc;
@@ -33,6 +36,11 @@ console.log(`${(ops / best / 1e6).toFixed(1)} Gop/s, ${(bytes / best / 1e6).toFi
 ";
 
 fn time(what: &str, kernel: &Rc<Kernel>, level: Level, sizes: &[i64], ops: f64) {
+    println!("{what:44} {level:?}: {}", timed(kernel, level, sizes, ops));
+}
+
+/// The rate of the best call, "N Gop/s, N GB/s of w, N us".
+fn timed(kernel: &Rc<Kernel>, level: Level, sizes: &[i64], ops: f64) -> String {
     let folder = std::env::temp_dir().join(format!("rates-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");
     let (path, script) = (folder.join("kernel.wasm"), folder.join("times.mjs"));
@@ -61,13 +69,15 @@ fn time(what: &str, kernel: &Rc<Kernel>, level: Level, sizes: &[i64], ops: f64) 
         .args([(at / 65536 + 1).to_string(), format!("{args:?}"), ops.to_string(), bytes.to_string()])
         .output()
         .expect("node runs");
-    let told = String::from_utf8_lossy(&out.stdout);
-    println!("{what:44} {level:?}: {}{}", told.trim(), String::from_utf8_lossy(&out.stderr));
     let _ = std::fs::remove_dir_all(&folder);
+    format!("{}{}", String::from_utf8_lossy(&out.stdout).trim(), String::from_utf8_lossy(&out.stderr))
 }
 
 fn main() {
     let only = std::env::args().nth(1).unwrap_or_default();
+    if only == "yardsticks" {
+        return yardsticks::compare();
+    }
     let rows = Rows::Fixed(128);
     for level in [Level::RelaxedExact, Level::Simd128] {
         let s = Schedule::new(&level);

@@ -1,0 +1,77 @@
+//! The crate for aarch64, run on emulated processors: every step of a picture, a prompt and an answer has the bits of the
+//! package for x86-64 where weights are integers, and of the interpreter where they are floats. Processors choose their
+//! level, and one that lacks it refuses it by name.
+
+#[allow(dead_code, reason = "shared with the tests of native packages")]
+mod quantized_support;
+
+use std::path::Path;
+
+use models::Recipe;
+use quantized_support::{Built, Question, Run, build_with, cross, nano};
+use tvlmc::assemble::Options;
+use tvlmc::machine::{Machine, System};
+
+/// Processors, and the best level of each.
+const PROCESSORS: [(&str, &str); 3] =
+    [("max", "aarch64-dotprod"), ("neoverse-n1", "aarch64-dotprod"), ("cortex-a53", "aarch64-neon")];
+
+const QUESTION: Question = Question { prompt: "What is this?", picture: (50, 31), tokens: 5 };
+
+fn build(checkpoint: &Path, recipe: &str, machine: Machine) -> Built {
+    let recipe = Recipe::named(recipe).unwrap_or_else(|e| panic!("{e}"));
+    build_with(checkpoint, Options { recipe: Some(recipe), machine, ..Options::default() })
+}
+
+/// Runs a level with each number of threads.
+fn runs(built: &Built, processor: &str, level: &str, threads: &[usize]) -> Vec<Run> {
+    let pairs: Vec<String> = threads.iter().map(|n| format!("{level}:{n}")).collect();
+    built.probe_on(processor, &QUESTION, &pairs).split("run ").skip(1).map(Run::parse).collect()
+}
+
+fn integers(checkpoint: &Path, recipe: &str, threads: &[usize]) {
+    if cross::missing("packages for aarch64") {
+        return;
+    }
+    let host = build(checkpoint, recipe, Machine::X86_64(System::Linux));
+    let told = host.probe(&QUESTION, &["x86-64-v3:1".to_string()]);
+    let want = Run::parse(told.strip_prefix("run ").expect("a run"));
+    let arm = build(checkpoint, recipe, Machine::Aarch64(System::Linux));
+    let mut compared = 0;
+    for (processor, best) in PROCESSORS {
+        for run in runs(&arm, processor, best, threads) {
+            run.assert_same(&want.steps, &format!("x86-64-v3 ({processor})"));
+            assert_eq!((&run.tokens, &run.prompt), (&want.tokens, &want.prompt));
+            compared += 1;
+        }
+    }
+    // A level below the best one is there too.
+    for run in runs(&arm, "max", "aarch64-neon", &[1]) {
+        run.assert_same(&want.steps, "x86-64-v3 (max, forced)");
+        compared += 1;
+    }
+    assert_eq!(compared, PROCESSORS.len() * threads.len() + 1);
+}
+
+#[test]
+fn int8_of_hf_has_the_bits_of_x86_64() {
+    integers(&nano("hf"), "int8", &[1, 2]);
+}
+
+#[test]
+fn int4_of_odd_sizes_has_the_bits_of_x86_64() {
+    integers(&nano("odd"), "int4", &[1, 3]);
+}
+
+#[test]
+fn floats_have_the_bits_of_the_interpreter() {
+    if cross::missing("packages for aarch64") {
+        return;
+    }
+    let arm = build(&nano("llava"), "f32", Machine::Aarch64(System::Linux));
+    let all = runs(&arm, "cortex-a53", "aarch64-neon", &[1, 2]);
+    assert_eq!(all.len(), 2);
+    for run in &all {
+        run.assert_same(&arm.interpreted(&arm.assembled.prepared, 0, &all[0]), "the interpreter");
+    }
+}

@@ -1,0 +1,182 @@
+/* A FastVLM model compiled by tvlmc: questions about pictures, answered on this machine.
+ *
+ *     tvlm_error error = TVLM_ERROR_INIT;
+ *     tvlm_model *model;
+ *     tvlm_session *chat;
+ *     if (tvlm_model_open("weights.tvlm", NULL, &model, &error)) { puts(error.message); return 1; }
+ *     if (tvlm_session_open(model, NULL, &chat, &error)) ...
+ *
+ * Functions return 0 or one of tvlm_code, and fill the error that their last argument points to; NULL says that only the
+ * number is wanted. Texts are UTF-8 and end with a zero byte. Structs begin with their size: initialize them with the macro
+ * that is named like them. A field that is 0 has its default. What a pointer argument points to is the caller's and may go
+ * when the function returns.
+ *
+ * A model may be used by several threads at once. A session works for one caller at a time: while it does, other calls with
+ * it return TVLM_ERROR_BUSY, also those out of a callback, except for tvlm_session_cancel. Handles are closed once; a model
+ * may be closed while sessions still use it.
+ */
+#ifndef TVLM_H
+#define TVLM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define TVLM_API
+#else
+#define TVLM_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct tvlm_model tvlm_model;
+typedef struct tvlm_session tvlm_session;
+typedef struct tvlm_image tvlm_image;
+
+/* What is wrong. Numbers do not change from version to version; there may be new ones. */
+typedef enum tvlm_code {
+  TVLM_OK = 0,
+  TVLM_ERROR_FILE = 1,                /* The system refused a file. */
+  TVLM_ERROR_WEIGHTS_TRUNCATED = 2,   /* The weight file ends early: download again. */
+  TVLM_ERROR_WEIGHTS_OVERLONG = 3,    /* It goes on after its end. */
+  TVLM_ERROR_NOT_WEIGHTS = 4,         /* It is some other file. */
+  TVLM_ERROR_WEIGHTS_FORMAT = 5,      /* Of a version that this library does not read. */
+  TVLM_ERROR_WEIGHTS_DAMAGED = 6,     /* A checksum differs. */
+  TVLM_ERROR_WEIGHTS_WRONG_BUILD = 7, /* The weights of another library. */
+  TVLM_ERROR_WEIGHTS_SECTION = 8,     /* A part is missing or impossible. */
+  TVLM_ERROR_TOKENIZER = 9,           /* The tokenizer's tables contradict themselves. */
+  TVLM_ERROR_CPU = 10,                /* The processor lacks what the code needs. */
+  TVLM_ERROR_UNKNOWN_LEVEL = 11,      /* No such instruction-set level in this library. */
+  TVLM_ERROR_OUT_OF_MEMORY = 12,
+  TVLM_ERROR_IMAGE = 13,              /* A picture that cannot be used. */
+  TVLM_ERROR_PROMPT_TOO_LONG = 14,    /* The conversation would not fit. */
+  TVLM_ERROR_EMPTY_PROMPT = 15,
+  TVLM_ERROR_TOKEN_OUT_OF_RANGE = 16,
+  TVLM_ERROR_ARGUMENT = 17,           /* NULL where that is not allowed, or a value out of range. */
+  TVLM_ERROR_CANCELLED = 18,          /* tvlm_session_cancel, while a picture was encoded or a question read. */
+  TVLM_ERROR_POISONED = 19,           /* A thread failed: open a new session. */
+  TVLM_ERROR_PROGRAM = 20,            /* The library contradicts itself: a bug. */
+  TVLM_ERROR_BUSY = 21,               /* The session works for another caller. */
+  TVLM_ERROR_BUG = 22                 /* Worth a report. */
+} tvlm_code;
+
+typedef struct tvlm_error {
+  size_t size;
+  int32_t code;
+  char message[1012]; /* What was found, what was expected, what to do. */
+} tvlm_error;
+#define TVLM_ERROR_INIT {sizeof(tvlm_error), 0, {0}}
+
+enum { TVLM_VERIFY_AUTO = 0, TVLM_VERIFY_HEADER = 1, TVLM_VERIFY_FULL = 2 };
+enum { TVLM_RESIDENCE_AUTO = 0, TVLM_RESIDENCE_MAPPED = 1, TVLM_RESIDENCE_COPIED = 2 };
+
+typedef struct tvlm_open_options {
+  size_t size;
+  uint32_t threads;   /* Of sessions that do not say; 0: all processors. */
+  uint32_t verify;    /* TVLM_VERIFY_*: what is compared with checksums; everything, if the file is small. */
+  uint32_t residence; /* TVLM_RESIDENCE_*: a mapped file, or private memory, which the default is for small files. */
+  uint32_t reserved;
+  const char *level;  /* Instruction-set level; NULL: the best that this processor has. */
+} tvlm_open_options;
+#define TVLM_OPEN_OPTIONS_INIT {sizeof(tvlm_open_options), 0, 0, 0, 0, NULL}
+
+typedef struct tvlm_model_info {
+  size_t size;
+  uint32_t image_side;       /* Pixels on each side of the square that a picture becomes. */
+  uint32_t tokens_per_image; /* Positions that a picture takes. */
+  uint32_t max_context;      /* Positions of a conversation, pictures and answers included. */
+  uint32_t max_speculation;  /* Most tokens that are guessed and verified together. */
+  uint64_t arena_bytes;      /* Memory of a session, shared by its threads. */
+  uint64_t scratch_bytes_per_thread;
+  uint64_t weights_bytes;    /* Of the weight file. */
+  const char *level;         /* Instruction-set level in use; lives as long as the handle. */
+} tvlm_model_info;
+#define TVLM_MODEL_INFO_INIT {sizeof(tvlm_model_info), 0, 0, 0, 0, 0, 0, 0, NULL}
+
+typedef struct tvlm_session_options {
+  size_t size;
+  uint32_t threads;         /* The calling one included; 0: as the model was told. Not changed later. */
+  uint32_t max_new_tokens;  /* Of an answer, the end token included; 0: 256. */
+  float temperature;        /* 0: the likeliest token each time; up to 100. */
+  uint32_t top_k;           /* Only so many tokens can be drawn; 0: all. */
+  float top_p;              /* Only tokens that reach this probability together; 0: 1, which is all. */
+  float repetition_penalty; /* 0: 1, which is off; up to 100. */
+  uint64_t seed;            /* Where the random numbers start. */
+  int32_t speculation;      /* Tokens guessed and verified together, which changes no answer; 0: as suits; -1: none. */
+  uint32_t reserved;
+} tvlm_session_options;
+#define TVLM_SESSION_OPTIONS_INIT {sizeof(tvlm_session_options), 0, 0, 0, 0, 0, 0, 0, 0, 0}
+
+enum {
+  TVLM_FORMAT_RGB8 = 0,
+  TVLM_FORMAT_RGBA8 = 1, /* Alpha is not looked at: draw transparent pictures on white before. */
+  TVLM_FORMAT_BGRA8 = 2, /* The same. */
+  TVLM_FORMAT_GRAY8 = 3
+};
+
+typedef struct tvlm_pixels {
+  size_t size;
+  const uint8_t *data; /* The upper row first. */
+  uint32_t width;      /* Pixels in a row. */
+  uint32_t height;
+  size_t stride;       /* Bytes from one row to the next; 0: without gaps. */
+  uint32_t format;     /* TVLM_FORMAT_*. */
+  uint32_t reserved;
+} tvlm_pixels;
+#define TVLM_PIXELS_INIT {sizeof(tvlm_pixels), NULL, 0, 0, 0, 0, 0}
+
+typedef enum tvlm_stop {
+  TVLM_STOP_NONE = 0,
+  TVLM_STOP_END_OF_TEXT = 1,
+  TVLM_STOP_MAX_TOKENS = 2,
+  TVLM_STOP_CONTEXT_FULL = 3,
+  TVLM_STOP_CANCELLED = 4,
+  TVLM_STOP_CALLBACK = 5 /* on_text returned something else than 0. */
+} tvlm_stop;
+
+typedef struct tvlm_result {
+  size_t size;
+  uint32_t stop;         /* tvlm_stop. */
+  uint32_t tokens;       /* Tokens of the answer, the end token included. */
+  uint32_t prefill_rows; /* Positions that were computed for the question; what the session held already is not. */
+  uint32_t position;     /* Positions of the conversation by now. */
+  double prefill_ms;
+  double decode_ms;
+} tvlm_result;
+#define TVLM_RESULT_INIT {sizeof(tvlm_result), 0, 0, 0, 0, 0, 0}
+
+/* A piece of an answer: whole characters, `bytes` of them before the zero, gone when the function returns. It is called by the
+ * thread that called tvlm_session_ask. Returning something else than 0 ends the answer. */
+typedef int32_t (*tvlm_on_text)(void *context, const char *text, size_t bytes);
+
+/* Opens the weight file of this library, in milliseconds if it is mapped. */
+TVLM_API int32_t tvlm_model_open(const char *path, const tvlm_open_options *options, tvlm_model **model, tvlm_error *error);
+TVLM_API int32_t tvlm_model_info_get(const tvlm_model *model, tvlm_model_info *info, tvlm_error *error);
+TVLM_API int32_t tvlm_model_close(tvlm_model *model, tvlm_error *error);
+
+/* A conversation: its memory and its threads. */
+TVLM_API int32_t tvlm_session_open(const tvlm_model *model, const tvlm_session_options *options, tvlm_session **session,
+                                   tvlm_error *error);
+/* Other options from the next answer on. */
+TVLM_API int32_t tvlm_session_configure(tvlm_session *session, const tvlm_session_options *options, tvlm_error *error);
+/* A picture to what the model sees, once; it can be asked about in all sessions of the model. */
+TVLM_API int32_t tvlm_session_encode(tvlm_session *session, const tvlm_pixels *pixels, tvlm_image **image, tvlm_error *error);
+/* Asks about `count` pictures, or none, and goes on with the conversation. Returns when the answer has ended. `on_text` and
+ * `result` may be NULL. */
+TVLM_API int32_t tvlm_session_ask(tvlm_session *session, const tvlm_image *const *images, size_t count, const char *question,
+                                  tvlm_on_text on_text, void *context, tvlm_result *result, tvlm_error *error);
+/* Stops what the session does, from any thread; without effect where it does nothing. */
+TVLM_API int32_t tvlm_session_cancel(const tvlm_session *session, tvlm_error *error);
+/* Begins a new conversation; pictures stay. */
+TVLM_API int32_t tvlm_session_reset(tvlm_session *session, tvlm_error *error);
+TVLM_API int32_t tvlm_session_close(tvlm_session *session, tvlm_error *error);
+
+TVLM_API int32_t tvlm_image_close(tvlm_image *image, tvlm_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,52 @@
+//! The C interface of an emitted library, `include/tvlm.h`, for any [`Program`](runtime_min::Program).
+//!
+//! Every function checks what it is given, fills a `tvlm_error` if something is wrong with it, and never unwinds into its
+//! caller. [`export!`] makes the functions of one program; the rest of this crate is what they do. The header is written by
+//! hand, and a test compares its sizes and numbers with those here.
+
+#![deny(unsafe_op_in_unsafe_fn)]
+#![warn(missing_docs)]
+
+pub mod model;
+pub mod picture;
+pub mod session;
+pub mod status;
+
+mod given;
+
+/// Defines the functions of `tvlm.h` for a program.
+///
+/// # Safety
+/// What the header asks of callers of each function: handles are those that it made and were not released, pointers are null
+/// where that is allowed, or point to what they say.
+#[macro_export]
+macro_rules! export {
+    ($program:ty) => {
+        $crate::export! { $program;
+            model tvlm_model_open open(path: *const ::core::ffi::c_char, options: *const $crate::model::OpenOptions, model: *mut *mut $crate::model::Model<$program>);
+            model tvlm_model_info_get info(model: *const $crate::model::Model<$program>, info: *mut $crate::model::Info);
+            model tvlm_model_close close(model: *mut $crate::model::Model<$program>);
+            session tvlm_session_open open(model: *const $crate::model::Model<$program>, options: *const $crate::session::Options, session: *mut *mut $crate::session::Session<$program>);
+            session tvlm_session_configure configure(session: *const $crate::session::Session<$program>, options: *const $crate::session::Options);
+            session tvlm_session_encode encode(session: *const $crate::session::Session<$program>, pixels: *const $crate::picture::Pixels, image: *mut *mut $crate::picture::Image);
+            session tvlm_session_ask ask(session: *const $crate::session::Session<$program>, images: *const *const $crate::picture::Image, count: usize, question: *const ::core::ffi::c_char, on_text: ::core::option::Option<$crate::session::OnText>, context: *mut ::core::ffi::c_void, result: *mut $crate::session::Outcome);
+            session tvlm_session_cancel cancel(session: *const $crate::session::Session<$program>);
+            session tvlm_session_reset reset(session: *const $crate::session::Session<$program>);
+            session tvlm_session_close close(session: *mut $crate::session::Session<$program>);
+            picture tvlm_image_close close(image: *mut $crate::picture::Image);
+        }
+    };
+    ($program:ty; $($module:ident $name:ident $function:ident($($argument:ident: $ty:ty),*);)*) => {
+        $(
+            #[doc = concat!("`", stringify!($name), "` of `tvlm.h`.")]
+            ///
+            /// # Safety
+            /// As the header says.
+            #[unsafe(no_mangle)]
+            pub unsafe extern "C" fn $name($($argument: $ty,)* error: *mut $crate::status::Failure) -> i32 {
+                // SAFETY: the caller keeps what the header asks for.
+                unsafe { $crate::status::report(error, || $crate::$module::$function($($argument),*)) }
+            }
+        )*
+    };
+}

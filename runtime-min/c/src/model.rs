@@ -1,0 +1,130 @@
+//! Handles of models.
+
+use crate::given::{self, Sized0};
+use crate::status::Problem;
+use core::ffi::c_char;
+use runtime_min::{Program, Residence, Verify};
+use std::ffi::CString;
+use std::sync::Arc;
+
+/// `tvlm_model`. Sessions keep what they need of it.
+pub struct Model<P: Program> {
+    pub(crate) shared: Arc<runtime_min::Model<P>>,
+    level: CString,
+}
+
+/// `tvlm_open_options`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct OpenOptions {
+    /// Bytes of the whole, as the caller was compiled.
+    pub size: usize,
+    /// Threads of sessions that do not say; 0: all processors.
+    pub threads: u32,
+    /// 0: the whole file if it is small; 1: its header; 2: the whole file.
+    pub verify: u32,
+    /// 0: private memory if the file is small; 1: mapped; 2: private memory.
+    pub residence: u32,
+    reserved: u32,
+    /// Name of an instruction-set level; null: the best that this processor has.
+    pub level: *const c_char,
+}
+
+// SAFETY: numbers and a pointer behind a size; zeros are the defaults.
+unsafe impl Sized0 for OpenOptions {}
+
+/// `tvlm_model_info`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Info {
+    /// Bytes of the whole, as the caller was compiled.
+    pub size: usize,
+    /// Pixels on each side of the square that a picture becomes.
+    pub image_side: u32,
+    /// Positions that a picture takes.
+    pub tokens_per_image: u32,
+    /// Positions of a conversation.
+    pub max_context: u32,
+    /// Most tokens that are guessed and verified together.
+    pub max_speculation: u32,
+    /// Bytes that all threads of a session share.
+    pub arena_bytes: u64,
+    /// Bytes of each thread of a session.
+    pub scratch_bytes_per_thread: u64,
+    /// Bytes of the weight file.
+    pub weights_bytes: u64,
+    /// Name of the level in use; lives as long as the handle.
+    pub level: *const c_char,
+}
+
+// SAFETY: numbers and a pointer behind a size.
+unsafe impl Sized0 for Info {}
+
+/// # Safety
+/// `path` and the text in `options` end with zeros; `options` has the size that it says; `model` is a place for a handle.
+pub unsafe fn open<P: Program>(
+    path: *const c_char,
+    options: *const OpenOptions,
+    model: *mut *mut Model<P>,
+) -> Result<(), Problem> {
+    // SAFETY: passed on.
+    let (path, options) = unsafe { (given::text("path", path)?, given::options("options", options)?) };
+    let mut chosen = runtime_min::OpenOptions::default();
+    if let Some(options) = options {
+        chosen.threads = (options.threads > 0).then_some(options.threads as usize);
+        chosen.verify = match options.verify {
+            0 => Verify::Auto,
+            1 => Verify::Header,
+            2 => Verify::Full,
+            _ => return Err(Problem::argument("options.verify", "is none of TVLM_VERIFY_*")),
+        };
+        chosen.residence = match options.residence {
+            0 => Residence::Auto,
+            1 => Residence::Mapped,
+            2 => Residence::Copied,
+            _ => return Err(Problem::argument("options.residence", "is none of TVLM_RESIDENCE_*")),
+        };
+        // SAFETY: passed on.
+        chosen.level = unsafe { given::optional_text("options.level", options.level)? };
+    }
+    let open = || {
+        let shared = Arc::new(runtime_min::Model::open_with(path, &chosen)?);
+        let level = CString::new(shared.level()).unwrap_or_default();
+        Ok(Model { shared, level })
+    };
+    // SAFETY: passed on.
+    unsafe { given::new("model", model, open) }
+}
+
+/// # Safety
+/// `model` is a handle; `info` has the size that it says.
+pub unsafe fn info<P: Program>(model: *const Model<P>, info: *mut Info) -> Result<(), Problem> {
+    // SAFETY: passed on.
+    let model = unsafe { given::handle("model", model)? };
+    if info.is_null() {
+        return Err(Problem::argument("info", "is NULL"));
+    }
+    let own = P::info();
+    let (side, tokens) = own.sides.last().map_or((0, 0), |side| (side.side, side.tokens));
+    let value = Info {
+        size: 0,
+        image_side: side as u32,
+        tokens_per_image: tokens as u32,
+        max_context: own.max_context as u32,
+        max_speculation: own.verify_rows.saturating_sub(1) as u32,
+        arena_bytes: own.arena_bytes as u64,
+        scratch_bytes_per_thread: own.scratch_bytes as u64,
+        weights_bytes: model.shared.weights().len() as u64,
+        level: model.level.as_ptr(),
+    };
+    // SAFETY: passed on.
+    unsafe { given::give("info", &value, info) }
+}
+
+/// # Safety
+/// `model` is null or a handle that nobody uses any more, other than sessions.
+pub unsafe fn close<P: Program>(model: *mut Model<P>) -> Result<(), Problem> {
+    // SAFETY: passed on.
+    unsafe { given::end(model) };
+    Ok(())
+}
