@@ -100,6 +100,10 @@ impl Target for Level {
         true
     }
 
+    fn adds_in_halves(&self) -> bool {
+        *self == Level::V3Exact
+    }
+
     fn vector_type(&self, ty: Ty) -> TokenStream {
         match (self.wide(), ty) {
             (false, Ty::F32 | Ty::Mask) => quote!(__m256),
@@ -179,6 +183,9 @@ impl Target for Level {
                 BinaryOp::AddInt => call("add_epi32"),
                 BinaryOp::SubInt => call("sub_epi32"),
                 BinaryOp::MulInt => call("mullo_epi32"),
+                BinaryOp::DotBytes => call("maddubs_epi16"),
+                BinaryOp::AddHalves => call("add_epi16"),
+                BinaryOp::DotHalves => call("madd_epi16"),
                 BinaryOp::And => call(&format!("and_si{bits}")),
                 BinaryOp::Or => call(&format!("or_si{bits}")),
                 BinaryOp::Xor => call(&format!("xor_si{bits}")),
@@ -188,6 +195,7 @@ impl Target for Level {
             Op::ShiftLeft(_, by) => self.shift("slli_epi32", *by, regs),
             Op::ShiftRight(_, by) => self.shift("srli_epi32", *by, regs),
             Op::ShiftRightSigned(_, by) => self.shift("srai_epi32", *by, regs),
+            Op::ShiftRightHalves(_, by) => self.shift("srai_epi16", *by, regs),
             Op::Dot(..) => {
                 let [w, a, acc] = regs else { return TokenStream::new() };
                 match self {

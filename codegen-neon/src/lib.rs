@@ -132,6 +132,9 @@ impl Target for Level {
                 BinaryOp::AddInt => call("vaddq_s32"),
                 BinaryOp::SubInt => call("vsubq_s32"),
                 BinaryOp::MulInt => call("vmulq_s32"),
+                BinaryOp::DotBytes => call("dot_bytes"),
+                BinaryOp::AddHalves => call("add_halves"),
+                BinaryOp::DotHalves => call("dot_halves"),
                 BinaryOp::And => call("vandq_s32"),
                 BinaryOp::Or => call("vorrq_s32"),
                 BinaryOp::Xor => call("veorq_s32"),
@@ -147,7 +150,7 @@ impl Target for Level {
                 quote!(vshlq_n_s32::<#by>(#a))
             }
             // The right shifts have no encoding for none.
-            Op::ShiftRight(_, 0) | Op::ShiftRightSigned(_, 0) => regs[0].clone(),
+            Op::ShiftRight(_, 0) | Op::ShiftRightSigned(_, 0) | Op::ShiftRightHalves(_, 0) => regs[0].clone(),
             Op::ShiftRight(_, by) => {
                 let [a] = regs else { return TokenStream::new() };
                 let by = Literal::u32_unsuffixed(*by);
@@ -157,6 +160,11 @@ impl Target for Level {
                 let [a] = regs else { return TokenStream::new() };
                 let by = Literal::u32_unsuffixed(*by);
                 quote!(vshrq_n_s32::<#by>(#a))
+            }
+            Op::ShiftRightHalves(_, by) => {
+                let [a] = regs else { return TokenStream::new() };
+                let by = Literal::u32_unsuffixed(*by);
+                quote!(vreinterpretq_s32_s16(vshrq_n_s16::<#by>(vreinterpretq_s16_s32(#a))))
             }
             Op::Dot(..) => {
                 let [w, a, acc] = regs else { return TokenStream::new() };
@@ -326,6 +334,38 @@ impl Target for Level {
                 vec![quote!(at: *const u8)],
                 None,
                 quote!(core::arch::asm!("prfm pldl1keep, [{}]", in(reg) at, options(readonly, nostack, preserves_flags));),
+            ),
+            helper(
+                "dot_bytes",
+                "The sums of two products of bytes each, in the halves of each lane; those of `w` are at most 127.",
+                &["w", "a"],
+                quote!(int32x4_t),
+                &[
+                    quote!(let (w, a) = (vreinterpretq_s8_s32(w), vreinterpretq_s8_s32(a));),
+                    quote!(let low = vmull_s8(vget_low_s8(w), vget_low_s8(a));),
+                    quote!(vreinterpretq_s32_s16(vpaddq_s16(low, vmull_high_s8(w, a)))),
+                ],
+            ),
+            helper(
+                "add_halves",
+                "Sums of the halves of each lane.",
+                &["a", "b"],
+                quote!(int32x4_t),
+                &[quote!(vreinterpretq_s32_s16(vaddq_s16(
+                    vreinterpretq_s16_s32(a),
+                    vreinterpretq_s16_s32(b)
+                )))],
+            ),
+            helper(
+                "dot_halves",
+                "The sum of the products of both halves of each lane.",
+                &["a", "b"],
+                quote!(int32x4_t),
+                &[
+                    quote!(let (a, b) = (vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b));),
+                    quote!(let low = vmull_s16(vget_low_s16(a), vget_low_s16(b));),
+                    quote!(vpaddq_s32(low, vmull_high_s16(a, b))),
+                ],
             ),
             function(
                 (quote!(pub unsafe fn), "widen"),

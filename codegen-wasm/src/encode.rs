@@ -448,6 +448,7 @@ impl Encoder<'_> {
             | Op::ShiftLeft(a, _)
             | Op::ShiftRight(a, _)
             | Op::ShiftRightSigned(a, _)
+            | Op::ShiftRightHalves(a, _)
             | Op::Reduce(_, a) => self.registers(op, &[*a]),
             Op::Binary(_, a, b) | Op::Compare(_, a, b) | Op::InterleaveLow(a, b) | Op::InterleaveHigh(a, b) => {
                 self.registers(op, &[*a, *b]);

@@ -10,7 +10,7 @@ mod encode;
 mod ops;
 
 use emit::Item;
-use kernels::{Elem, Op, ReduceOp, Reg, Target, Ty, float_tokens};
+use kernels::{BinaryOp, Elem, Op, ReduceOp, Reg, Target, Ty, float_tokens};
 use proc_macro2::{Ident, Literal, Span, TokenStream};
 use quote::quote;
 
@@ -89,6 +89,10 @@ impl Target for Level {
         false
     }
 
+    fn adds_in_halves(&self) -> bool {
+        *self == Level::RelaxedExact
+    }
+
     fn vector_type(&self, _ty: Ty) -> TokenStream {
         quote!(v128)
     }
@@ -150,6 +154,7 @@ impl Target for Level {
         let mut recipes: Vec<Recipe> = reductions.iter().filter_map(|op| ops::recipe(*self, op)).collect();
         recipes.extend([ops::store(Elem::I8).convert, ops::load(Elem::I8).convert]);
         recipes.extend(ops::recipe(*self, &Op::Dot(x, x, x)));
+        recipes.extend(ops::recipe(*self, &Op::Binary(BinaryOp::DotBytes, x, x)));
         let uses = Item::Line {
             docs: vec![],
             attrs: vec![],

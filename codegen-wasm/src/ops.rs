@@ -113,6 +113,12 @@ pub(crate) fn recipe(level: Level, op: &Op) -> Option<Recipe> {
             BinaryOp::AddInt => one("i32x4_add", I::I32x4Add, &[A, B]),
             BinaryOp::SubInt => one("i32x4_sub", I::I32x4Sub, &[A, B]),
             BinaryOp::MulInt => one("i32x4_mul", I::I32x4Mul, &[A, B]),
+            BinaryOp::DotBytes if level.relaxed() => {
+                one("i16x8_relaxed_dot_i8x16_i7x16", I::I16x8RelaxedDotI8x16I7x16S, &[B, A])
+            }
+            BinaryOp::DotBytes => dot_bytes(),
+            BinaryOp::AddHalves => one("i16x8_add", I::I16x8Add, &[A, B]),
+            BinaryOp::DotHalves => one("i32x4_dot_i16x8", I::I32x4DotI16x8S, &[A, B]),
             BinaryOp::And => one("v128_and", I::V128And, &[A, B]),
             BinaryOp::Or => one("v128_or", I::V128Or, &[A, B]),
             BinaryOp::Xor => one("v128_xor", I::V128Xor, &[A, B]),
@@ -123,6 +129,7 @@ pub(crate) fn recipe(level: Level, op: &Op) -> Option<Recipe> {
         Op::ShiftLeft(_, by) => one("i32x4_shl", I::I32x4Shl, &[A]).by(*by),
         Op::ShiftRight(_, by) => one("u32x4_shr", I::I32x4ShrU, &[A]).by(*by),
         Op::ShiftRightSigned(_, by) => one("i32x4_shr", I::I32x4ShrS, &[A]).by(*by),
+        Op::ShiftRightHalves(_, by) => one("i16x8_shr", I::I16x8ShrS, &[A]).by(*by),
         Op::Dot(..) => dot(level),
         Op::Compare(op, ..) => match op {
             CompareOp::Less => one("f32x4_lt", I::F32x4Lt, &[A, B]),
@@ -212,6 +219,27 @@ fn dot(level: Level) -> Recipe {
             .then("", "i32x4_add", I::I32x4Add, &[step(7), step(6)]),
     };
     recipe.helper("dot", doc, params)
+}
+
+/// The sums of two products of bytes each, in halves, without the relaxed instruction: bytes in even places and those in odd
+/// ones are integers of 16 bits, and so are their products.
+fn dot_bytes() -> Recipe {
+    use Instruction as I;
+    let step = Value::Step;
+    Recipe::none()
+        .then("w_even", "v128_and", I::V128And, &[A, Value::Halves(0xff)])
+        .then("a_low", "i16x8_shl", I::I16x8Shl, &[B])
+        .by(8)
+        .then("a_even", "i16x8_shr", I::I16x8ShrS, &[step(1)])
+        .by(8)
+        .then("even", "i16x8_mul", I::I16x8Mul, &[step(0), step(2)])
+        .then("w_odd", "u16x8_shr", I::I16x8ShrU, &[A])
+        .by(8)
+        .then("a_odd", "i16x8_shr", I::I16x8ShrS, &[B])
+        .by(8)
+        .then("odd", "i16x8_mul", I::I16x8Mul, &[step(4), step(5)])
+        .then("", "i16x8_add", I::I16x8Add, &[step(3), step(6)])
+        .helper("dot_bytes", "The sums of two products of bytes each, in the halves of each lane.", &["w", "a"])
 }
 
 /// A shuffle of words.

@@ -122,6 +122,7 @@ impl Walk<'_> {
             | Op::ShiftLeft(..)
             | Op::ShiftRight(..)
             | Op::ShiftRightSigned(..)
+            | Op::ShiftRightHalves(..)
             | Op::Dot(..)
             | Op::Compare(..)
             | Op::Select(..)

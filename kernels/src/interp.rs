@@ -254,6 +254,9 @@ impl Machine<'_> {
             }
             Op::Unary(op, a) => out.iter_mut().zip(self.reg(*a)).for_each(|(o, a)| *o = unary(*op, *a)),
             Op::Binary(op, a, b) => {
+                if *op == BinaryOp::DotBytes {
+                    self.reg(*a).iter().try_for_each(|w| self.weight(*w))?;
+                }
                 let pairs = self.reg(*a).iter().zip(self.reg(*b));
                 out.iter_mut().zip(pairs).for_each(|(o, (a, b))| *o = binary(*op, *a, *b));
             }
@@ -263,6 +266,10 @@ impl Machine<'_> {
             Op::ShiftRight(a, by) => out.iter_mut().zip(self.reg(*a)).for_each(|(o, a)| *o = a >> by),
             Op::ShiftRightSigned(a, by) => {
                 out.iter_mut().zip(self.reg(*a)).for_each(|(o, a)| *o = (*a as i32 >> by) as u32);
+            }
+            Op::ShiftRightHalves(a, by) => {
+                let shifted = |a: &u32| join(halves(*a).map(|half| half >> by));
+                out.iter_mut().zip(self.reg(*a)).for_each(|(o, a)| *o = shifted(a));
             }
             Op::Dot(w, a, acc) => {
                 for (i, o) in out.iter_mut().enumerate() {
@@ -307,13 +314,19 @@ impl Machine<'_> {
 
     fn dot(&self, w: u32, a: u32, acc: u32) -> Result<u32, Fault> {
         let mut sum = acc as i32;
+        self.weight(w)?;
         for (w, a) in w.to_le_bytes().into_iter().zip(a.to_le_bytes()) {
-            if w > 127 {
-                return Err(self.fault(format!("a weight byte is {w}, at most 127 is allowed")));
-            }
             sum = sum.wrapping_add(i32::from(w) * i32::from(a as i8));
         }
         Ok(sum as u32)
+    }
+
+    /// Refuses bytes that are no weights.
+    fn weight(&self, w: u32) -> Result<(), Fault> {
+        match w.to_le_bytes().into_iter().find(|byte| *byte > 127) {
+            Some(byte) => Err(self.fault(format!("a weight byte is {byte}, at most 127 is allowed"))),
+            None => Ok(()),
+        }
     }
 
     fn fused(&self, out: &mut [u32], a: Reg, b: Reg, c: Reg, sign: f32) {
@@ -360,10 +373,31 @@ fn binary(op: BinaryOp, a: u32, b: u32) -> u32 {
         BinaryOp::AddInt => a.wrapping_add(b),
         BinaryOp::SubInt => a.wrapping_sub(b),
         BinaryOp::MulInt => a.wrapping_mul(b),
+        BinaryOp::DotBytes => {
+            let (w, a) = (a.to_le_bytes().map(i16::from), b.to_le_bytes().map(|byte| i16::from(byte as i8)));
+            join([w[0] * a[0] + w[1] * a[1], w[2] * a[2] + w[3] * a[3]])
+        }
+        BinaryOp::AddHalves => {
+            let (a, b) = (halves(a), halves(b));
+            join([a[0].wrapping_add(b[0]), a[1].wrapping_add(b[1])])
+        }
+        BinaryOp::DotHalves => {
+            let (a, b) = (halves(a).map(i32::from), halves(b).map(i32::from));
+            (a[0] * b[0]).wrapping_add(a[1] * b[1]) as u32
+        }
         BinaryOp::And => a & b,
         BinaryOp::Or => a | b,
         BinaryOp::Xor => a ^ b,
     }
+}
+
+/// The 16-bit halves of a word, the low one first.
+fn halves(word: u32) -> [i16; 2] {
+    [word as i16, (word >> 16) as i16]
+}
+
+fn join([low, high]: [i16; 2]) -> u32 {
+    u32::from(low as u16) | u32::from(high as u16) << 16
 }
 
 fn compare(op: CompareOp, a: u32, b: u32) -> bool {

@@ -136,6 +136,12 @@ pub enum BinaryOp {
     SubInt,
     /// Low half of an integer product.
     MulInt,
+    /// Of four bytes a lane: the sums of two products each, in the lane's halves of 16 bits. Operands as of [`Op::Dot`]: w, a.
+    DotBytes,
+    /// Sums of the halves of 16 bits, wrapping.
+    AddHalves,
+    /// The sum of the products of both halves of 16 bits, signed.
+    DotHalves,
     /// Bits of both.
     And,
     /// Bits of either.
@@ -150,6 +156,7 @@ impl BinaryOp {
         match self {
             BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div | BinaryOp::Min | BinaryOp::Max => false,
             BinaryOp::AddInt | BinaryOp::SubInt | BinaryOp::MulInt => true,
+            BinaryOp::DotBytes | BinaryOp::AddHalves | BinaryOp::DotHalves => true,
             BinaryOp::And | BinaryOp::Or | BinaryOp::Xor => true,
         }
     }
@@ -208,6 +215,8 @@ pub enum Op {
     ShiftRight(Reg, u32),
     /// Shift to the right by a constant, the sign from the left.
     ShiftRightSigned(Reg, u32),
+    /// The same of the halves of 16 bits of each lane.
+    ShiftRightHalves(Reg, u32),
     /// Of four bytes a lane: `acc + sum of w[i] * a[i]`. The bytes of `w` are at most 127, those of
     /// `a` signed, so that no target saturates on the way: w, a, acc.
     Dot(Reg, Reg, Reg),

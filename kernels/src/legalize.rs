@@ -230,7 +230,7 @@ impl Legalizer<'_> {
             Op::Splat(_) | Op::SplatBits(_) | Op::SplatInt(_) | Op::Broadcast(..) | Op::Reduce(..) => true,
             Op::Iota(_) | Op::Load(..) | Op::InterleaveLow(..) | Op::InterleaveHigh(..) => false,
             Op::Unary(_, a) | Op::ShiftLeft(a, _) | Op::Copy(a) => all(&[*a]),
-            Op::ShiftRight(a, _) | Op::ShiftRightSigned(a, _) => all(&[*a]),
+            Op::ShiftRight(a, _) | Op::ShiftRightSigned(a, _) | Op::ShiftRightHalves(a, _) => all(&[*a]),
             Op::Binary(_, a, b) | Op::Compare(_, a, b) => all(&[*a, *b]),
             Op::MulAdd(a, b, c) | Op::NegMulAdd(a, b, c) | Op::Select(a, b, c) | Op::Dot(a, b, c) => all(&[*a, *b, *c]),
         }
@@ -255,6 +255,7 @@ impl Legalizer<'_> {
             Op::ShiftLeft(a, by) => Op::ShiftLeft(of(a), *by),
             Op::ShiftRight(a, by) => Op::ShiftRight(of(a), *by),
             Op::ShiftRightSigned(a, by) => Op::ShiftRightSigned(of(a), *by),
+            Op::ShiftRightHalves(a, by) => Op::ShiftRightHalves(of(a), *by),
             Op::Dot(w, a, acc) => Op::Dot(of(w), of(a), of(acc)),
             Op::Compare(op, a, b) => Op::Compare(*op, of(a), of(b)),
             Op::Select(a, b, c) => Op::Select(of(a), of(b), of(c)),

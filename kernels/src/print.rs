@@ -151,6 +151,7 @@ impl Printer<'_> {
             | Op::ShiftLeft(a, _)
             | Op::ShiftRight(a, _)
             | Op::ShiftRightSigned(a, _)
+            | Op::ShiftRightHalves(a, _)
             | Op::Reduce(_, a) => self.target.op(op, ty, &[self.reg(*a)], &none),
             Op::Binary(_, a, b) | Op::Compare(_, a, b) | Op::InterleaveLow(a, b) | Op::InterleaveHigh(a, b) => {
                 self.target.op(op, ty, &[self.reg(*a), self.reg(*b)], &none)

@@ -64,6 +64,7 @@ fn operands(op: &Op) -> Vec<Reg> {
         | Op::ShiftLeft(a, _)
         | Op::ShiftRight(a, _)
         | Op::ShiftRightSigned(a, _)
+        | Op::ShiftRightHalves(a, _)
         | Op::Reduce(_, a)
         | Op::Copy(a) => vec![*a],
         Op::Binary(_, a, b) | Op::Compare(_, a, b) | Op::InterleaveLow(a, b) | Op::InterleaveHigh(a, b) => vec![*a, *b],

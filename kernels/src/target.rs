@@ -34,6 +34,12 @@ pub trait Target {
     /// their bits as [`Elem::U16`] and converts these.
     fn converts_halves(&self) -> bool;
 
+    /// Whether products of nibbles and bytes are added up in halves of lanes first, and meet their factor there: where a dot
+    /// product is several instructions.
+    fn adds_in_halves(&self) -> bool {
+        false
+    }
+
     /// The register type.
     fn vector_type(&self, ty: Ty) -> TokenStream;
 

@@ -171,6 +171,10 @@ impl Scope<'_> {
                 0..32 => self.reg(*a, Ty::I32).map(|()| Ty::I32),
                 _ => Err(format!("a shift by {by}")),
             },
+            Op::ShiftRightHalves(a, by) => match by {
+                0..16 => self.reg(*a, Ty::I32).map(|()| Ty::I32),
+                _ => Err(format!("a shift of halves by {by}")),
+            },
             Op::Dot(w, a, acc) => {
                 self.reg(*w, Ty::I32)?;
                 self.reg(*a, Ty::I32)?;

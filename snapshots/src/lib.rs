@@ -54,6 +54,7 @@ fn least() -> Schedule {
         vector_lines: 1,
         integer_tiles: [(2, 1), (2, 1)],
         nibble_lines: 1,
+        nibbles_in_halves: false,
         byte_lines: 1,
         ahead: 4096,
         depth_block: 16,

@@ -42,6 +42,9 @@ pub struct Levels {
 struct Numbers {
     integer_tiles: [(usize, usize); 2],
     nibble_lines: usize,
+    /// Of the target, and not measured.
+    #[serde(skip)]
+    nibbles_in_halves: bool,
     byte_lines: usize,
     ahead: usize,
     tile: (usize, usize),
@@ -56,7 +59,8 @@ impl Tuning {
     /// The schedule of a target: the tuned one, or the one its model of the machine gives.
     pub fn schedule(&self, target: &dyn Target) -> Schedule {
         let tuned = self.levels.iter().find(|l| l.level == target.level());
-        tuned.map_or_else(|| Schedule::new(target), |l| l.schedule)
+        let own = Schedule::new(target);
+        tuned.map_or(own, |l| Schedule { nibbles_in_halves: own.nibbles_in_halves, ..l.schedule })
     }
 
     /// Whatever makes this no tuning that kernels can be built with.

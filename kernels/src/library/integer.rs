@@ -271,7 +271,10 @@ fn ask(k: &mut Builder, ahead: usize, w: Ptr, at: &Int) {
 
 /// A few rows and `width` lines of 4-bit weights: a group's sum is multiplied by its factor. Parameters as of
 /// [`tile`].
-fn nibble_tile((rows, width): (usize, usize), init: Init, ahead: usize) -> Rc<Kernel> {
+///
+/// With `halves` a group's products are added up in 16 bits, 4 x 2 x 15 x 127 and 8 x 16 x 127 at most, and a factor in both
+/// halves of a lane multiplies and adds them.
+fn nibble_tile((rows, width): (usize, usize), init: Init, (ahead, halves): (usize, bool)) -> Rc<Kernel> {
     let height = if rows > 1 { format!("{rows}x") } else { String::new() };
     let mut k = Builder::new(
         format!("gemv{}_u4s8_{height}{width}", init.name()),
@@ -297,6 +300,7 @@ fn nibble_tile((rows, width): (usize, usize), init: Init, ahead: usize) -> Rc<Ke
     let f: Vec<Vec<Reg>> = (0..rows)
         .map(|i| (0..width).map(|j| k.bind_mut(&format!("{}_{j}", of_row("f", i)), Op::Splat(0.0))).collect())
         .collect();
+    let half = halves.then(|| k.bind("half", Op::SplatBits(0xffff)));
     let groups = BLOCK / GROUP;
     k.each("b", 0usize, blocks, |k, b| {
         let words = k.int("words", b.clone() * BLOCK_WORDS);
@@ -311,12 +315,15 @@ fn nibble_tile((rows, width): (usize, usize), init: Init, ahead: usize) -> Rc<Ke
                 totals.push(k.bind_mut(&format!("{}_{j}", of_row("total", i)), Op::SplatBits(0)));
             }
         }
-        k.each("g", 0usize, groups, |k, g| {
+        let group = |k: &mut Builder, g: Int, factors: &[Reg]| {
             let at = k.int("at", words.clone() + g.clone() * (2 * LANES) + LANES);
             let quad = k.int("quad", b.clone() * (BLOCK / 4) + g.clone() * 4usize);
             let row = |k: &mut Builder, i: usize| -> (Reg, Vec<Reg>) {
                 let from = |at: Int| lda.clone() * i + at;
-                let sum = k.broadcast(&of_row("sum", i), p.sums, from(b.clone() * groups + g.clone()));
+                let mut sum = k.broadcast(&of_row("sum", i), p.sums, from(b.clone() * groups + g.clone()));
+                if let Some(half) = half {
+                    sum = k.binary(&of_row("sum", i), BinaryOp::And, sum, half);
+                }
                 let a = |n: usize| (of_row(&format!("a_{n}"), i), from(quad.clone() + n));
                 (sum, (0..4usize).map(&a).map(|(name, at)| k.broadcast(&name, p.a, at)).collect())
             };
@@ -329,16 +336,47 @@ fn nibble_tile((rows, width): (usize, usize), init: Init, ahead: usize) -> Rc<Ke
                     nibbles(k, n, mask)
                 });
                 let quads = [low[0], low[1], high[0], high[1]];
-                let factor = signed_nibble(k, "factor", factors[j], 0);
+                let factor = if halves {
+                    let high = k.bind("factor", Op::ShiftLeft(factors[j], 12));
+                    k.bind("factor", Op::ShiftRightHalves(high, 12))
+                } else {
+                    signed_nibble(k, "factor", factors[j], 0)
+                };
                 for (i, totals) in totals.iter().enumerate() {
                     let (sum, a) = first.clone().unwrap_or_else(|| row(k, i));
-                    let acc = quads.iter().zip(&a).fold(sum, |acc, (n, a)| k.bind("acc", Op::Dot(*n, *a, acc)));
-                    let share = k.binary("share", BinaryOp::MulInt, acc, factor);
+                    let acc = quads.iter().zip(&a).fold(sum, |acc, (n, a)| {
+                        if halves {
+                            let products = k.binary("products", BinaryOp::DotBytes, *n, *a);
+                            k.binary("acc", BinaryOp::AddHalves, acc, products)
+                        } else {
+                            k.bind("acc", Op::Dot(*n, *a, acc))
+                        }
+                    });
+                    let by = if halves { BinaryOp::DotHalves } else { BinaryOp::MulInt };
+                    let share = k.binary("share", by, acc, factor);
                     k.set(totals[j], Op::Binary(BinaryOp::AddInt, totals[j], share));
                 }
                 k.set(factors[j], Op::ShiftRight(factors[j], 4));
             }
-        });
+        };
+        match half {
+            None => k.each("g", 0usize, groups, |k, g| group(k, g, &factors)),
+            // The factors of four groups, in both halves, then those of the other four.
+            Some(half) => k.each("h", 0usize, 2usize, |k, h| {
+                let mut both = Vec::new();
+                for (j, &all) in factors.iter().enumerate() {
+                    let low = k.binary("low", BinaryOp::And, all, half);
+                    let high = k.bind("high", Op::ShiftLeft(all, 16));
+                    let pair = k.binary("pair", BinaryOp::Or, low, high);
+                    both.push(k.bind_mut(&format!("both_{j}"), Op::Copy(pair)));
+                    k.set(all, Op::ShiftRight(all, 16));
+                }
+                k.each("g", 0usize, groups / 2, |k, g| {
+                    let g = k.int("group", h.clone() * (groups / 2) + g);
+                    group(k, g, &both);
+                });
+            }),
+        }
         for (i, (f, totals)) in f.iter().zip(&totals).enumerate() {
             let scale = k.broadcast(&of_row("s", i), p.scales, lda.clone() * i + b.clone());
             for (&f, &total) in f.iter().zip(totals) {
@@ -373,7 +411,7 @@ pub fn vectors(
     }
     let line = q.rows.blocks() * BLOCK_WORDS;
     in_powers(k, "j", s.nibble_lines, first, &last, |k, width, j| {
-        let kernel = nibble_tile((n, width), init, s.ahead);
+        let kernel = nibble_tile((n, width), init, (s.ahead, s.nibbles_in_halves));
         call(k, (&kernel, false), q, (w, init), (none.clone(), j), line, (c, ldc), (n, width));
     });
 }

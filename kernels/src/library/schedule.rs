@@ -19,6 +19,8 @@ pub struct Schedule {
     pub byte_lines: usize,
     /// Lines of the register tile of a product of one row and 4-bit weights.
     pub nibble_lines: usize,
+    /// Whether products of 4-bit weights are added up in halves of lanes first; of the target, and not measured.
+    pub nibbles_in_halves: bool,
     /// Bytes from weights that a product of one row reads to those it asks for; 0 asks for none.
     pub ahead: usize,
     /// Depth of a block of a matrix product: a panel of the tile's lines stays in L1.
@@ -76,6 +78,7 @@ impl Schedule {
             integer_tiles,
             byte_lines,
             nibble_lines: 1,
+            nibbles_in_halves: target.adds_in_halves(),
             // The hardware's prefetchers stop at pages of 4 KB: asking two pages ahead has their next one under way.
             ahead: 2 * PAGE,
             depth_block: (L1 * 3 / 4 / (tile.1 * LANES * 4)).next_multiple_of(16),
