@@ -52,9 +52,9 @@ impl Target for Level {
     }
 
     fn is_intrinsic(&self, word: &str) -> bool {
-        word.ends_with("x4_t") || word.starts_with('v') && word.contains("_f32") || word.starts_with('v') && {
-            ["_s32", "_u32", "_u16"].iter().any(|end| word.ends_with(end))
-        }
+        word.ends_with("x4_t")
+            || word.starts_with('v') && word.contains("_f32")
+            || word.starts_with('v') && { ["_s32", "_u32", "_u16"].iter().any(|end| word.ends_with(end)) }
     }
 
     fn supports(&self, op: &Op) -> bool {
@@ -127,8 +127,8 @@ impl Target for Level {
                 BinaryOp::Sub => call("vsubq_f32"),
                 BinaryOp::Mul => call("vmulq_f32"),
                 BinaryOp::Div => call("vdivq_f32"),
-                BinaryOp::Min => call("min"),
-                BinaryOp::Max => call("max"),
+                BinaryOp::Min => call("smaller"),
+                BinaryOp::Max => call("larger"),
                 BinaryOp::AddInt => call("vaddq_s32"),
                 BinaryOp::SubInt => call("vsubq_s32"),
                 BinaryOp::MulInt => call("vmulq_s32"),
@@ -221,25 +221,24 @@ impl Target for Level {
 
     fn prelude(&self) -> Vec<Item> {
         let features = self.features();
-        let function = |head, doc: &str, params, returns, lines: &[TokenStream]| {
-            let body = lines.iter().cloned().map(Stmt::Line).collect();
-            function(features, head, doc, params, returns, body)
-        };
-        let helper = |name: &str, doc: &str, params: &[&str], vector: TokenStream, lines: &[TokenStream]| {
+        let body = |lines: &[TokenStream]| lines.iter().cloned().map(Stmt::Line).collect::<Vec<Stmt>>();
+        let helper = |name: &str, doc: &str, params: &[&str], vector: TokenStream, code: &[TokenStream]| {
             let params = params.iter().map(|p| {
                 let p = Ident::new(p, Span::call_site());
                 quote!(#p: #vector)
             });
-            function((quote!(pub fn), name), doc, params.collect(), Some(vector.clone()), lines)
+            function(features, (quote!(pub fn), name), doc, params.collect(), Some(vector.clone()), body(code))
         };
         // Stable Rust has no names for these instructions.
         let instruction = |name: &str, doc: &str, params, returns: Option<TokenStream>, of: TokenStream| {
             let result = returns.as_ref().map(|ty| Stmt::Line(quote!(let y: #ty;)));
             let block = Stmt::Scope { head: quote!(unsafe), body: vec![Stmt::Line(of)] };
-            let safe = Stmt::Comment("SAFETY: reads and writes registers; `target_feature` says that it is there.".to_string());
+            let safe = Stmt::Comment(
+                "SAFETY: reads and writes registers; `target_feature` says that it is there.".to_string(),
+            );
             let last = returns.as_ref().map(|_| Stmt::Line(quote!(y)));
             let body = result.into_iter().chain([safe, block]).chain(last).collect();
-            self::function(features, (quote!(pub fn), name), doc, params, returns, body)
+            function(features, (quote!(pub fn), name), doc, params, returns, body)
         };
         let dot = match self {
             Level::Dotprod => instruction(
@@ -272,14 +271,14 @@ impl Target for Level {
                 ),
             },
             helper(
-                "max",
+                "larger",
                 "`a > b ? a : b` by lane.",
                 &["a", "b"],
                 quote!(float32x4_t),
                 &[quote!(vbslq_f32(vcgtq_f32(a, b), a, b))],
             ),
             helper(
-                "min",
+                "smaller",
                 "`a < b ? a : b` by lane.",
                 &["a", "b"],
                 quote!(float32x4_t),
@@ -297,7 +296,7 @@ impl Target for Level {
                 "The largest lane, in all lanes.",
                 &["x"],
                 quote!(float32x4_t),
-                &[quote!(let x = max(x, vextq_f32::<2>(x, x));), quote!(max(x, vrev64q_f32(x)))],
+                &[quote!(let x = larger(x, vextq_f32::<2>(x, x));), quote!(larger(x, vrev64q_f32(x)))],
             ),
             helper(
                 "reduce_min_int",
@@ -351,10 +350,7 @@ impl Target for Level {
                 "Sums of the halves of each lane.",
                 &["a", "b"],
                 quote!(int32x4_t),
-                &[quote!(vreinterpretq_s32_s16(vaddq_s16(
-                    vreinterpretq_s16_s32(a),
-                    vreinterpretq_s16_s32(b)
-                )))],
+                &[quote!(vreinterpretq_s32_s16(vaddq_s16(vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b))))],
             ),
             helper(
                 "dot_halves",
@@ -368,25 +364,27 @@ impl Target for Level {
                 ],
             ),
             function(
+                features,
                 (quote!(pub unsafe fn), "widen"),
                 "Four signed bytes at `at`, which need not be aligned, as integers.",
                 vec![quote!(at: *const i8)],
                 Some(quote!(int32x4_t)),
-                &[
+                body(&[
                     quote!(let bytes = vreinterpret_s8_u32(vdup_n_u32(unsafe { at.cast::<u32>().read_unaligned() }));),
                     quote!(vmovl_s16(vget_low_s16(vmovl_s8(bytes)))),
-                ],
+                ]),
             ),
             function(
+                features,
                 (quote!(pub unsafe fn), "narrow"),
                 "The low byte of each lane to `at`, which need not be aligned.",
                 vec![quote!(at: *mut i8), quote!(x: int32x4_t)],
                 None,
-                &[
+                body(&[
                     quote!(let x = vmovn_s32(x);),
                     quote!(let x = vmovn_s16(vcombine_s16(x, x));),
                     quote!(unsafe { at.cast::<u32>().write_unaligned(vget_lane_u32::<0>(vreinterpret_u32_s8(x))) }),
-                ],
+                ]),
             ),
         ]
     }

@@ -197,7 +197,11 @@ fn program(cases: &[Case], target: &dyn Target) -> String {
          const WORDS: usize = {at};\n",
         target.features()
     );
-    if AARCH64.iter().any(|(_, level, _)| *level == target.level()) { format!("{ALONE}{run}") } else { format!("{run}{HOSTED}") }
+    if AARCH64.iter().any(|(_, level, _)| *level == target.level()) {
+        format!("{ALONE}{run}")
+    } else {
+        format!("{run}{HOSTED}")
+    }
 }
 
 /// The program around `run`.
@@ -306,8 +310,7 @@ fn runner(folder: &str, dir: &Path) -> Result<(&'static str, Vec<String>), Strin
 }
 
 /// Levels of aarch64 by folder, and a processor that has nothing better.
-const AARCH64: [(&str, &str, &str); 2] =
-    [("neon_exact", "neon", "cortex-a53"), ("dotprod", "dotprod", "neoverse-n1")];
+const AARCH64: [(&str, &str, &str); 2] = [("neon_exact", "neon", "cortex-a53"), ("dotprod", "dotprod", "neoverse-n1")];
 
 /// Node 20 has relaxed SIMD as an experiment, later ones take the option and have it anyway.
 const RELAXED: &str = "--experimental-wasm-relaxed-simd";

@@ -31,7 +31,11 @@ pub fn run(full: bool) -> Result<bool, String> {
     let there = |program: &'static str| move || shell::ask(program, &["--version"]).is_some();
     package("chromium", &["chromium"], there("chromium"));
     package("qemu-aarch64", &["qemu-user"], there("qemu-aarch64"));
-    package("aarch64-linux-gnu-gcc", &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"], there("aarch64-linux-gnu-gcc"));
+    package(
+        "aarch64-linux-gnu-gcc",
+        &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
+        there("aarch64-linux-gnu-gcc"),
+    );
     if full {
         miri();
         emulator()?;

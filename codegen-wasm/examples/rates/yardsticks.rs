@@ -46,7 +46,9 @@ pub fn compare() {
         println!("{what:37} {:6.1} Gop/s, {:.2} of it", median(&|r| r[at]), median(&|r| r[at] / r[tile]));
     }
     println!("plain reading from memory             {:6.1} GB/s", median(&|r| r[read]));
-    for (what, at, bytes) in [("int4 vector by hand, from memory", vector, BYTES[0]), ("int4 vector, from memory", ours, BYTES[1])] {
+    for (what, at, bytes) in
+        [("int4 vector by hand, from memory", vector, BYTES[0]), ("int4 vector, from memory", ours, BYTES[1])]
+    {
         println!(
             "{what:37} {:6.1} GB/s, {:.2} of reading, {:.2} of the one by hand; {:.1} Gop/s, {:.2} of the one by hand",
             median(&|r| gb(r[at], bytes)),

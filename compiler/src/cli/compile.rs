@@ -94,7 +94,11 @@ fn check_levels(tuning: &Tuning, machine: Machine) -> Result<(), Error> {
     if tuning.levels.iter().any(|measured| own.contains(&measured.level.as_str())) {
         return Ok(());
     }
-    Err(Error::Usage(format!("--tuned: measured on {}, which is no processor of {}", tuning.processor, machine.triple())))
+    Err(Error::Usage(format!(
+        "--tuned: measured on {}, which is no processor of {}",
+        tuning.processor,
+        machine.triple()
+    )))
 }
 
 /// Reads a checkpoint up to the point where something is written, and tells what is worth a note about it.

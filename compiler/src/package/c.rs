@@ -28,7 +28,9 @@ pub(super) fn emit(id: &Identity<'_>, files: &mut BTreeMap<String, String>) {
     let interface = package("what the functions of tvlm.h do, unchanged", "runtime-c");
     files.insert(
         "c/interface/Cargo.toml".to_string(),
-        format!("{interface}[lib]\nname = \"runtime_c\"\n\n[dependencies]\nruntime-min = {{ path = \"../../runtime\" }}\n"),
+        format!(
+            "{interface}[lib]\nname = \"runtime_c\"\n\n[dependencies]\nruntime-min = {{ path = \"../../runtime\" }}\n"
+        ),
     );
     let face = format!("//! The functions of `include/tvlm.h`.\n\nruntime_c::export!({library}::Program);\n");
     files.insert("c/src/lib.rs".to_string(), face);

@@ -24,7 +24,8 @@ pub fn missing(what: &str) -> bool {
 fn lacking() -> Option<&'static str> {
     let there = |program: &str| Command::new(program).arg("--version").output().is_ok_and(|out| out.status.success());
     let args = ["--print", "target-libdir", "--target", TRIPLE];
-    let library = Command::new("rustc").args(args).output().map(|out| String::from_utf8_lossy(&out.stdout).into_owned());
+    let library =
+        Command::new("rustc").args(args).output().map(|out| String::from_utf8_lossy(&out.stdout).into_owned());
     if !library.is_ok_and(|folder| Path::new(folder.trim()).is_dir()) {
         return Some("aarch64-unknown-linux-gnu of rustc");
     }

@@ -294,93 +294,20 @@ fn nibble_tile((rows, width): (usize, usize), init: Init, (ahead, halves): (usiz
     let lda = if rows > 1 { k.size("lda") } else { one() };
     let ldc = if rows > 1 { k.size("ldc") } else { one() };
     let ldr = if rows > 1 && init.has_residual() { k.size("ldr") } else { one() };
-    // A single row needs no number.
     let of_row = |name: &str, i: usize| if rows > 1 { format!("{name}_{i}") } else { name.to_string() };
     let mask = k.bind("mask", Op::SplatBits(0x0f0f_0f0f));
+    let half = halves.then(|| k.bind("half", Op::SplatBits(0xffff)));
     let f: Vec<Vec<Reg>> = (0..rows)
         .map(|i| (0..width).map(|j| k.bind_mut(&format!("{}_{j}", of_row("f", i)), Op::Splat(0.0))).collect())
         .collect();
-    let half = halves.then(|| k.bind("half", Op::SplatBits(0xffff)));
-    let groups = BLOCK / GROUP;
     k.each("b", 0usize, blocks, |k, b| {
-        let words = k.int("words", b.clone() * BLOCK_WORDS);
-        let mut factors = Vec::new();
-        let mut totals: Vec<Vec<Reg>> = vec![Vec::new(); rows];
+        // One line after the other, each with all registers; both are streams of memory.
         for j in 0..width {
-            let at = line.clone() * j + words.clone();
-            ask(k, ahead, p.w, &at);
-            let all = k.load(&format!("g_{j}"), p.w, at);
-            factors.push(k.bind_mut(&format!("factors_{j}"), Op::Copy(all)));
-            for (i, totals) in totals.iter_mut().enumerate() {
-                totals.push(k.bind_mut(&format!("{}_{j}", of_row("total", i)), Op::SplatBits(0)));
-            }
-        }
-        let group = |k: &mut Builder, g: Int, factors: &[Reg]| {
-            let at = k.int("at", words.clone() + g.clone() * (2 * LANES) + LANES);
-            let quad = k.int("quad", b.clone() * (BLOCK / 4) + g.clone() * 4usize);
-            let row = |k: &mut Builder, i: usize| -> (Reg, Vec<Reg>) {
-                let from = |at: Int| lda.clone() * i + at;
-                let mut sum = k.broadcast(&of_row("sum", i), p.sums, from(b.clone() * groups + g.clone()));
-                if let Some(half) = half {
-                    sum = k.binary(&of_row("sum", i), BinaryOp::And, sum, half);
-                }
-                let a = |n: usize| (of_row(&format!("a_{n}"), i), from(quad.clone() + n));
-                (sum, (0..4usize).map(&a).map(|(name, at)| k.broadcast(&name, p.a, at)).collect())
-            };
-            let first = (rows == 1).then(|| row(k, 0));
-            for j in 0..width {
-                let [low, high] = [0, LANES].map(|half| {
-                    let at = line.clone() * j + at.clone() + half;
-                    ask(k, ahead, p.w, &at);
-                    let n = k.load("n", p.w, at);
-                    nibbles(k, n, mask)
-                });
-                let quads = [low[0], low[1], high[0], high[1]];
-                let factor = if halves {
-                    let high = k.bind("factor", Op::ShiftLeft(factors[j], 12));
-                    k.bind("factor", Op::ShiftRightHalves(high, 12))
-                } else {
-                    signed_nibble(k, "factor", factors[j], 0)
-                };
-                for (i, totals) in totals.iter().enumerate() {
-                    let (sum, a) = first.clone().unwrap_or_else(|| row(k, i));
-                    let acc = quads.iter().zip(&a).fold(sum, |acc, (n, a)| {
-                        if halves {
-                            let products = k.binary("products", BinaryOp::DotBytes, *n, *a);
-                            k.binary("acc", BinaryOp::AddHalves, acc, products)
-                        } else {
-                            k.bind("acc", Op::Dot(*n, *a, acc))
-                        }
-                    });
-                    let by = if halves { BinaryOp::DotHalves } else { BinaryOp::MulInt };
-                    let share = k.binary("share", by, acc, factor);
-                    k.set(totals[j], Op::Binary(BinaryOp::AddInt, totals[j], share));
-                }
-                k.set(factors[j], Op::ShiftRight(factors[j], 4));
-            }
-        };
-        match half {
-            None => k.each("g", 0usize, groups, |k, g| group(k, g, &factors)),
-            // The factors of four groups, in both halves, then those of the other four.
-            Some(half) => k.each("h", 0usize, 2usize, |k, h| {
-                let mut both = Vec::new();
-                for (j, &all) in factors.iter().enumerate() {
-                    let low = k.binary("low", BinaryOp::And, all, half);
-                    let high = k.bind("high", Op::ShiftLeft(all, 16));
-                    let pair = k.binary("pair", BinaryOp::Or, low, high);
-                    both.push(k.bind_mut(&format!("both_{j}"), Op::Copy(pair)));
-                    k.set(all, Op::ShiftRight(all, 16));
-                }
-                k.each("g", 0usize, groups / 2, |k, g| {
-                    let g = k.int("group", h.clone() * (groups / 2) + g);
-                    group(k, g, &both);
-                });
-            }),
-        }
-        for (i, (f, totals)) in f.iter().zip(&totals).enumerate() {
-            let scale = k.broadcast(&of_row("s", i), p.scales, lda.clone() * i + b.clone());
-            for (&f, &total) in f.iter().zip(totals) {
-                scaled(k, f, total, scale);
+            let words = k.int(&format!("words_{j}"), line.clone() * j + b.clone() * BLOCK_WORDS);
+            let block = NibbleBlock { p: &p, rows, lda: &lda, b: &b, words, mask, half, ahead };
+            for (i, total) in block.totals(k).into_iter().enumerate() {
+                let scale = k.broadcast(&of_row("s", i), p.scales, lda.clone() * i + b.clone());
+                scaled(k, f[i][j], total, scale);
             }
         }
     });
@@ -390,6 +317,98 @@ fn nibble_tile((rows, width): (usize, usize), init: Init, (ahead, halves): (usiz
         }
     }
     k.finish()
+}
+
+/// A block of 4-bit weights of one line, and the rows that it meets.
+struct NibbleBlock<'a> {
+    p: &'a Params,
+    rows: usize,
+    /// Words from one row's bytes, scales and sums to the next.
+    lda: &'a Int,
+    /// Which block.
+    b: &'a Int,
+    /// Where its weights are.
+    words: Int,
+    /// Low nibbles of all bytes.
+    mask: Reg,
+    /// Low halves of all lanes, if products are added up in halves.
+    half: Option<Reg>,
+    /// Bytes to the weights that are asked for.
+    ahead: usize,
+}
+
+impl NibbleBlock<'_> {
+    /// The name of a row's value; a single row needs no number.
+    fn of_row(&self, name: &str, i: usize) -> String {
+        if self.rows > 1 { format!("{name}_{i}") } else { name.to_string() }
+    }
+
+    /// Emits the sums of the block, one for each row.
+    fn totals(&self, k: &mut Builder) -> Vec<Reg> {
+        ask(k, self.ahead, self.p.w, &self.words);
+        let all = k.load("all", self.p.w, self.words.clone());
+        let factors = k.bind_mut("factors", Op::Copy(all));
+        let totals: Vec<Reg> = (0..self.rows).map(|i| k.bind_mut(&self.of_row("total", i), Op::SplatBits(0))).collect();
+        let groups = BLOCK / GROUP;
+        match self.half {
+            None => k.each("g", 0usize, groups, |k, g| self.group(k, g, factors, &totals)),
+            // The factors of four groups, in both halves, then those of the other four.
+            Some(half) => k.each("h", 0usize, 2usize, |k, h| {
+                let low = k.binary("low", BinaryOp::And, factors, half);
+                let high = k.bind("high", Op::ShiftLeft(factors, 16));
+                let pair = k.binary("pair", BinaryOp::Or, low, high);
+                let both = k.bind_mut("both", Op::Copy(pair));
+                k.set(factors, Op::ShiftRight(factors, 16));
+                k.each("g", 0usize, groups / 2, |k, g| {
+                    let g = k.int("group", h.clone() * (groups / 2) + g);
+                    self.group(k, g, both, &totals);
+                });
+            }),
+        }
+        totals
+    }
+
+    /// Adds a group's products, times its factor, and moves on to the next factor.
+    fn group(&self, k: &mut Builder, g: Int, factors: Reg, totals: &[Reg]) {
+        let at = k.int("at", self.words.clone() + g.clone() * (2 * LANES) + LANES);
+        let [low, high] = [0, LANES].map(|half| {
+            let at = at.clone() + half;
+            ask(k, self.ahead, self.p.w, &at);
+            let n = k.load("n", self.p.w, at);
+            nibbles(k, n, self.mask)
+        });
+        let quads = [low[0], low[1], high[0], high[1]];
+        let factor = match self.half {
+            None => signed_nibble(k, "factor", factors, 0),
+            Some(_) => {
+                let high = k.bind("factor", Op::ShiftLeft(factors, 12));
+                k.bind("factor", Op::ShiftRightHalves(high, 12))
+            }
+        };
+        let quad = k.int("quad", self.b.clone() * (BLOCK / 4) + g.clone() * 4usize);
+        for (i, &total) in totals.iter().enumerate() {
+            let from = |at: Int| self.lda.clone() * i + at;
+            let mut acc =
+                k.broadcast(&self.of_row("sum", i), self.p.sums, from(self.b.clone() * (BLOCK / GROUP) + g.clone()));
+            if let Some(half) = self.half {
+                acc = k.binary(&self.of_row("sum", i), BinaryOp::And, acc, half);
+            }
+            for (n, nibbles) in quads.into_iter().enumerate() {
+                let a = k.broadcast(&self.of_row(&format!("a_{n}"), i), self.p.a, from(quad.clone() + n));
+                acc = match self.half {
+                    None => k.bind("acc", Op::Dot(nibbles, a, acc)),
+                    Some(_) => {
+                        let products = k.binary("products", BinaryOp::DotBytes, nibbles, a);
+                        k.binary("acc", BinaryOp::AddHalves, acc, products)
+                    }
+                };
+            }
+            let by = if self.half.is_some() { BinaryOp::DotHalves } else { BinaryOp::MulInt };
+            let share = k.binary("share", by, acc, factor);
+            k.set(total, Op::Binary(BinaryOp::AddInt, total, share));
+        }
+        k.set(factors, Op::ShiftRight(factors, 4));
+    }
 }
 
 /// Emits `c = init + q w` for `n` rows, a few, and the lines `first..last`: weights are read once.

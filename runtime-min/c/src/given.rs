@@ -45,11 +45,17 @@ pub unsafe fn options<T: Sized0>(name: &'static str, from: *const T) -> Result<O
     unsafe {
         let size = from.cast::<usize>().read();
         if size < size_of::<usize>() {
-            return Err(Problem::argument(name, "its field size is not set: use the macro of its name that ends with _INIT"));
+            return Err(Problem::argument(
+                name,
+                "its field size is not set: use the macro of its name that ends with _INIT",
+            ));
         }
         let (bytes, known) = (from.cast::<u8>(), size.min(size_of::<T>()));
         if (known..size).any(|i| bytes.add(i).read() != 0) {
-            return Err(Problem::argument(name, "a field is set that this library does not know: it is older than the header"));
+            return Err(Problem::argument(
+                name,
+                "a field is set that this library does not know: it is older than the header",
+            ));
         }
         core::ptr::copy_nonoverlapping(bytes, whole.as_mut_ptr().cast(), known);
         Ok(Some(whole.assume_init()))
@@ -68,7 +74,10 @@ pub unsafe fn give<T: Sized0>(name: &'static str, value: &T, to: *mut T) -> Resu
     unsafe {
         let size = to.cast::<usize>().read();
         if size < size_of::<usize>() {
-            return Err(Problem::argument(name, "its field size is not set: use the macro of its name that ends with _INIT"));
+            return Err(Problem::argument(
+                name,
+                "its field size is not set: use the macro of its name that ends with _INIT",
+            ));
         }
         // The size stays the caller's.
         let (from, head) = ((value as *const T).cast::<u8>(), size_of::<usize>());
@@ -91,7 +100,11 @@ pub unsafe fn handle<'a, T>(name: &'static str, from: *const T) -> Result<&'a T,
 ///
 /// # Safety
 /// `to` is null or a place for one.
-pub unsafe fn new<T>(name: &'static str, to: *mut *mut T, make: impl FnOnce() -> Result<T, Problem>) -> Result<(), Problem> {
+pub unsafe fn new<T>(
+    name: &'static str,
+    to: *mut *mut T,
+    make: impl FnOnce() -> Result<T, Problem>,
+) -> Result<(), Problem> {
     if to.is_null() {
         return Err(Problem::argument(name, "is NULL: there is no place for the new handle"));
     }

@@ -63,7 +63,8 @@ pub(crate) unsafe fn packed<'a>(pixels: *const Pixels) -> Result<(usize, usize, 
         return Err(Problem::argument("pixels.data", "is NULL"));
     }
     let whole = (height - 1).checked_mul(stride).and_then(|n| n.checked_add(row)).filter(|n| *n <= isize::MAX as usize);
-    let whole = whole.ok_or_else(|| Problem::argument("pixels.stride", "makes the picture larger than memory can be"))?;
+    let whole =
+        whole.ok_or_else(|| Problem::argument("pixels.stride", "makes the picture larger than memory can be"))?;
     // SAFETY: the rows are there, the last one without what may follow it.
     let from = unsafe { core::slice::from_raw_parts(pixels.data, whole) };
     if bytes == 3 && stride == row {
