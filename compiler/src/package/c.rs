@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{INTERFACE, Identity, TOOL_VERSION};
+use crate::machine::{Machine, System};
 
 const HEADER: &str = include_str!("../../../runtime-min/c/include/tvlm.h");
 const EXAMPLE: &str = include_str!("../../../runtime-min/c/example.c");
@@ -32,7 +33,13 @@ pub(super) fn emit(id: &Identity<'_>, files: &mut BTreeMap<String, String>) {
             "{interface}[lib]\nname = \"runtime_c\"\n\n[dependencies]\nruntime-min = {{ path = \"../../runtime\" }}\n"
         ),
     );
-    let face = format!("//! The functions of `include/tvlm.h`.\n\nruntime_c::export!({library}::Program);\n");
+    let mut face = format!("//! The functions of `include/tvlm.h`.\n\nruntime_c::export!({library}::Program);\n");
+    if matches!(
+        Machine::of_triple(id.target),
+        Some(Machine::X86_64(System::Android) | Machine::Aarch64(System::Android))
+    ) {
+        face += &format!("// For the Java class dev.tvlmc.Native.\nruntime_c::export_jni!({library}::Program);\n");
+    }
     files.insert("c/src/lib.rs".to_string(), face);
     files.insert("c/include/tvlm.h".to_string(), HEADER.to_string());
     files.insert("c/example.c".to_string(), EXAMPLE.to_string());

@@ -32,6 +32,16 @@ pub unsafe fn optional_text<'a>(name: &'static str, from: *const c_char) -> Resu
 /// Just that, in C's layout.
 pub unsafe trait Sized0: Copy {}
 
+/// The default of every field, and the size.
+pub fn blank<T: Sized0>() -> T {
+    let mut whole = MaybeUninit::<T>::zeroed();
+    // SAFETY: zeros are a `T`, and so are zeros behind a size, which lies at its beginning.
+    unsafe {
+        whole.as_mut_ptr().cast::<usize>().write(size_of::<T>());
+        whole.assume_init()
+    }
+}
+
 /// A struct of options: what the caller's is shorter than ours is zero, which is the default of every field.
 ///
 /// # Safety

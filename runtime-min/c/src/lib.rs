@@ -2,11 +2,12 @@
 //!
 //! Every function checks what it is given, fills a `tvlm_error` if something is wrong with it, and never unwinds into its
 //! caller. [`export!`] makes the functions of one program; the rest of this crate is what they do. The header is written by
-//! hand, and a test compares its sizes and numbers with those here.
+//! hand, and a test compares its sizes and numbers with those here. [`export_jni!`] makes them once more for Java.
 
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(missing_docs)]
 
+pub mod jni;
 pub mod model;
 pub mod picture;
 pub mod session;

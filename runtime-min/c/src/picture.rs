@@ -31,6 +31,13 @@ pub struct Pixels {
 unsafe impl Sized0 for Pixels {}
 
 impl Pixels {
+    /// Bytes that are read, from the first pixel to the end of the last row; none if no such picture can be.
+    pub(crate) fn extent(&self) -> Option<usize> {
+        let row = (self.width as usize).checked_mul(self.layout().ok()?.0)?;
+        let stride = if self.stride == 0 { row } else { self.stride };
+        (self.height as usize).checked_sub(1)?.checked_mul(stride)?.checked_add(row)
+    }
+
     /// Bytes of a pixel, and where its red, green and blue are.
     fn layout(&self) -> Result<(usize, [usize; 3]), Problem> {
         match self.format {

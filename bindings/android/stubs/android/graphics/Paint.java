@@ -1,0 +1,4 @@
+package android.graphics;
+
+/** As {@link Bitmap}. */
+public class Paint {}

@@ -1,0 +1,103 @@
+//! The Java face of an Android package, on the Java that is here: a question, and everything that can go wrong around it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tvlmc::assemble::{Options, assemble};
+use tvlmc::output::Staging;
+use tvlmc::package::WEIGHTS_NAME;
+
+const QUESTION: &str = "What is this? 🦀";
+
+/// Width and height of a picture of noise.
+const PICTURE: (usize, usize) = (50, 31);
+
+fn run(command: &mut Command) -> String {
+    let out = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    assert!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).expect("UTF-8")
+}
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("a folder");
+    entries.map(|entry| entry.expect("an entry").path()).collect()
+}
+
+#[test]
+fn java_asks_as_rust_does() {
+    let has = |program: &str| Command::new(program).arg("-version").output().is_ok_and(|out| out.status.success());
+    if let Some(lacks) = ["javac", "java"].into_iter().find(|program| !has(program)) {
+        println!("skipped: the Java face of a package: no {lacks} here");
+        return;
+    }
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = tempfile::tempdir().expect("a folder");
+    let model = root.path().join("model");
+    let options = Options { name: Some("model"), ..Options::default() };
+    let assembled = assemble(&here.join("../models/nano/hf"), &options).unwrap_or_else(|e| panic!("{e}"));
+    let staging = Staging::begin(&model, false).unwrap_or_else(|e| panic!("{e}"));
+    assembled.write(&staging, &|_| Ok(())).unwrap_or_else(|e| panic!("{e}"));
+    staging.commit().unwrap_or_else(|e| panic!("{e}"));
+
+    // As the package for Android has it.
+    let face = model.join("c/src/lib.rs");
+    let text = fs::read_to_string(&face).expect("a source") + "runtime_c::export_jni!(model::Program);\n";
+    fs::write(face, text).expect("written");
+    let cargo = |folder: &Path| {
+        let mut command = Command::new(env!("CARGO"));
+        let target = root.path().join("target");
+        command
+            .args(["build", "--release", "--offline", "--quiet"])
+            .current_dir(folder)
+            .env("CARGO_TARGET_DIR", target);
+        // What is tested is the same without it, which takes a multiple of the time.
+        run(command.env("RUSTFLAGS", "-Dwarnings").env("CARGO_PROFILE_RELEASE_LTO", "off"));
+    };
+    cargo(&model);
+    cargo(&model.join("c"));
+    exports_what_it_should(&root.path().join("target/release/libtvlm.so"));
+
+    let classes = root.path().join("classes");
+    let mut faces = sources(&here.join("../bindings/android/java/dev/tvlmc"));
+    // The one class that needs Android.
+    faces.retain(|path| !path.ends_with("Bitmaps.java"));
+    faces.push(here.join("tests/java_support/Ask.java"));
+    run(Command::new("javac").args(["-encoding", "UTF-8", "-d"]).arg(&classes).args(faces));
+
+    let (w, h) = PICTURE;
+    let picture = root.path().join("picture.rgb");
+    let noise: Vec<u8> = (0..w * h * 3).map(|i| ((i * 7919 + i / 97 * 31) % 251) as u8).collect();
+    fs::write(&picture, noise).expect("written");
+    let weights = model.join(WEIGHTS_NAME);
+    let java = run(Command::new("java")
+        .args(["-Xcheck:jni", "-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8", "-Dsun.stdout.encoding=UTF-8"])
+        .arg(format!("-Djava.library.path={}", root.path().join("target/release").display()))
+        .arg("-cp")
+        .arg(&classes)
+        .arg("Ask")
+        .args([weights.as_os_str(), picture.as_os_str()])
+        .args([&w.to_string(), &h.to_string(), QUESTION]));
+    let rust = run(Command::new(root.path().join("target/release/model"))
+        .arg("--weights")
+        .arg(&weights)
+        .arg("--rgb")
+        .arg(format!("{w}x{h}:{}", picture.display()))
+        .args(["--prompt", QUESTION, "--max-new-tokens", "12"]));
+    assert!(!java.contains("WARNING"), "{java}");
+    assert_eq!(java.trim_end(), rust.trim_end());
+}
+
+/// The functions of C and of Java, and nothing else that an app could confuse with its own.
+fn exports_what_it_should(library: &Path) {
+    let Ok(out) = Command::new("nm").args(["-D", "--defined-only", "--format=posix"]).arg(library).output() else {
+        println!("skipped: the exported symbols, as there is no nm here");
+        return;
+    };
+    let told = String::from_utf8_lossy(&out.stdout).into_owned();
+    let names: Vec<&str> = told.lines().filter_map(|line| line.split(' ').next()).collect();
+    let (java, others): (Vec<&str>, Vec<&str>) =
+        names.iter().partition(|name| name.starts_with("Java_dev_tvlmc_Native_"));
+    assert_eq!((java.len(), others.len()), (11, 11), "{names:?}");
+    assert!(others.iter().all(|name| name.starts_with("tvlm_")), "{names:?}");
+}
