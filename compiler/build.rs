@@ -1,5 +1,5 @@
-//! Lists what emitted folders carry a copy of: the sources of the runtime, of the decoder beside it and of its C interface, and
-//! for the web the page and the runtime's modules.
+//! Lists what emitted folders carry a copy of: the sources of the runtime, of the decoder beside it, of its C interface and of the
+//! faces for Swift, Java and Kotlin, and for the web the page and the runtime's modules.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -11,6 +11,8 @@ fn main() -> Done {
     list("../runtime-min/src", "runtime.rs", "include_str", &rust)?;
     list("../runtime-min/decode/src", "decode.rs", "include_str", &rust)?;
     list("../runtime-min/c/src", "interface.rs", "include_str", &rust)?;
+    list("../bindings/swift", "swift.rs", "include_str", &|name| name.ends_with(".swift"))?;
+    list("../bindings/android", "android.rs", "include_str", &|name| name.ends_with(".java") || name.ends_with(".kt"))?;
     let page = |name: &str| {
         let folder = name.split('/').next().unwrap_or_default();
         !["test", "types", "node_modules"].contains(&folder) && !name.split('/').any(|part| part.starts_with('.'))

@@ -1,6 +1,7 @@
 //! The tvlmc compiler as a library: see ARCHITECTURE.md for the way of a model through it.
 
 pub mod assemble;
+pub mod bundle;
 pub mod cli;
 pub mod error;
 pub mod evaluate;

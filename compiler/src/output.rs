@@ -106,6 +106,21 @@ impl Staging {
         write().map_err(Error::writing("write", &self.out.join(relative), self.needed.get()))
     }
 
+    /// Copies a file, as [`Staging::write`] writes one.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the disk has no room.
+    pub fn copy(&self, from: &Path, relative: &str) -> Result<(), Error> {
+        let mut source = File::open(from).map_err(Error::io("read", from))?;
+        self.write(relative, &[])?;
+        let copy = || -> io::Result<()> {
+            let mut file = File::options().write(true).open(self.path(relative))?;
+            io::copy(&mut source, &mut file)?;
+            file.sync_all()
+        };
+        copy().map_err(Error::writing("write", &self.out.join(relative), self.needed.get()))
+    }
+
     /// Gives the folder its name. An older output is removed after the new one has taken its place.
     pub fn commit(self) -> Result<PathBuf, Error> {
         let (out, needed) = (self.out.clone(), self.needed.get());
@@ -207,8 +222,8 @@ fn refuse_existing(out: &Path, replace: bool) -> Result<(), Error> {
         return refuse("is not a folder");
     }
     // Whoever mistypes -o should not lose a folder that has nothing to do with us.
-    let beside = ["Cargo.toml", "model.json"];
-    let ours = out.join(MANIFEST).is_file() && beside.iter().any(|name| out.join(name).is_file());
+    let beside = ["Cargo.toml", "model.json", "Package.swift", "maven"];
+    let ours = out.join(MANIFEST).is_file() && beside.iter().any(|name| out.join(name).exists());
     let empty = fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
     if ours || empty { Ok(()) } else { refuse("is not an output of tvlmc") }
 }

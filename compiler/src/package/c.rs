@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{INTERFACE, Identity, TOOL_VERSION};
 use crate::machine::{Machine, System};
 
-const HEADER: &str = include_str!("../../../runtime-min/c/include/tvlm.h");
+pub(crate) const HEADER: &str = include_str!("../../../runtime-min/c/include/tvlm.h");
 const EXAMPLE: &str = include_str!("../../../runtime-min/c/example.c");
 
 pub(super) fn emit(id: &Identity<'_>, files: &mut BTreeMap<String, String>) {

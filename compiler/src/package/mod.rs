@@ -28,7 +28,9 @@ const DECODE: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/decode.rs"))
 /// The C interface's sources by name.
 const INTERFACE: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/interface.rs"));
 
+pub(crate) use c::HEADER;
 pub(crate) use library::LICENSES;
+pub(crate) use readme::license;
 
 /// Name of the weight file.
 pub const WEIGHTS_NAME: &str = "weights.tvlm";

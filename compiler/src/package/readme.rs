@@ -71,7 +71,7 @@ pub(super) fn readme(prepared: &Prepared, id: &Identity<'_>) -> String {
         tokens = vision.tokens(),
         context = program.context,
         levels = super::manifest::levels(prepared).join(", "),
-        license = license(&prepared.licenses),
+        license = license(&prepared.licenses, "runtime"),
     )
 }
 
@@ -146,8 +146,8 @@ fn wasm_build(target: &str) -> String {
     )
 }
 
-/// What the weights and the code may be used for, as far as the checkpoint says.
-fn license(licenses: &Licenses) -> String {
+/// What the weights and the code may be used for, as far as the checkpoint says; `ours` is the folder of the runtime's license.
+pub(crate) fn license(licenses: &Licenses, ours: &str) -> String {
     let mut text = "The weights have the license of the checkpoint they were made from. ".to_string();
     if licenses.is_empty() {
         text += "**It came without one**: no LICENSE, NOTICE\n\
@@ -167,5 +167,7 @@ fn license(licenses: &Licenses) -> String {
         }
         text += "\nWho passes this folder on passes on these too.\n";
     }
-    text + "\nThe runtime is licensed under either of [MIT](runtime/LICENSE-MIT) or [Apache 2.0](runtime/LICENSE-APACHE), at your option.\n"
+    text + &format!(
+        "\nThe runtime is licensed under either of [MIT]({ours}/LICENSE-MIT) or [Apache 2.0]({ours}/LICENSE-APACHE), at your option.\n"
+    )
 }

@@ -62,7 +62,7 @@ fn java_asks_as_rust_does() {
     let mut faces = sources(&here.join("../bindings/android/java/dev/tvlmc"));
     // The one class that needs Android.
     faces.retain(|path| !path.ends_with("Bitmaps.java"));
-    faces.push(here.join("tests/java_support/Ask.java"));
+    faces.push(here.join("tests/android_support/Ask.java"));
     run(Command::new("javac").args(["-encoding", "UTF-8", "-d"]).arg(&classes).args(faces));
 
     let (w, h) = PICTURE;
