@@ -1,10 +1,14 @@
-//! The Java face of an Android package, on the Java that is here: a question, and everything that can go wrong around it.
+//! What an Android package is made of, as far as it can be tried without Android: its Java face on the Java that is here, and its
+//! library as the linker of rustc makes it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tvlmc::assemble::{Options, assemble};
+use tvlmc::bundle::{About, Slice, android};
+use tvlmc::frontend::Licenses;
+use tvlmc::machine::{Machine, System};
 use tvlmc::output::Staging;
 use tvlmc::package::WEIGHTS_NAME;
 
@@ -24,6 +28,24 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.expect("an entry").path()).collect()
 }
 
+/// Compiles the nano model to the folder `model`.
+fn write(root: &Path, machine: Machine) -> PathBuf {
+    let nano = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/nano/hf");
+    let options = Options { name: Some("model"), machine, ..Options::default() };
+    let assembled = assemble(&nano, &options).unwrap_or_else(|e| panic!("{e}"));
+    let staging = Staging::begin(&root.join("model"), false).unwrap_or_else(|e| panic!("{e}"));
+    assembled.write(&staging, &|_| Ok(())).unwrap_or_else(|e| panic!("{e}"));
+    staging.commit().unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// A release build in `folder`, without optimizing across crates, which takes a multiple of the time and changes nothing here.
+fn cargo(root: &Path, folder: &Path, more: &[&str], flags: &str) {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["build", "--release", "--offline", "--quiet"]).args(more).current_dir(folder);
+    command.env("CARGO_TARGET_DIR", root.join("target")).env("CARGO_PROFILE_RELEASE_LTO", "off");
+    run(command.env("RUSTFLAGS", format!("-Dwarnings {flags}")));
+}
+
 #[test]
 fn java_asks_as_rust_does() {
     let has = |program: &str| Command::new(program).arg("-version").output().is_ok_and(|out| out.status.success());
@@ -33,29 +55,14 @@ fn java_asks_as_rust_does() {
     }
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let root = tempfile::tempdir().expect("a folder");
-    let model = root.path().join("model");
-    let options = Options { name: Some("model"), ..Options::default() };
-    let assembled = assemble(&here.join("../models/nano/hf"), &options).unwrap_or_else(|e| panic!("{e}"));
-    let staging = Staging::begin(&model, false).unwrap_or_else(|e| panic!("{e}"));
-    assembled.write(&staging, &|_| Ok(())).unwrap_or_else(|e| panic!("{e}"));
-    staging.commit().unwrap_or_else(|e| panic!("{e}"));
+    let model = write(root.path(), Machine::HOST);
 
     // As the package for Android has it.
     let face = model.join("c/src/lib.rs");
     let text = fs::read_to_string(&face).expect("a source") + "runtime_c::export_jni!(model::Program);\n";
     fs::write(face, text).expect("written");
-    let cargo = |folder: &Path| {
-        let mut command = Command::new(env!("CARGO"));
-        let target = root.path().join("target");
-        command
-            .args(["build", "--release", "--offline", "--quiet"])
-            .current_dir(folder)
-            .env("CARGO_TARGET_DIR", target);
-        // What is tested is the same without it, which takes a multiple of the time.
-        run(command.env("RUSTFLAGS", "-Dwarnings").env("CARGO_PROFILE_RELEASE_LTO", "off"));
-    };
-    cargo(&model);
-    cargo(&model.join("c"));
+    cargo(root.path(), &model, &[], "");
+    cargo(root.path(), &model.join("c"), &[], "");
     exports_what_it_should(&root.path().join("target/release/libtvlm.so"));
 
     let classes = root.path().join("classes");
@@ -86,6 +93,41 @@ fn java_asks_as_rust_does() {
         .args(["--prompt", QUESTION, "--max-new-tokens", "12"]));
     assert!(!java.contains("WARNING"), "{java}");
     assert_eq!(java.trim_end(), rust.trim_end());
+}
+
+/// There is no C library of Android here, whose functions stay undefined, as they would in the end.
+#[test]
+fn a_library_is_linked_for_large_pages() {
+    let triple = Machine::Aarch64(System::Android).triple();
+    let asked = Command::new("rustc").args(["--print", "target-libdir", "--target", triple]).output();
+    let has = asked.is_ok_and(|out| Path::new(String::from_utf8_lossy(&out.stdout).trim()).is_dir());
+    if !has {
+        println!("skipped: a library for Android: no {triple} of rustc here");
+        return;
+    }
+    let root = tempfile::tempdir().expect("a folder");
+    let model = write(root.path(), Machine::Aarch64(System::Android));
+    for name in ["c", "dl", "log", "m", "unwind"] {
+        fs::write(root.path().join(format!("lib{name}.a")), "!<arch>\n").expect("written");
+    }
+    let flags = format!(
+        "-Clinker=rust-lld -Clinker-flavor=ld.lld -Clink-arg=-L{} -Clink-arg=-zmax-page-size=16384",
+        root.path().display()
+    );
+    // As text, a folder with a space in its name would be two arguments.
+    assert!(!root.path().to_string_lossy().contains(' '));
+    cargo(root.path(), &model.join("c"), &["--target", triple], &flags);
+    let library = root.path().join("target").join(triple).join("release/libtvlm.so");
+    exports_what_it_should(&library);
+    let (manifest, licenses) = ("{}\n", &Licenses::default());
+    let about = About { name: "model", version: "1.0.0", manifest, licenses };
+    let slices = [Slice { machine: Machine::Aarch64(System::Android), library: &library }];
+    let staging = Staging::begin(&root.path().join("package"), false).unwrap_or_else(|e| panic!("{e}"));
+    match android::write(&staging, &about, android::GROUP, &slices, None) {
+        // The library was looked at before.
+        Err(e) if e.to_string().contains("javac") => println!("skipped: the archive: {e}"),
+        done => done.unwrap_or_else(|e| panic!("{e}")),
+    }
 }
 
 /// The functions of C and of Java, and nothing else that an app could confuse with its own.
