@@ -28,6 +28,7 @@ const DECODE: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/decode.rs"))
 /// The C interface's sources by name.
 const INTERFACE: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/interface.rs"));
 
+pub(crate) use c::library_files;
 pub(crate) use library::LICENSES;
 
 /// Name of the weight file.
