@@ -96,7 +96,9 @@ fn machine(args: &Compile) -> Result<Machine, Error> {
     }
     if args.emit == Some(Form::Staticlib) {
         if args.check.is_some() {
-            return Err(Error::Usage("--check: compares crates and pages; what a compiler makes of them is not".to_string()));
+            return Err(Error::Usage(
+                "--check: compares crates and pages; what a compiler makes of them is not".to_string(),
+            ));
         }
         library::check(machine)?;
     }

@@ -65,10 +65,10 @@ const MODULE_MAP: &str = "module CTvlm {\n    header \"tvlm.h\"\n    export *\n}
 fn readme(package: &Package, prepared: &Prepared, shared: bool) -> String {
     let machine = prepared.machine;
     let mib = |bytes: usize| format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64);
-    let libraries = if shared { "`lib/libtvlm.a` and `lib/libtvlm.so`" } else { "`lib/libtvlm.a`" };
+    let libraries = if shared { "`lib/libtvlm.a` and `lib/libtvlm.so` need" } else { "`lib/libtvlm.a` needs" };
     format!(
         "# A FastVLM model for C\n\n\
-         Compiled by tvlmc {TOOL_VERSION} for `{triple}`. {libraries} need nothing but the system's C library;\n\
+         Compiled by tvlmc {TOOL_VERSION} for `{triple}`. {libraries} nothing but the system's C library;\n\
          `include/tvlm.h` says what its functions do, `{WEIGHTS_NAME}` belongs to this build of them.\n\n\
          \x20   cc example.c -Iinclude lib/libtvlm.a -lpthread -ldl -lm -o example\n\
          \x20   ffmpeg -i photo.jpg photo.ppm\n\
@@ -80,7 +80,7 @@ fn readme(package: &Package, prepared: &Prepared, shared: bool) -> String {
          | memory of a session, shared by its threads | {arena} |\n\
          | memory of each thread | {scratch} |\n\n\
          The library has the license of the runtime, [MIT](lib/LICENSE-MIT) or [Apache 2.0](lib/LICENSE-APACHE), the weights that of\n\
-         their checkpoint: {license}.\n",
+         their checkpoint ({license}).\n",
         triple = machine.triple(),
         levels = super::manifest::levels(prepared).join(", "),
         weights = mib(package.weights_bytes),
