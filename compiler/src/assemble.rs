@@ -113,6 +113,14 @@ impl Assembled {
         for (path, text) in &self.package.files {
             staging.write(path, text.as_bytes())?;
         }
+        self.write_weights(staging, progress)
+    }
+
+    /// As [`Assembled::write`], without the crate.
+    ///
+    /// # Errors
+    /// As [`Assembled::write`].
+    pub fn write_weights(&self, staging: &Staging, progress: &dyn Fn(u64) -> Result<(), Error>) -> Result<(), Error> {
         let behind = self.baked.as_deref().map(|baked| ("system", baked));
         let report = write_weights(
             (&self.prepared, &self.checkpoint),

@@ -13,7 +13,7 @@ use super::{About, Slice, read, unfit, weights};
 use crate::error::Error;
 use crate::machine::{Machine, System};
 use crate::output::Staging;
-use crate::package::{HEADER, TOOL_VERSION};
+use crate::package::{HEADER, MODULE_MAP, TOOL_VERSION};
 
 /// The Swift face by names.
 const FACE: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/swift.rs"));
@@ -205,8 +205,6 @@ fn privacy() -> Dictionary {
         ("NSPrivacyTrackingDomains", Value::Array(vec![])),
     ])
 }
-
-const MODULE_MAP: &str = "module CTvlm {\n    header \"tvlm.h\"\n    export *\n}\n";
 
 fn manifest(name: &str) -> String {
     format!(

@@ -115,18 +115,22 @@ pub enum Form {
     Crate,
     /// A folder for web pages and Node.
     Web,
+    /// A library for C, its header and the weights.
+    Staticlib,
 }
 
 #[derive(Args, Debug)]
 pub struct Compile {
     /// Checkpoint folder, or a .safetensors file in one
     pub model: PathBuf,
-    /// Machine to compile for: x86_64-unknown-linux-gnu, or
-    /// wasm32-unknown-unknown for web pages and Node
+    /// Machine to compile for: x86_64-unknown-linux-gnu,
+    /// aarch64-unknown-linux-gnu, aarch64-linux-android, aarch64-apple-ios,
+    /// aarch64-apple-darwin and others, or wasm32-unknown-unknown for web
+    /// pages and Node
     #[arg(long, value_name = "TRIPLE")]
     pub target: String,
-    /// What to write: a crate, or for wasm32 also web, a folder for pages and
-    /// Node that needs no compiler [crate; wasm32: web]
+    /// What to write: crate; staticlib, a library for C that cargo builds; for
+    /// wasm32 web, a folder for pages and Node [crate; wasm32: web]
     #[arg(long, value_name = "FORM", hide_possible_values = true)]
     pub emit: Option<Form>,
     #[command(flatten)]

@@ -7,7 +7,7 @@ use super::explain::explain;
 use super::model::{Model, unknown_target};
 use super::system;
 use super::ui::{Ui, size};
-use super::{diff, print, tuned, web};
+use super::{diff, library, print, tuned, web};
 use crate::assemble::{Assembled, Options, assemble, crate_name};
 use crate::error::{Error, grouped};
 use crate::frontend;
@@ -61,6 +61,9 @@ pub fn compile(args: &Compile, ui: &Ui) -> Result<u8, Error> {
     if let Some(out) = &args.check {
         return diff::check(&assembled, out, ui);
     }
+    if args.emit == Some(Form::Staticlib) {
+        return library::write(&assembled, &out, args.force, ui);
+    }
     let out = write(&assembled, &out, args.force, ui)?;
     let package = &assembled.package;
     let run = package.arena_bytes as u64 + package.scratch_bytes as u64;
@@ -79,11 +82,25 @@ pub fn compile(args: &Compile, ui: &Ui) -> Result<u8, Error> {
 fn machine(args: &Compile) -> Result<Machine, Error> {
     if args.target == wasm::TARGET {
         web::check(args)?;
-        return Ok(if args.emit == Some(Form::Crate) { Machine::WasmRust } else { Machine::Wasm });
+        return match args.emit {
+            Some(Form::Crate) => Ok(Machine::WasmRust),
+            None | Some(Form::Web) => Ok(Machine::Wasm),
+            Some(Form::Staticlib) => {
+                Err(Error::Usage(format!("--emit staticlib: has no meaning for {}: crate or web", wasm::TARGET)))
+            }
+        };
     }
     let machine = Machine::of_triple(&args.target).ok_or_else(|| unknown_target(&args.target))?;
     if args.emit == Some(Form::Web) {
         return Err(Error::Usage(format!("--emit web: is for --target {}, this is {}", wasm::TARGET, args.target)));
+    }
+    if args.emit == Some(Form::Staticlib) {
+        if args.check.is_some() {
+            return Err(Error::Usage(
+                "--check: compares crates and pages; what a compiler makes of them is not".to_string(),
+            ));
+        }
+        library::check(machine)?;
     }
     Ok(machine)
 }
@@ -122,15 +139,28 @@ pub fn read_without_notes(model: &Path, options: &Options<'_>, ui: &Ui) -> Resul
 /// Writes the folder `out` and returns its absolute path.
 pub fn write(assembled: &Assembled, out: &Path, force: bool, ui: &Ui) -> Result<PathBuf, Error> {
     let staging = Staging::begin(out, force)?;
+    progress(assembled, ui, &|progress| assembled.write(&staging, progress))?;
+    staging.commit()
+}
+
+/// What is called with the bytes of weights written so far.
+type Progress<'a> = &'a dyn Fn(u64) -> Result<(), Error>;
+
+/// Shows the progress of writing weights.
+pub fn progress(
+    assembled: &Assembled,
+    ui: &Ui,
+    write: &dyn Fn(Progress<'_>) -> Result<(), Error>,
+) -> Result<(), Error> {
     let total = assembled.weight_file_bytes();
     let what = if assembled.prepared.recipe.is_float() { "packing weights" } else { "quantizing weights" };
     let work = ui.work(what, Some(total));
-    assembled.write(&staging, &|done| {
+    write(&|done| {
         work.at(done);
         ui.check()
     })?;
     work.done(&size(total));
-    staging.commit()
+    Ok(())
 }
 
 fn check_memory(assembled: &Assembled, limit: Option<u64>) -> Result<(), Error> {

@@ -9,6 +9,7 @@ mod demo;
 mod diff;
 mod explain;
 mod inspect;
+mod library;
 mod model;
 mod picture;
 mod recipe;

@@ -33,8 +33,11 @@ pub struct Runner {
 
 /// One line of cargo's messages.
 #[derive(Deserialize)]
-struct Message {
+pub struct Message {
     executable: Option<PathBuf>,
+    /// What was made.
+    #[serde(default)]
+    pub filenames: Vec<PathBuf>,
     /// Whether it was built before; lines of other kinds do not say.
     fresh: Option<bool>,
 }
@@ -46,6 +49,10 @@ impl Runner {
     /// The folder is for another target; there is no cargo, or it failed.
     pub fn build(cache: &Cache, compiled: &Compiled, ui: &Ui) -> Result<Runner, Error> {
         check_target(compiled)?;
+        if !compiled.folder.join("Cargo.toml").is_file() {
+            let problem = "holds a library for C, not a crate: name its checkpoint";
+            return Err(Error::input(compiled.folder.display().to_string(), "", problem));
+        }
         let target = cache.build(compiled);
         let weights = compiled.folder.join(WEIGHTS_NAME);
         let note = target.join(BUILT);
@@ -90,14 +97,34 @@ pub fn check_target(compiled: &Compiled) -> Result<(), Error> {
 
 /// Builds a crate, without a network, and returns its binary, and whether all of it was there already.
 pub fn cargo(folder: &Path, target: &Path, ui: &Ui) -> Result<(PathBuf, bool), Error> {
+    let messages = cargo_messages(folder, target, &["build", "--locked", "--bins"], &[], ui)?;
+    let all_fresh = messages.iter().all(|message| message.fresh.unwrap_or(true));
+    match messages.into_iter().filter_map(|message| message.executable).next_back() {
+        Some(binary) => Ok((binary, all_fresh)),
+        None => Err(Error::Bug(format!("cargo made no program of {}", folder.display()))),
+    }
+}
+
+/// Runs cargo in a folder, in release mode and without a network.
+///
+/// # Errors
+/// There is no cargo, or it failed; the user stopped us.
+pub fn cargo_messages(
+    folder: &Path,
+    target: &Path,
+    args: &[&str],
+    variables: &[(&str, &str)],
+    ui: &Ui,
+) -> Result<Vec<Message>, Error> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     // A file, as one thread can read one pipe only.
     let mut messages = tempfile::tempfile().map_err(Error::io("create a file in", &std::env::temp_dir()))?;
     let said = messages.try_clone().map_err(Error::io("open a file of", &std::env::temp_dir()))?;
     let mut child = Command::new(&cargo)
-        .args(["build", "--release", "--offline", "--locked", "--bins", "--message-format=json-render-diagnostics"])
-        .arg("--target-dir")
+        .args(args)
+        .args(["--release", "--offline", "--message-format=json-render-diagnostics", "--target-dir"])
         .arg(target)
+        .envs(variables.iter().copied())
         .current_dir(folder)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -110,33 +137,23 @@ pub fn cargo(folder: &Path, target: &Path, ui: &Ui) -> Result<(PathBuf, bool), E
                 "{what} {reason}: building the emitted crate takes a stable Rust toolchain (1.90 or later) on the PATH"
             ))
         })?;
-    let (mut binary, mut all_fresh) = (None, true);
-    for line in child.stdout.take().map(BufReader::new).into_iter().flat_map(BufRead::lines).map_while(Result::ok) {
-        if let Ok(Message { executable, fresh }) = serde_json::from_str(&line) {
-            binary = executable.or(binary);
-            all_fresh &= fresh.unwrap_or(true);
-        }
-    }
+    let lines = child.stdout.take().map(BufReader::new).into_iter().flat_map(BufRead::lines).map_while(Result::ok);
+    let told = lines.filter_map(|line| serde_json::from_str(&line).ok()).collect();
     let status = child.wait().map_err(Error::io("wait for", Path::new(&cargo)))?;
     ui.check()?;
-    match binary {
-        Some(binary) if status.success() => Ok((binary, all_fresh)),
-        _ => {
-            let mut text = Vec::new();
-            // What cannot be read cannot be shown.
-            let _ = messages.rewind().and_then(|()| messages.read_to_end(&mut text));
-            let text = String::from_utf8_lossy(&text);
-            let mut from = text.len().saturating_sub(SHOWN);
-            while !text.is_char_boundary(from) {
-                from += 1;
-            }
-            Err(Error::Environment(format!(
-                "cargo could not build {} ({status}):\n{}",
-                folder.display(),
-                text[from..].trim_end()
-            )))
-        }
+    if status.success() {
+        return Ok(told);
     }
+    let mut text = Vec::new();
+    // What cannot be read cannot be shown.
+    let _ = messages.rewind().and_then(|()| messages.read_to_end(&mut text));
+    let text = String::from_utf8_lossy(&text);
+    let mut from = text.len().saturating_sub(SHOWN);
+    while !text.is_char_boundary(from) {
+        from += 1;
+    }
+    let problem = format!("cargo could not build {} ({status}):\n{}", folder.display(), text[from..].trim_end());
+    Err(Error::Environment(problem))
 }
 
 /// Pictures as files of raw pixels, which go when this goes.

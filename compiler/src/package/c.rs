@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{INTERFACE, Identity, TOOL_VERSION};
+use super::{INTERFACE, Identity, LICENSES, Package, TOOL_VERSION, WEIGHTS_NAME};
 use crate::machine::{Machine, System};
+use crate::pipeline::Prepared;
 
 pub(crate) const HEADER: &str = include_str!("../../../runtime-min/c/include/tvlm.h");
 const EXAMPLE: &str = include_str!("../../../runtime-min/c/example.c");
@@ -46,4 +47,52 @@ pub(super) fn emit(id: &Identity<'_>, files: &mut BTreeMap<String, String>) {
     for (name, text) in INTERFACE {
         files.insert(format!("c/interface/src/{name}"), text.to_string());
     }
+}
+
+/// What lies beside a built library: its header, an example, a readme and the licenses.
+pub(crate) fn library_files(package: &Package, prepared: &Prepared, shared: bool) -> BTreeMap<String, String> {
+    let mut files = BTreeMap::from([
+        ("include/tvlm.h".to_string(), HEADER.to_string()),
+        ("include/module.modulemap".to_string(), MODULE_MAP.to_string()),
+        ("example.c".to_string(), EXAMPLE.to_string()),
+        ("README.md".to_string(), readme(package, prepared, shared)),
+    ]);
+    for (name, text) in LICENSES {
+        files.insert(format!("lib/{name}"), text.to_string());
+    }
+    for license in &prepared.licenses.texts {
+        files.insert(license.file.clone(), license.text.clone());
+    }
+    files
+}
+
+/// The header as a module, for Swift and Objective-C.
+pub(crate) const MODULE_MAP: &str = "module CTvlm {\n    header \"tvlm.h\"\n    export *\n}\n";
+
+fn readme(package: &Package, prepared: &Prepared, shared: bool) -> String {
+    let machine = prepared.machine;
+    let mib = |bytes: usize| format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64);
+    let libraries = if shared { "`lib/libtvlm.a` and `lib/libtvlm.so` need" } else { "`lib/libtvlm.a` needs" };
+    format!(
+        "# A FastVLM model for C\n\n\
+         Compiled by tvlmc {TOOL_VERSION} for `{triple}`. {libraries} nothing but the system's C library;\n\
+         `include/tvlm.h` says what its functions do, `{WEIGHTS_NAME}` belongs to this build of them.\n\n\
+         \x20   cc example.c -Iinclude lib/libtvlm.a -lpthread -ldl -lm -o example\n\
+         \x20   ffmpeg -i photo.jpg photo.ppm\n\
+         \x20   ./example {WEIGHTS_NAME} photo.ppm \"What is on the table?\"\n\n\
+         Functions return 0 or a number of `tvlm_code`, and a message for people; nothing ends the process. Levels:\n\
+         {levels}; the best one the processor has is chosen when the model is opened.\n\n\
+         | what | size |\n|---|---|\n\
+         | weights | {weights} |\n\
+         | memory of a session, shared by its threads | {arena} |\n\
+         | memory of each thread | {scratch} |\n\n\
+         The library has the license of the runtime, [MIT](lib/LICENSE-MIT) or [Apache 2.0](lib/LICENSE-APACHE), the weights that of\n\
+         their checkpoint ({license}).\n",
+        triple = machine.triple(),
+        levels = super::manifest::levels(prepared).join(", "),
+        weights = mib(package.weights_bytes),
+        arena = mib(package.arena_bytes),
+        scratch = mib(package.scratch_bytes),
+        license = prepared.licenses.summary(),
+    )
 }

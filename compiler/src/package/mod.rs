@@ -28,7 +28,7 @@ const DECODE: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/decode.rs"))
 /// The C interface's sources by name.
 const INTERFACE: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/interface.rs"));
 
-pub(crate) use c::HEADER;
+pub(crate) use c::{HEADER, MODULE_MAP, library_files};
 pub(crate) use library::LICENSES;
 pub(crate) use readme::license;
 

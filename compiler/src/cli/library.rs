@@ -1,0 +1,110 @@
+//! `tvlmc compile --emit staticlib`: a checkpoint to a library for C and whatever calls it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::compile::progress;
+use super::runner::cargo_messages;
+use super::ui::{Ui, size};
+use crate::assemble::Assembled;
+use crate::error::Error;
+use crate::machine::{Machine, System};
+use crate::output::{MANIFEST, Staging};
+use crate::package;
+
+/// The linker of Debian's cross compiler.
+const CROSS_LINKER: &str = "aarch64-linux-gnu-gcc";
+
+/// Libraries of one machine.
+pub struct Libraries {
+    /// The static one.
+    pub archive: PathBuf,
+    /// The shared one, where one could be linked.
+    pub shared: Option<PathBuf>,
+    _scratch: tempfile::TempDir,
+}
+
+/// Refuses a machine that rustc here has no standard library for, before minutes of work.
+///
+/// # Errors
+/// There is no rustc, or no such library.
+pub fn check(machine: Machine) -> Result<(), Error> {
+    let triple = machine.triple();
+    let asked = Command::new("rustc").args(["--print", "target-libdir", "--target", triple]).output().map_err(|e| {
+        Error::Environment(format!("rustc: {e}: a library takes a stable Rust toolchain (1.90 or later) on the PATH"))
+    })?;
+    if Path::new(String::from_utf8_lossy(&asked.stdout).trim()).is_dir() {
+        return Ok(());
+    }
+    Err(Error::Environment(format!(
+        "rustc has no standard library for {triple}: `rustup target add {triple}` installs it; `--emit crate` does without"
+    )))
+}
+
+/// Builds the C interface of a model.
+///
+/// # Errors
+/// The disk; cargo.
+pub fn build(assembled: &Assembled, ui: &Ui) -> Result<Libraries, Error> {
+    let machine = assembled.prepared.machine;
+    let scratch = tempfile::Builder::new()
+        .prefix("tvlmc-")
+        .tempdir()
+        .map_err(Error::io("create a folder in", &std::env::temp_dir()))?;
+    for (path, text) in &assembled.package.files {
+        let path = scratch.path().join(path);
+        let folder = path.parent().unwrap_or(&path);
+        fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+        fs::write(&path, text).map_err(Error::io("write", &path))?;
+    }
+    let work = ui.work("building the library", None);
+    let linker = linker(machine);
+    let kinds = if linker.is_some() { "staticlib,cdylib" } else { "staticlib" };
+    let args = ["rustc", "--lib", "--target", machine.triple(), "--crate-type", kinds];
+    let variables: Vec<(&str, &str)> = linker.flatten().into_iter().collect();
+    let messages = cargo_messages(&scratch.path().join("c"), &scratch.path().join("target"), &args, &variables, ui)?;
+    work.done("");
+    let made = |end: &str| {
+        let files = messages.iter().flat_map(|message| &message.filenames);
+        files.filter(|file| file.extension().is_some_and(|e| e == end)).next_back().cloned()
+    };
+    let archive = made("a").ok_or_else(|| Error::Bug("cargo made no library".to_string()))?;
+    Ok(Libraries { archive, shared: made("so"), _scratch: scratch })
+}
+
+/// Whether a shared library can be linked, and what cargo has to be told for it.
+fn linker(machine: Machine) -> Option<Option<(&'static str, &'static str)>> {
+    let cross = Machine::Aarch64(System::Linux);
+    if machine == Machine::HOST {
+        return Some(None);
+    }
+    let there = || Command::new(CROSS_LINKER).arg("--version").output().is_ok_and(|out| out.status.success());
+    (machine == cross && there()).then_some(Some(("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", CROSS_LINKER)))
+}
+
+/// Builds the library and writes it with its header and weights into the folder `out`.
+///
+/// # Errors
+/// As of [`build`], and those of writing.
+pub fn write(assembled: &Assembled, out: &Path, force: bool, ui: &Ui) -> Result<u8, Error> {
+    let built = build(assembled, ui)?;
+    let staging = Staging::begin(out, force)?;
+    let total = assembled.weight_file_bytes();
+    let mut libraries = Vec::new();
+    for (name, path) in [("lib/libtvlm.a", Some(&built.archive)), ("lib/libtvlm.so", built.shared.as_ref())] {
+        let Some(path) = path else { continue };
+        let bytes = fs::read(path).map_err(Error::io("read", path))?;
+        libraries.push(format!("{name} {}", size(bytes.len() as u64)));
+        staging.write(name, &bytes)?;
+    }
+    for (path, text) in package::library_files(&assembled.package, &assembled.prepared, built.shared.is_some()) {
+        staging.write(&path, text.as_bytes())?;
+    }
+    staging.write(MANIFEST, assembled.package.files[MANIFEST].as_bytes())?;
+    progress(assembled, ui, &|progress| assembled.write_weights(&staging, progress))?;
+    let out = staging.commit()?;
+    ui.note(&format!("{}: {}, {} of weights", out.display(), libraries.join(", "), size(total)));
+    ui.note(&format!("license of the weights: {}", assembled.prepared.licenses.summary()));
+    Ok(0)
+}
