@@ -113,7 +113,7 @@ impl Staging {
     pub fn copy(&self, from: &Path, relative: &str) -> Result<(), Error> {
         let mut source = File::open(from).map_err(Error::io("read", from))?;
         self.write(relative, &[])?;
-        let copy = || -> io::Result<()> {
+        let mut copy = || -> io::Result<()> {
             let mut file = File::options().write(true).open(self.path(relative))?;
             io::copy(&mut source, &mut file)?;
             file.sync_all()

@@ -120,7 +120,7 @@ fn unzip(bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
         let mut file = archive.by_index(i).expect("an entry");
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).expect("read");
-        files.insert(file.name().to_string(), bytes);
+        files.insert(file.name().expect("UTF-8").into_owned(), bytes);
     }
     files
 }
