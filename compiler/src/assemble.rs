@@ -4,6 +4,7 @@ use std::path::Path;
 
 use ir::SourceError;
 use models::Recipe;
+use sha2::{Digest, Sha256};
 
 use crate::error::Error;
 use crate::frontend::{Checkpoint, OpenOptions, tokenizer_section};
@@ -57,7 +58,9 @@ pub struct Assembled {
     /// The crate's files.
     pub package: Package,
     tokenizer: Vec<u8>,
+    system: String,
     baked: Option<Vec<u8>>,
+    checkpoint_digest: [u8; 32],
 }
 
 /// Reads a checkpoint and makes all of its code; weights are read once for their digest.
@@ -77,16 +80,45 @@ pub fn assemble(model: &Path, options: &Options<'_>) -> Result<Assembled, Error>
         None => crate_name(model),
     };
     package::check_name(&name)?;
-    let whole = checkpoint.digest()?;
-    let system = options.system.as_deref().unwrap_or(package::SYSTEM);
-    let baked = options.baked.is_some();
-    let id = Identity { name: &name, target: machine.triple(), digest: [0; 32], checkpoint: whole, system, baked };
-    let digest = package::digest(&prepared, &id)?;
-    let package = package::emit(&prepared, &Identity { digest, ..id })?;
-    Ok(Assembled { checkpoint, prepared, name, digest, package, tokenizer, baked: options.baked.clone() })
+    let checkpoint_digest = checkpoint.digest()?;
+    let system = options.system.clone().unwrap_or_else(|| package::SYSTEM.to_owned());
+    let (baked, package) = (options.baked.clone(), Package::default());
+    let mut assembled =
+        Assembled { checkpoint, prepared, name, digest: [0; 32], package, tokenizer, system, baked, checkpoint_digest };
+    assembled.digest = package::digest(&assembled.prepared, &assembled.identity())?;
+    assembled.package = package::emit(&assembled.prepared, &assembled.identity())?;
+    Ok(assembled)
+}
+
+/// Gives the crates of one model for several machines one digest, so that one weight file belongs to all of them.
+///
+/// # Errors
+/// [`Error::Usage`]: the weights of some lie in other places.
+pub fn pair(all: &mut [Assembled]) -> Result<(), Error> {
+    for two in all.windows(2) {
+        if two[0].prepared.program.packs != two[1].prepared.program.packs {
+            let [one, other] = [0, 1].map(|i| two[i].prepared.machine.triple());
+            return Err(Error::Usage(format!(
+                "{one} and {other} would have different weight files: compile them with the same options, or one by one"
+            )));
+        }
+    }
+    let mut hash = Sha256::new();
+    all.iter().for_each(|one| hash.update(one.digest));
+    let digest = hash.finalize().into();
+    for one in all {
+        one.digest = digest;
+        one.package = package::emit(&one.prepared, &one.identity())?;
+    }
+    Ok(())
 }
 
 impl Assembled {
+    fn identity(&self) -> Identity<'_> {
+        let (target, digest, baked) = (self.prepared.machine.triple(), self.digest, self.baked.is_some());
+        Identity { name: &self.name, target, digest, checkpoint: self.checkpoint_digest, system: &self.system, baked }
+    }
+
     /// Bytes of the weight file, to the page.
     pub fn weight_file_bytes(&self) -> u64 {
         let page = |n: usize| (n as u64).next_multiple_of(4096);

@@ -20,14 +20,14 @@ use crate::quant::{self, Entry, Scaled, Sums};
 pub struct PackId(pub usize);
 
 /// All packed weights in file order.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Packs {
     packs: Vec<Pack>,
     floats: usize,
 }
 
 /// A packed weight and its place.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Pack {
     /// The weight's node and role.
     pub name: String,

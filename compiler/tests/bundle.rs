@@ -6,12 +6,15 @@ use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use models::Recipe;
 use plist::Value;
 use tvlmc::Error;
+use tvlmc::assemble::{self, Options};
 use tvlmc::bundle::{About, Slice, android, apple};
 use tvlmc::frontend::Licenses;
 use tvlmc::machine::{Machine, System};
 use tvlmc::output::Staging;
+use tvlmc::package::WEIGHTS_NAME;
 
 const WEIGHTS: &[u8] = b"weights";
 
@@ -22,6 +25,12 @@ fn archive(cputype: u32, platform: u32) -> Vec<u8> {
     let header = format!("{:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", "a.o/", 0, 0, 0, 0, object.len());
     [b"!<arch>\n", header.as_bytes(), &object].concat()
 }
+
+/// Machines and libraries for them.
+type Libraries = Vec<(Machine, Vec<u8>)>;
+
+/// What writes a package, given the weight file too.
+type Write = dyn Fn(&Staging, &About<'_>, &[Slice<'_>], &Path) -> Result<(), Error>;
 
 /// A shared object of one empty segment.
 fn shared(machine: u16, align: u64) -> Vec<u8> {
@@ -41,7 +50,7 @@ fn shared(machine: u16, align: u64) -> Vec<u8> {
 const ARM64: u32 = 0x0100_000c;
 const X86_64: u32 = 0x0100_0007;
 
-fn apple_libraries() -> Vec<(Machine, Vec<u8>)> {
+fn apple_libraries() -> Libraries {
     vec![
         (Machine::X86_64(System::IosSimulator), archive(X86_64, 7)),
         (Machine::Aarch64(System::IosSimulator), archive(ARM64, 7)),
@@ -51,16 +60,12 @@ fn apple_libraries() -> Vec<(Machine, Vec<u8>)> {
     ]
 }
 
-fn android_libraries() -> Vec<(Machine, Vec<u8>)> {
+fn android_libraries() -> Libraries {
     vec![(Machine::Aarch64(System::Android), shared(183, 16384)), (Machine::X86_64(System::Android), shared(62, 65536))]
 }
 
 /// Writes a package of libraries into a new folder.
-fn write(
-    libraries: &[(Machine, Vec<u8>)],
-    version: &str,
-    package: &dyn Fn(&Staging, &About<'_>, &[Slice<'_>], &Path) -> Result<(), Error>,
-) -> Result<tempfile::TempDir, Error> {
+fn write(libraries: &[(Machine, Vec<u8>)], version: &str, package: &Write) -> Result<tempfile::TempDir, Error> {
     let root = tempfile::tempdir().expect("a folder");
     let place = |name: String, bytes: &[u8]| {
         let path = root.path().join(name);
@@ -183,6 +188,34 @@ fn a_swift_package_has_a_library_for_every_system() {
     assert!(self::files(again.path()) == files, "the same libraries make the same bytes");
 }
 
+/// Code of several processors and one weight file: all of it says the same digest.
+#[test]
+fn one_weight_file_belongs_to_all_libraries() {
+    let nano = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/nano/hf");
+    for recipe in ["f32", "int4"] {
+        let recipe = Recipe::named(recipe).unwrap_or_else(|e| panic!("{e}"));
+        let assemble = |machine: Machine| {
+            let options = Options { name: Some("nano"), recipe: Some(recipe.clone()), machine, ..Options::default() };
+            assemble::assemble(&nano, &options).unwrap_or_else(|e| panic!("{e}"))
+        };
+        let mut all = [Machine::Aarch64(System::Ios), Machine::X86_64(System::IosSimulator)].map(assemble);
+        let own = all[0].digest;
+        assert_ne!(own, all[1].digest);
+        assemble::pair(&mut all).unwrap_or_else(|e| panic!("{e}"));
+        assert!(all[0].digest == all[1].digest && all[0].digest != own);
+        let root = tempfile::tempdir().expect("a folder");
+        let [one, other] = [0, 1].map(|i| {
+            let staging = Staging::begin(&root.path().join(format!("{i}")), false).unwrap_or_else(|e| panic!("{e}"));
+            all[i].write(&staging, &|_| Ok(())).unwrap_or_else(|e| panic!("{e}"));
+            let read = |name: &str| fs::read(staging.path(name)).expect("a file");
+            let face = String::from_utf8(read("src/lib.rs")).expect("UTF-8");
+            let (_, digest) = face.split_once("WEIGHTS_DIGEST: [u8; 32] =").expect("a digest");
+            (read(WEIGHTS_NAME), digest.split_once(';').expect("its end").0.to_string())
+        });
+        assert!(one == other, "the weight files or the digests differ");
+    }
+}
+
 #[test]
 fn an_older_package_is_replaced() {
     let root = write_apple(&apple_libraries()[2..3]).unwrap_or_else(|e| panic!("{e}"));
@@ -193,7 +226,7 @@ fn an_older_package_is_replaced() {
 
 #[test]
 fn libraries_for_others_are_refused() {
-    let cases: [(Vec<(Machine, Vec<u8>)>, &str); 6] = [
+    let cases: [(Libraries, &str); 6] = [
         (vec![], "without a library"),
         (vec![(Machine::Aarch64(System::Ios), archive(ARM64, 2)); 2], "aarch64-apple-ios is there twice"),
         (vec![(Machine::Aarch64(System::Android), shared(183, 16384))], "no system of Apple"),
@@ -205,7 +238,7 @@ fn libraries_for_others_are_refused() {
         let refused = write_apple(&libraries).expect_err(word).to_string();
         assert!(refused.contains(word), "{word}: {refused}");
     }
-    let cases: [(Vec<(Machine, Vec<u8>)>, &str); 5] = [
+    let cases: [(Libraries, &str); 5] = [
         (vec![], "without a library"),
         (vec![(Machine::Aarch64(System::Ios), archive(ARM64, 2))], "is not Android"),
         (vec![(Machine::Aarch64(System::Android), shared(62, 16384))], "aarch64-linux-android was wanted"),

@@ -39,7 +39,7 @@ pub const WEIGHTS_NAME: &str = "weights.tvlm";
 pub const TOOL_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What is written beside the weights.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Package {
     /// File contents by path, with `/` between folders.
     pub files: BTreeMap<String, String>,
