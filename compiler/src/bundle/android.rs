@@ -272,7 +272,7 @@ fn readme(about: &About<'_>, group: &str) -> String {
          A FastVLM model compiled by tvlmc {TOOL_VERSION} as an Android archive, for Android 7 (API level {MIN_SDK}) and later on 64-bit\n\
          devices. It answers questions about pictures on the device, without network.\n\n\
          ## In an app\n\n\
-         `maven` is a repository. In `settings.gradle.kts` and in `build.gradle.kts` of the app:\n\n\
+         `maven` is a repository. In `settings.gradle.kts`, beside the repositories that are there, and in `build.gradle.kts` of the app:\n\n\
          ```kotlin\n\
          dependencyResolutionManagement {{\n\
          \x20   repositories {{\n\
@@ -312,9 +312,10 @@ fn readme(about: &About<'_>, group: &str) -> String {
          - What goes wrong is a `TvlmException`: a `code()` for programs and a message for developers.\n\n\
          ## Weights\n\n\
          `weights/weights.tvlm` is not in the archive, as it is larger than what an app may be downloaded with. Give it to a device as\n\
-         an asset pack (Play Asset Delivery, `install-time` or `on-demand`, whose packs have a path), or download it into\n\
+         an asset pack (Play Asset Delivery, `fast-follow` or `on-demand`, whose files have a path), or download it into\n\
          `context.getNoBackupFilesDir()`. While developing:\n\n\
          \x20   adb push weights/weights.tvlm /data/local/tmp/\n\
+         \x20   adb shell run-as YOUR.APP mkdir -p no_backup\n\
          \x20   adb shell run-as YOUR.APP cp /data/local/tmp/weights.tvlm no_backup/\n\n\
          It is mapped, so it has to be a file: what lies compressed in an APK is none. Library and weights are checked to belong\n\
          to each other.\n\n\
