@@ -88,6 +88,9 @@ impl Target for Level {
     }
 
     fn supports(&self, op: &Op) -> bool {
+        if matches!(op, Op::Quad(..) | Op::DotLane(..)) {
+            return false;
+        }
         match self {
             Level::V3 | Level::V4 => true,
             Level::V3Vnni | Level::V4Vnni => !matches!(op, Op::MulAdd(..) | Op::NegMulAdd(..)),
@@ -157,6 +160,8 @@ impl Target for Level {
             }
             // Printed by `load` and `broadcast`.
             Op::Load(..) | Op::Broadcast(..) => TokenStream::new(),
+            // Expanded by the legalizer.
+            Op::Quad(..) | Op::DotLane(..) => TokenStream::new(),
             Op::Unary(op, _) => match (op, self.wide()) {
                 (UnaryOp::Sqrt, _) => call("sqrt_ps"),
                 (UnaryOp::RoundEven, false) => {

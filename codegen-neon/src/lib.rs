@@ -58,7 +58,11 @@ impl Target for Level {
     }
 
     fn supports(&self, op: &Op) -> bool {
-        *self == Level::Neon || !matches!(op, Op::MulAdd(..) | Op::NegMulAdd(..))
+        match op {
+            Op::MulAdd(..) | Op::NegMulAdd(..) => *self == Level::Neon,
+            Op::Quad(..) | Op::DotLane(..) => *self == Level::Dotprod,
+            _ => true,
+        }
     }
 
     fn converts_halves(&self) -> bool {
@@ -112,7 +116,7 @@ impl Target for Level {
                 quote!(vld1q_s32([#(#lanes),*].as_ptr()))
             }
             // Printed by `load` and `broadcast`.
-            Op::Load(..) | Op::Broadcast(..) => TokenStream::new(),
+            Op::Load(..) | Op::Broadcast(..) | Op::Quad(..) => TokenStream::new(),
             Op::Unary(op, _) => match op {
                 UnaryOp::Sqrt => call("vsqrtq_f32"),
                 UnaryOp::RoundEven => call("vrndnq_f32"),
@@ -170,6 +174,11 @@ impl Target for Level {
                 let [w, a, acc] = regs else { return TokenStream::new() };
                 quote!(dot(#acc, #w, #a))
             }
+            Op::DotLane(_, _, lane, _) => {
+                let [w, a, acc] = regs else { return TokenStream::new() };
+                let dot = Ident::new(&format!("dot_lane_{lane}"), Span::call_site());
+                quote!(#dot(#acc, #w, #a))
+            }
             Op::Compare(op, ..) => match op {
                 CompareOp::Less => call("vcltq_f32"),
                 CompareOp::LessInt => call("vcltq_s32"),
@@ -209,6 +218,14 @@ impl Target for Level {
             Elem::U16 => quote!(*#at = vgetq_lane_s32::<0>(#value) as u16;),
             Elem::F16 => quote!(*#at = vget_lane_u16::<0>(round_to_halves(#value));),
         }
+    }
+
+    fn dots_by_lane(&self) -> bool {
+        *self == Level::Dotprod
+    }
+
+    fn quad(&self, at: &TokenStream) -> TokenStream {
+        quote!(vld1q_s32(#at.cast()))
     }
 
     fn prefetches(&self) -> bool {
@@ -261,8 +278,19 @@ impl Target for Level {
                 ],
             ),
         };
+        let lanes = (0..4).filter(|_| *self == Level::Dotprod).map(|lane| {
+            let sdot = format!("sdot {{:v}}.4s, {{:v}}.16b, {{:v}}.4b[{lane}]");
+            instruction(
+                &format!("dot_lane_{lane}"),
+                &format!("As `dot`, with lane {lane} of `a` in all lanes."),
+                vec![quote!(acc: int32x4_t), quote!(w: int32x4_t), quote!(a: int32x4_t)],
+                Some(quote!(int32x4_t)),
+                quote!(core::arch::asm!(#sdot, inlateout(vreg) acc => y, in(vreg) w, in(vreg) a, options(pure, nomem, nostack));),
+            )
+        });
+        let lanes: Vec<Item> = lanes.collect();
         // `vmaxq_f32` gives NaN where an operand is NaN; these give the second operand, as on x86.
-        vec![
+        let mut all = vec![
             Item::Line {
                 docs: vec![],
                 attrs: vec![],
@@ -386,7 +414,9 @@ impl Target for Level {
                     quote!(unsafe { at.cast::<u32>().write_unaligned(vget_lane_u32::<0>(vreinterpret_u32_s8(x))) }),
                 ]),
             ),
-        ]
+        ];
+        all.extend(lanes);
+        all
     }
 }
 

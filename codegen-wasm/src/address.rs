@@ -149,7 +149,7 @@ impl Pointers {
                     self.access(*y, y_at, known);
                 }
                 Stmt::Let(_, op) | Stmt::LetMut(_, op) | Stmt::Set(_, op) => {
-                    if let Op::Load(ptr, at) | Op::Broadcast(ptr, at) = op {
+                    if let Op::Load(ptr, at) | Op::Broadcast(ptr, at) | Op::Quad(ptr, at) = op {
                         self.access(*ptr, at, known);
                     }
                 }

@@ -443,6 +443,8 @@ impl Encoder<'_> {
                     }
                 }
             }
+            // Expanded by the legalizer.
+            Op::Quad(..) | Op::DotLane(..) => {}
             Op::Copy(a) => self.get(*a),
             Op::Unary(_, a)
             | Op::ShiftLeft(a, _)

@@ -93,6 +93,8 @@ pub(crate) fn recipe(level: Level, op: &Op) -> Option<Recipe> {
         Op::Splat(_) | Op::SplatBits(_) | Op::SplatInt(_) | Op::Iota(_) | Op::Load(..) | Op::Broadcast(..) => {
             return None;
         }
+        // Expanded by the legalizer.
+        Op::Quad(..) | Op::DotLane(..) => return None,
         Op::Copy(_) => Recipe::none(),
         Op::Unary(op, _) => match op {
             UnaryOp::Sqrt => one("f32x4_sqrt", I::F32x4Sqrt, &[A]),

@@ -111,6 +111,7 @@ impl Walk<'_> {
         match op {
             Op::Load(ptr, at) => self.touch(*ptr, at, self.kernel.lanes as i64),
             Op::Broadcast(ptr, at) => self.touch(*ptr, at, 1),
+            Op::Quad(ptr, at) => self.touch(*ptr, at, 4),
             Op::Splat(_)
             | Op::SplatBits(_)
             | Op::SplatInt(_)
@@ -124,6 +125,7 @@ impl Walk<'_> {
             | Op::ShiftRightSigned(..)
             | Op::ShiftRightHalves(..)
             | Op::Dot(..)
+            | Op::DotLane(..)
             | Op::Compare(..)
             | Op::Select(..)
             | Op::InterleaveLow(..)

@@ -252,6 +252,11 @@ impl Machine<'_> {
                 self.load(place, elem, &mut out[..1]);
                 out.fill(out[0]);
             }
+            Op::Quad(ptr, at) => {
+                let (place, elem) = self.place(*ptr, at, 4)?;
+                self.load(place, elem, &mut out[..4]);
+                (4..out.len()).for_each(|i| out[i] = out[i % 4]);
+            }
             Op::Unary(op, a) => out.iter_mut().zip(self.reg(*a)).for_each(|(o, a)| *o = unary(*op, *a)),
             Op::Binary(op, a, b) => {
                 if *op == BinaryOp::DotBytes {
@@ -274,6 +279,11 @@ impl Machine<'_> {
             Op::Dot(w, a, acc) => {
                 for (i, o) in out.iter_mut().enumerate() {
                     *o = self.dot(self.reg(*w)[i], self.reg(*a)[i], self.reg(*acc)[i])?;
+                }
+            }
+            Op::DotLane(w, a, lane, acc) => {
+                for (i, o) in out.iter_mut().enumerate() {
+                    *o = self.dot(self.reg(*w)[i], self.reg(*a)[i / 4 * 4 + *lane as usize], self.reg(*acc)[i])?;
                 }
             }
             Op::Compare(op, a, b) => {

@@ -201,6 +201,8 @@ pub enum Op {
     Load(Ptr, Int),
     /// One element in all lanes.
     Broadcast(Ptr, Int),
+    /// Four consecutive words, in every four lanes again.
+    Quad(Ptr, Int),
     /// One operand.
     Unary(UnaryOp, Reg),
     /// Two operands.
@@ -220,6 +222,8 @@ pub enum Op {
     /// Of four bytes a lane: `acc + sum of w[i] * a[i]`. The bytes of `w` are at most 127, those of
     /// `a` signed, so that no target saturates on the way: w, a, acc.
     Dot(Reg, Reg, Reg),
+    /// The same with one lane of each four of a [`Op::Quad`] in all of these: w, a, lane, acc.
+    DotLane(Reg, Reg, u32, Reg),
     /// A comparison.
     Compare(CompareOp, Reg, Reg),
     /// `mask ? yes : no`.

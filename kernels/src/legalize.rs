@@ -1,5 +1,6 @@
 //! Splits lines into a target's registers and expands what the target has no instruction for.
 
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::LANES;
@@ -15,7 +16,7 @@ use crate::target::Target;
 /// everything else takes one per part of the line.
 pub fn legalize(kernel: &Kernel, target: &dyn Target) -> Rc<Kernel> {
     let parts = LANES / target.lanes();
-    let mut l = Legalizer { target, parts, source: kernel, regs: Vec::new(), map: Vec::new() };
+    let mut l = Legalizer { target, parts, source: kernel, regs: Vec::new(), map: Vec::new(), quads: HashMap::new() };
     l.map = vec![Vec::new(); kernel.regs.len()];
     let mut body = l.block(&kernel.body);
     prune(&mut body, l.regs.len());
@@ -47,6 +48,8 @@ struct Legalizer<'a> {
     regs: Vec<RegInfo>,
     /// Registers of each line: one if uniform, else one per part.
     map: Vec<Vec<Reg>>,
+    /// Where quads are read that the target does not have.
+    quads: HashMap<Reg, (Ptr, Int)>,
 }
 
 impl Legalizer<'_> {
@@ -168,6 +171,15 @@ impl Legalizer<'_> {
             return out.push(wrap(dst, op));
         }
         match op {
+            // What is left of a quad is where it was read.
+            Op::Quad(ptr, at) => {
+                self.quads.insert(dst, (ptr, at));
+            }
+            Op::DotLane(w, a, lane, acc) => {
+                let (ptr, at) = self.quads[&a].clone();
+                let one = self.temp(&name, Ty::I32, Op::Broadcast(ptr, at + Int::from(lane as usize)), out);
+                out.push(wrap(dst, Op::Dot(w, one, acc)));
+            }
             Op::MulAdd(a, b, c) => {
                 let product = self.temp(&name, Ty::F32, Op::Binary(BinaryOp::Mul, a, b), out);
                 out.push(wrap(dst, Op::Binary(BinaryOp::Add, product, c)));
@@ -227,12 +239,14 @@ impl Legalizer<'_> {
         }
         let all = |regs: &[Reg]| regs.iter().all(|r| self.map[r.0 as usize].len() == 1);
         match op {
-            Op::Splat(_) | Op::SplatBits(_) | Op::SplatInt(_) | Op::Broadcast(..) | Op::Reduce(..) => true,
+            Op::Splat(_) | Op::SplatBits(_) | Op::SplatInt(_) | Op::Reduce(..) => true,
+            Op::Broadcast(..) | Op::Quad(..) => true,
             Op::Iota(_) | Op::Load(..) | Op::InterleaveLow(..) | Op::InterleaveHigh(..) => false,
             Op::Unary(_, a) | Op::ShiftLeft(a, _) | Op::Copy(a) => all(&[*a]),
             Op::ShiftRight(a, _) | Op::ShiftRightSigned(a, _) | Op::ShiftRightHalves(a, _) => all(&[*a]),
             Op::Binary(_, a, b) | Op::Compare(_, a, b) => all(&[*a, *b]),
             Op::MulAdd(a, b, c) | Op::NegMulAdd(a, b, c) | Op::Select(a, b, c) | Op::Dot(a, b, c) => all(&[*a, *b, *c]),
+            Op::DotLane(w, a, _, acc) => all(&[*w, *a, *acc]),
         }
     }
 
@@ -245,7 +259,8 @@ impl Legalizer<'_> {
     fn part(&self, op: &Op, part: usize) -> Op {
         let of = |r: &Reg| self.of(*r, part);
         match op {
-            Op::Splat(_) | Op::SplatBits(_) | Op::SplatInt(_) | Op::Broadcast(..) => op.clone(),
+            Op::Splat(_) | Op::SplatBits(_) | Op::SplatInt(_) => op.clone(),
+            Op::Broadcast(..) | Op::Quad(..) => op.clone(),
             Op::Iota(from) => Op::Iota(from + (part * self.target.lanes()) as i32),
             Op::Load(ptr, at) => Op::Load(*ptr, at.clone() + Int::from(part * self.target.lanes())),
             Op::Unary(op, a) => Op::Unary(*op, of(a)),
@@ -257,6 +272,7 @@ impl Legalizer<'_> {
             Op::ShiftRightSigned(a, by) => Op::ShiftRightSigned(of(a), *by),
             Op::ShiftRightHalves(a, by) => Op::ShiftRightHalves(of(a), *by),
             Op::Dot(w, a, acc) => Op::Dot(of(w), of(a), of(acc)),
+            Op::DotLane(w, a, lane, acc) => Op::DotLane(of(w), of(a), *lane, of(acc)),
             Op::Compare(op, a, b) => Op::Compare(*op, of(a), of(b)),
             Op::Select(a, b, c) => Op::Select(of(a), of(b), of(c)),
             Op::InterleaveLow(a, b) => self.interleaved(*a, *b, part),

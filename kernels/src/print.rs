@@ -145,6 +145,7 @@ impl Printer<'_> {
             Op::Copy(a) => self.reg(*a),
             Op::Load(ptr, at) => self.target.load(self.pointer(*ptr).1, &self.address(*ptr, at)),
             Op::Broadcast(ptr, at) => self.target.broadcast(self.pointer(*ptr).1, &self.address(*ptr, at)),
+            Op::Quad(ptr, at) => self.target.quad(&self.address(*ptr, at)),
             Op::SplatInt(n) => self.target.op(op, ty, &[], &self.int_in(n, 2)),
             Op::Splat(_) | Op::SplatBits(_) | Op::Iota(_) => self.target.op(op, ty, &[], &none),
             Op::Unary(_, a)
@@ -159,6 +160,7 @@ impl Printer<'_> {
             Op::MulAdd(a, b, c) | Op::NegMulAdd(a, b, c) | Op::Select(a, b, c) | Op::Dot(a, b, c) => {
                 self.target.op(op, ty, &[self.reg(*a), self.reg(*b), self.reg(*c)], &none)
             }
+            Op::DotLane(w, a, _, acc) => self.target.op(op, ty, &[self.reg(*w), self.reg(*a), self.reg(*acc)], &none),
         }
     }
 

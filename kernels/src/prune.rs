@@ -59,7 +59,8 @@ fn sweep(body: &mut Vec<Stmt>, read: &[bool]) -> bool {
 
 fn operands(op: &Op) -> Vec<Reg> {
     match op {
-        Op::Splat(_) | Op::SplatBits(_) | Op::SplatInt(_) | Op::Iota(_) | Op::Load(..) | Op::Broadcast(..) => vec![],
+        Op::Splat(_) | Op::SplatBits(_) | Op::SplatInt(_) | Op::Iota(_) => vec![],
+        Op::Load(..) | Op::Broadcast(..) | Op::Quad(..) => vec![],
         Op::Unary(_, a)
         | Op::ShiftLeft(a, _)
         | Op::ShiftRight(a, _)
@@ -69,5 +70,6 @@ fn operands(op: &Op) -> Vec<Reg> {
         | Op::Copy(a) => vec![*a],
         Op::Binary(_, a, b) | Op::Compare(_, a, b) | Op::InterleaveLow(a, b) | Op::InterleaveHigh(a, b) => vec![*a, *b],
         Op::MulAdd(a, b, c) | Op::NegMulAdd(a, b, c) | Op::Select(a, b, c) | Op::Dot(a, b, c) => vec![*a, *b, *c],
+        Op::DotLane(w, a, _, acc) => vec![*w, *a, *acc],
     }
 }

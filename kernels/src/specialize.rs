@@ -89,7 +89,7 @@ fn indexed(body: &[Stmt], found: &mut HashSet<Var>) {
         };
         match stmt {
             Stmt::Let(_, op) | Stmt::LetMut(_, op) | Stmt::Set(_, op) => {
-                if let Op::Load(_, at) | Op::Broadcast(_, at) = op {
+                if let Op::Load(_, at) | Op::Broadcast(_, at) | Op::Quad(_, at) = op {
                     index(at);
                 }
             }
@@ -119,6 +119,7 @@ pub fn replace(body: &[Stmt], value: &impl Fn(Var) -> Option<Int>) -> Vec<Stmt> 
     let op = |op: &Op| match op {
         Op::Load(ptr, at) => Op::Load(*ptr, int(at)),
         Op::Broadcast(ptr, at) => Op::Broadcast(*ptr, int(at)),
+        Op::Quad(ptr, at) => Op::Quad(*ptr, int(at)),
         Op::SplatInt(n) => Op::SplatInt(int(n)),
         op => op.clone(),
     };

@@ -40,6 +40,11 @@ pub trait Target {
         false
     }
 
+    /// Whether a dot product takes a lane of a register: then four words of a row are one load.
+    fn dots_by_lane(&self) -> bool {
+        false
+    }
+
     /// The register type.
     fn vector_type(&self, ty: Ty) -> TokenStream;
 
@@ -48,6 +53,11 @@ pub trait Target {
 
     /// The expression that reads the element at the address `at` into all lanes.
     fn broadcast(&self, elem: Elem, at: &TokenStream) -> TokenStream;
+
+    /// The expression that reads four words at the address `at` into every four lanes.
+    fn quad(&self, _at: &TokenStream) -> TokenStream {
+        TokenStream::new()
+    }
 
     /// The expression of any other operation, whose result is a `ty`; `regs` are its operands' names
     /// in the order of the fields, `at` is the value of an integer.

@@ -149,6 +149,10 @@ impl Scope<'_> {
                 };
                 self.int(at).map(|()| ty)
             }
+            Op::Quad(ptr, at) => match self.pointer(*ptr, false)? {
+                Elem::U32 => self.int(at).map(|()| Ty::I32),
+                elem => Err(format!("a quad of {elem:?}")),
+            },
             Op::Unary(op, a) => {
                 let (from, to) = match op {
                     UnaryOp::Sqrt | UnaryOp::RoundEven => (Ty::F32, Ty::F32),
@@ -179,6 +183,14 @@ impl Scope<'_> {
                 self.reg(*w, Ty::I32)?;
                 self.reg(*a, Ty::I32)?;
                 self.reg(*acc, Ty::I32).map(|()| Ty::I32)
+            }
+            Op::DotLane(w, a, lane, acc) => {
+                self.reg(*w, Ty::I32)?;
+                self.reg(*a, Ty::I32)?;
+                match lane {
+                    0..4 => self.reg(*acc, Ty::I32).map(|()| Ty::I32),
+                    _ => Err(format!("lane {lane} of a quad")),
+                }
             }
             Op::Compare(op, a, b) => {
                 let ty = match op {

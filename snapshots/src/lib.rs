@@ -55,6 +55,7 @@ fn least() -> Schedule {
         integer_tiles: [(2, 1), (2, 1)],
         nibble_lines: 1,
         nibbles_in_halves: false,
+        dots_by_lane: false,
         byte_lines: 1,
         ahead: 4096,
         depth_block: 16,

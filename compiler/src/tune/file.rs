@@ -45,6 +45,9 @@ struct Numbers {
     /// Of the target, and not measured.
     #[serde(skip)]
     nibbles_in_halves: bool,
+    /// As above.
+    #[serde(skip)]
+    dots_by_lane: bool,
     byte_lines: usize,
     ahead: usize,
     tile: (usize, usize),
@@ -60,7 +63,8 @@ impl Tuning {
     pub fn schedule(&self, target: &dyn Target) -> Schedule {
         let tuned = self.levels.iter().find(|l| l.level == target.level());
         let own = Schedule::new(target);
-        tuned.map_or(own, |l| Schedule { nibbles_in_halves: own.nibbles_in_halves, ..l.schedule })
+        let Schedule { nibbles_in_halves, dots_by_lane, .. } = own;
+        tuned.map_or(own, |l| Schedule { nibbles_in_halves, dots_by_lane, ..l.schedule })
     }
 
     /// Whatever makes this no tuning that kernels can be built with.

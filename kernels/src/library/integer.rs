@@ -90,7 +90,7 @@ fn tile(
     (rows, width): (usize, usize),
     q: &QuantRows,
     init: Init,
-    (ahead, planes, to): (usize, bool, Elem),
+    (ahead, planes, lanes, to): (usize, bool, bool, Elem),
 ) -> Rc<Kernel> {
     let tail = q.physical() % q.block;
     let tail_name = if tail > 0 { format!("_t{tail}") } else { String::new() };
@@ -138,28 +138,36 @@ fn tile(
         let more: Vec<Vec<Reg>> = (1..chains)
             .map(|c| (0..rows * width).map(|n| k.bind_mut(&format!("more_{c}_{n}"), Op::SplatBits(0))).collect())
             .collect();
-        // The quad `at` of the rows meets the quad `of` of the weights.
-        let quads = |k: &mut Builder, at: Int, of: Int, chain: usize| {
+        // The quad `at` of the rows meets the quad `of` of the weights; `four` has it and what follows, by row.
+        let quads = |k: &mut Builder, at: Int, of: Int, turn: usize, four: Option<&[Reg]>| {
+            let chain = turn % chains;
             let line_at = |j: usize| line.clone() * j + of.clone() * LANES;
             (0..width).for_each(|j| ask(k, ahead, p.w, &line_at(j)));
             let w: Vec<Reg> = (0..width).map(|j| k.load(&format!("w_{j}"), p.w, line_at(j))).collect();
             for (i, row) in acc.iter().enumerate() {
-                let a = k.broadcast(&format!("a_{i}"), p.a, at.clone() + lda.clone() * i);
+                let one = |k: &mut Builder| k.broadcast(&format!("a_{i}"), p.a, at.clone() + lda.clone() * i);
+                let a = four.map_or_else(|| one(k), |four| four[i]);
                 for (j, &acc) in row.iter().enumerate() {
                     let acc = if chain == 0 { acc } else { more[chain - 1][i * width + j] };
-                    k.set(acc, Op::Dot(w[j], a, acc));
+                    let dot = if lanes { Op::DotLane(w[j], a, turn as u32, acc) } else { Op::Dot(w[j], a, acc) };
+                    k.set(acc, dot);
                 }
             }
         };
-        if chains == 1 && !planes {
-            k.each("p", first.clone(), first + depth / 4, |k, at| quads(k, at.clone(), at, 0));
+        if chains == 1 && !planes && !lanes {
+            k.each("p", first.clone(), first + depth / 4, |k, at| quads(k, at.clone(), at, 0, None));
         } else {
             // Blocks are whole lines: their quads come in fours.
-            k.each("p", 0usize, depth / 4 / chains, |k, p| {
-                let within = p * chains;
+            let turns = if lanes { 4 } else { chains };
+            k.each("p", 0usize, depth / 4 / turns, |k, n| {
+                let within = n * turns;
                 let at = k.int("quad", first + within.clone());
                 let of = if planes { within } else { at.clone() };
-                (0..chains).for_each(|c| quads(k, at.clone() + c, of.clone() + c, c));
+                let quad = |i: usize| (format!("four_{i}"), Op::Quad(p.a, at.clone() + lda.clone() * i));
+                let four: Vec<Reg> =
+                    (0..rows).filter(|_| lanes).map(quad).map(|(name, op)| k.bind(&name, op)).collect();
+                let four = lanes.then_some(four.as_slice());
+                (0..turns).for_each(|c| quads(k, at.clone() + c, of.clone() + c, c, four));
             });
         }
         for sums in &more {
@@ -211,7 +219,7 @@ pub fn rows(
     let line = if planes { q.rows.block } else { q.rows.physical() } / 4 * LANES;
     in_powers(k, "j", width, Int::from(0usize), count, |k, width, j| {
         in_powers(k, "i", height, Int::from(0usize), n, |k, height, i| {
-            let kernel = tile((height, width), &q.rows, init, (0, planes, k.elem(c.0)));
+            let kernel = tile((height, width), &q.rows, init, (0, planes, s.dots_by_lane, k.elem(c.0)));
             call(k, (&kernel, true), q, (w, init), (i, j.clone()), line, (&c, ldc), (height, width));
         });
     });
@@ -274,7 +282,8 @@ fn ask(k: &mut Builder, ahead: usize, w: Ptr, at: &Int) {
 ///
 /// With `halves` a group's products are added up in 16 bits, 4 x 2 x 15 x 127 and 8 x 16 x 127 at most, and a factor in both
 /// halves of a lane multiplies and adds them.
-fn nibble_tile((rows, width): (usize, usize), init: Init, (ahead, halves): (usize, bool)) -> Rc<Kernel> {
+fn nibble_tile((rows, width): (usize, usize), init: Init, s: &Schedule) -> Rc<Kernel> {
+    let Schedule { ahead, nibbles_in_halves: halves, dots_by_lane: lanes, .. } = *s;
     let height = if rows > 1 { format!("{rows}x") } else { String::new() };
     let mut k = Builder::new(
         format!("gemv{}_u4s8_{height}{width}", init.name()),
@@ -304,7 +313,8 @@ fn nibble_tile((rows, width): (usize, usize), init: Init, (ahead, halves): (usiz
         // One line after the other, each with all registers; both are streams of memory.
         for j in 0..width {
             let words = k.int(&format!("words_{j}"), line.clone() * j + b.clone() * BLOCK_WORDS);
-            let block = NibbleBlock { p: &p, rows, lda: &lda, b: &b, words, mask, half, ahead };
+            let block =
+                NibbleBlock { p: &p, rows, lda: &lda, b: &b, words, mask, half, lanes: lanes && !halves, ahead };
             for (i, total) in block.totals(k).into_iter().enumerate() {
                 let scale = k.broadcast(&of_row("s", i), p.scales, lda.clone() * i + b.clone());
                 scaled(k, f[i][j], total, scale);
@@ -333,6 +343,8 @@ struct NibbleBlock<'a> {
     mask: Reg,
     /// Low halves of all lanes, if products are added up in halves.
     half: Option<Reg>,
+    /// Whether four words of a row are read at once; not with `half`.
+    lanes: bool,
     /// Bytes to the weights that are asked for.
     ahead: usize,
 }
@@ -393,7 +405,12 @@ impl NibbleBlock<'_> {
             if let Some(half) = self.half {
                 acc = k.binary(&self.of_row("sum", i), BinaryOp::And, acc, half);
             }
+            let four = self.lanes.then(|| k.bind(&self.of_row("four", i), Op::Quad(self.p.a, from(quad.clone()))));
             for (n, nibbles) in quads.into_iter().enumerate() {
+                if let Some(four) = four {
+                    acc = k.bind("acc", Op::DotLane(nibbles, four, n as u32, acc));
+                    continue;
+                }
                 let a = k.broadcast(&self.of_row(&format!("a_{n}"), i), self.p.a, from(quad.clone() + n));
                 acc = match self.half {
                     None => k.bind("acc", Op::Dot(nibbles, a, acc)),
@@ -424,13 +441,13 @@ pub fn vectors(
     if !q.rows.groups {
         let line = q.rows.physical() / 4 * LANES;
         return in_powers(k, "j", s.byte_lines, first, &last, |k, width, j| {
-            let kernel = tile((n, width), &q.rows, init, (s.ahead, false, k.elem(c.0)));
+            let kernel = tile((n, width), &q.rows, init, (s.ahead, false, s.dots_by_lane, k.elem(c.0)));
             call(k, (&kernel, true), q, (w, init), (none.clone(), j), line, (c, ldc), (n, width));
         });
     }
     let line = q.rows.blocks() * BLOCK_WORDS;
     in_powers(k, "j", s.nibble_lines, first, &last, |k, width, j| {
-        let kernel = nibble_tile((n, width), init, (s.ahead, s.nibbles_in_halves));
+        let kernel = nibble_tile((n, width), init, s);
         call(k, (&kernel, false), q, (w, init), (none.clone(), j), line, (c, ldc), (n, width));
     });
 }

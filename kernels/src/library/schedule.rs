@@ -21,6 +21,8 @@ pub struct Schedule {
     pub nibble_lines: usize,
     /// Whether products of 4-bit weights are added up in halves of lanes first; of the target, and not measured.
     pub nibbles_in_halves: bool,
+    /// Whether four words of a row are read at once, for dot products with one of them; of the target, and not measured.
+    pub dots_by_lane: bool,
     /// Bytes from weights that a product of one row reads to those it asks for; 0 asks for none.
     pub ahead: usize,
     /// Depth of a block of a matrix product: a panel of the tile's lines stays in L1.
@@ -64,6 +66,8 @@ impl Schedule {
             // the time.
             4 if registers < 32 && target.supports(&Op::Dot(Reg(0), Reg(0), Reg(0))) => [(5, 1), (5, 1)],
             4 if registers < 32 => [(6, 1), (6, 1)],
+            // Twenty sums, a line of weights and four words of each row are 29 registers.
+            4 if target.dots_by_lane() => [(5, 1), (5, 1)],
             _ => [(4, 1), (4, 1)],
         };
         // Few registers spill either way: then each pixel is loaded once.
@@ -79,6 +83,7 @@ impl Schedule {
             byte_lines,
             nibble_lines: 1,
             nibbles_in_halves: target.adds_in_halves(),
+            dots_by_lane: target.dots_by_lane(),
             // The hardware's prefetchers stop at pages of 4 KB: asking two pages ahead has their next one under way.
             ahead: 2 * PAGE,
             depth_block: (L1 * 3 / 4 / (tile.1 * LANES * 4)).next_multiple_of(16),

@@ -95,12 +95,13 @@ impl Case<'_> {
 const GUARD: usize = 48;
 
 /// The targets of quantized models. None fuses, so all give the same bits.
-pub fn exact_targets() -> [Box<dyn Target>; 5] {
+pub fn exact_targets() -> [Box<dyn Target>; 6] {
     [
         Box::new(Level::V3Exact),
         Box::new(Wasm::RelaxedExact),
         Box::new(Level::V3Vnni),
         Box::new(Level::V4Vnni),
+        Box::new(codegen_neon::Level::Dotprod),
         Box::new(Simd128),
     ]
 }
@@ -119,6 +120,7 @@ pub fn odd_schedules() -> [Schedule; 3] {
         byte_lines: 3,
         nibble_lines: 3,
         nibbles_in_halves: true,
+        dots_by_lane: true,
         ahead: 0,
         depth_block: 16,
         depthwise: 3,
@@ -134,6 +136,7 @@ pub fn odd_schedules() -> [Schedule; 3] {
             byte_lines: 1,
             nibble_lines: 1,
             nibbles_in_halves: false,
+            dots_by_lane: true,
             ahead: 64,
             depth_block: 32,
             depthwise: 1,
@@ -147,6 +150,7 @@ pub fn odd_schedules() -> [Schedule; 3] {
             byte_lines: 4,
             nibble_lines: 4,
             nibbles_in_halves: true,
+            dots_by_lane: false,
             ahead: 4096,
             depth_block: 48,
             depthwise: 5,
