@@ -14,6 +14,7 @@ pub mod pack;
 pub mod package;
 pub mod passes;
 pub mod pipeline;
+pub mod predict;
 pub mod quant;
 pub mod shared_memory;
 pub mod simulate;

@@ -12,6 +12,7 @@
 
 mod build;
 mod callable;
+mod count;
 mod extent;
 pub mod half;
 mod int;
@@ -28,6 +29,7 @@ mod verify;
 
 pub use build::Builder;
 pub use callable::{Callable, callable_module};
+pub use count::{Counter, Counts, Work};
 pub use extent::{ExtentError, extents};
 pub use int::{Int, Var};
 pub use interp::{Fault, Memory, Place, interpret};

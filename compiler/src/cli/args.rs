@@ -9,6 +9,7 @@ use models::Recipe;
 
 use super::tuned::Tuned;
 use crate::assemble::TARGET;
+use crate::predict::Device;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -65,6 +66,8 @@ pub enum Command {
     Run(Run),
     /// Tell what is in a model, and what would be emitted
     Inspect(Inspect),
+    /// Tell how long a model takes on a device that is not at hand
+    Predict(Predict),
     /// Measure tiles on this machine; run takes the winners from then on
     Tune(Tune),
     /// Compare emitted code with the graph evaluator, op by op
@@ -117,6 +120,8 @@ pub enum Form {
     Web,
     /// A library for C, its header and the weights.
     Staticlib,
+    /// A Swift package, or an archive for Android.
+    Package,
 }
 
 #[derive(Args, Debug)]
@@ -129,8 +134,9 @@ pub struct Compile {
     /// pages and Node
     #[arg(long, value_name = "TRIPLE")]
     pub target: String,
-    /// What to write: crate; staticlib, a library for C that cargo builds; for
-    /// wasm32 web, a folder for pages and Node [crate; wasm32: web]
+    /// What to write: crate; staticlib, a library for C that cargo builds;
+    /// package, for Xcode or Gradle; for wasm32 web, a folder for pages and
+    /// Node [crate; wasm32: web]
     #[arg(long, value_name = "FORM", hide_possible_values = true)]
     pub emit: Option<Form>,
     #[command(flatten)]
@@ -233,6 +239,35 @@ pub struct Inspect {
 }
 
 #[derive(Args, Debug)]
+pub struct Predict {
+    /// Checkpoint folder, or a .safetensors file in one
+    pub model: PathBuf,
+    #[arg(
+        long,
+        value_name = "NAME|FILE",
+        help = format!("Device, or a file that describes one; built in are\n{}", devices())
+    )]
+    pub device: PathBuf,
+    /// Machine to compile for [the device's]
+    #[arg(long, value_name = "TRIPLE")]
+    pub target: Option<String>,
+    #[command(flatten)]
+    pub choices: Choices,
+    /// Threads, on the fastest cores first [as many as are fastest]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Positions of a prompt, its picture included [290, or what the context has]
+    #[arg(long, value_name = "N")]
+    pub prompt_rows: Option<usize>,
+    /// List the slowest steps of each phase
+    #[arg(long)]
+    pub steps: bool,
+    /// One JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
 pub struct Tune {
     /// Checkpoint folder, or a .safetensors file in one
     pub model: PathBuf,
@@ -293,6 +328,12 @@ pub struct Demo {
 #[derive(Args, Debug)]
 pub struct Completions {
     pub shell: clap_complete::Shell,
+}
+
+/// Names of the built-in devices, in lines of four.
+fn devices() -> String {
+    let names: Vec<&str> = Device::list().collect();
+    names.chunks(4).map(|line| line.join(", ")).collect::<Vec<_>>().join(",\n")
 }
 
 /// `2G`, `512M`, `64K` (powers of 1024) or plain bytes.

@@ -7,7 +7,7 @@ use super::explain::explain;
 use super::model::{Model, unknown_target};
 use super::system;
 use super::ui::{Ui, size};
-use super::{diff, library, print, tuned, web};
+use super::{bundle, diff, library, print, tuned, web};
 use crate::assemble::{Assembled, Options, assemble, crate_name};
 use crate::error::{Error, grouped};
 use crate::frontend;
@@ -50,6 +50,9 @@ pub fn compile(args: &Compile, ui: &Ui) -> Result<u8, Error> {
     if !machine.has_std() {
         options = web::with_float_maps(&options, ui);
     }
+    if args.emit == Some(Form::Package) {
+        return bundle::compile(args, &options, &out, ui);
+    }
     if for_web {
         return web::compile(args, &options, &out, ui);
     }
@@ -85,8 +88,8 @@ fn machine(args: &Compile) -> Result<Machine, Error> {
         return match args.emit {
             Some(Form::Crate) => Ok(Machine::WasmRust),
             None | Some(Form::Web) => Ok(Machine::Wasm),
-            Some(Form::Staticlib) => {
-                Err(Error::Usage(format!("--emit staticlib: has no meaning for {}: crate or web", wasm::TARGET)))
+            Some(Form::Staticlib | Form::Package) => {
+                Err(Error::Usage(format!("--emit: {} takes crate or web", wasm::TARGET)))
             }
         };
     }
@@ -94,7 +97,7 @@ fn machine(args: &Compile) -> Result<Machine, Error> {
     if args.emit == Some(Form::Web) {
         return Err(Error::Usage(format!("--emit web: is for --target {}, this is {}", wasm::TARGET, args.target)));
     }
-    if args.emit == Some(Form::Staticlib) {
+    if matches!(args.emit, Some(Form::Staticlib | Form::Package)) {
         if args.check.is_some() {
             return Err(Error::Usage(
                 "--check: compares crates and pages; what a compiler makes of them is not".to_string(),

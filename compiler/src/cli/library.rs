@@ -1,5 +1,6 @@
 //! `tvlmc compile --emit staticlib`: a checkpoint to a library for C and whatever calls it.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,9 +19,9 @@ const CROSS_LINKER: &str = "aarch64-linux-gnu-gcc";
 
 /// Libraries of one machine.
 pub struct Libraries {
-    /// The static one.
-    pub archive: PathBuf,
-    /// The shared one, where one could be linked.
+    /// The static one, if it was wanted.
+    pub archive: Option<PathBuf>,
+    /// The shared one, if it was wanted and could be linked.
     pub shared: Option<PathBuf>,
     _scratch: tempfile::TempDir,
 }
@@ -42,11 +43,16 @@ pub fn check(machine: Machine) -> Result<(), Error> {
     )))
 }
 
-/// Builds the C interface of a model.
+/// Builds the C interface of a model: `kinds` of crates as cargo names them, with variables of its environment.
 ///
 /// # Errors
 /// The disk; cargo.
-pub fn build(assembled: &Assembled, ui: &Ui) -> Result<Libraries, Error> {
+pub fn build(
+    assembled: &Assembled,
+    kinds: &str,
+    variables: &[(String, OsString)],
+    ui: &Ui,
+) -> Result<Libraries, Error> {
     let machine = assembled.prepared.machine;
     let scratch = tempfile::Builder::new()
         .prefix("tvlmc-")
@@ -59,28 +65,25 @@ pub fn build(assembled: &Assembled, ui: &Ui) -> Result<Libraries, Error> {
         fs::write(&path, text).map_err(Error::io("write", &path))?;
     }
     let work = ui.work("building the library", None);
-    let linker = linker(machine);
-    let kinds = if linker.is_some() { "staticlib,cdylib" } else { "staticlib" };
     let args = ["rustc", "--lib", "--target", machine.triple(), "--crate-type", kinds];
-    let variables: Vec<(&str, &str)> = linker.flatten().into_iter().collect();
-    let messages = cargo_messages(&scratch.path().join("c"), &scratch.path().join("target"), &args, &variables, ui)?;
+    let messages = cargo_messages(&scratch.path().join("c"), &scratch.path().join("target"), &args, variables, ui)?;
     work.done("");
     let made = |end: &str| {
         let files = messages.iter().flat_map(|message| &message.filenames);
         files.filter(|file| file.extension().is_some_and(|e| e == end)).next_back().cloned()
     };
-    let archive = made("a").ok_or_else(|| Error::Bug("cargo made no library".to_string()))?;
-    Ok(Libraries { archive, shared: made("so"), _scratch: scratch })
+    Ok(Libraries { archive: made("a"), shared: made("so"), _scratch: scratch })
 }
 
 /// Whether a shared library can be linked, and what cargo has to be told for it.
-fn linker(machine: Machine) -> Option<Option<(&'static str, &'static str)>> {
+fn linker(machine: Machine) -> Option<Vec<(String, OsString)>> {
     let cross = Machine::Aarch64(System::Linux);
     if machine == Machine::HOST {
-        return Some(None);
+        return Some(Vec::new());
     }
     let there = || Command::new(CROSS_LINKER).arg("--version").output().is_ok_and(|out| out.status.success());
-    (machine == cross && there()).then_some(Some(("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", CROSS_LINKER)))
+    let variable = || ("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER".to_string(), CROSS_LINKER.into());
+    (machine == cross && there()).then(|| vec![variable()])
 }
 
 /// Builds the library and writes it with its header and weights into the folder `out`.
@@ -88,11 +91,13 @@ fn linker(machine: Machine) -> Option<Option<(&'static str, &'static str)>> {
 /// # Errors
 /// As of [`build`], and those of writing.
 pub fn write(assembled: &Assembled, out: &Path, force: bool, ui: &Ui) -> Result<u8, Error> {
-    let built = build(assembled, ui)?;
+    let linker = linker(assembled.prepared.machine);
+    let kinds = if linker.is_some() { "staticlib,cdylib" } else { "staticlib" };
+    let built = build(assembled, kinds, &linker.unwrap_or_default(), ui)?;
     let staging = Staging::begin(out, force)?;
     let total = assembled.weight_file_bytes();
     let mut libraries = Vec::new();
-    for (name, path) in [("lib/libtvlm.a", Some(&built.archive)), ("lib/libtvlm.so", built.shared.as_ref())] {
+    for (name, path) in [("lib/libtvlm.a", &built.archive), ("lib/libtvlm.so", &built.shared)] {
         let Some(path) = path else { continue };
         let bytes = fs::read(path).map_err(Error::io("read", path))?;
         libraries.push(format!("{name} {}", size(bytes.len() as u64)));

@@ -3,6 +3,7 @@
 //! Results go to stdout, everything else to stderr; the exit code says what kind of trouble there was.
 
 mod args;
+mod bundle;
 mod cache;
 mod compile;
 mod demo;
@@ -12,6 +13,7 @@ mod inspect;
 mod library;
 mod model;
 mod picture;
+mod predict;
 mod recipe;
 mod run;
 mod runner;
@@ -71,6 +73,7 @@ fn command(command: &Command, ui: &Ui) -> Result<u8, Error> {
         Command::Compile(args) => compile::compile(args, ui),
         Command::Run(args) => run::run(args, ui),
         Command::Inspect(args) => inspect::inspect(args, ui),
+        Command::Predict(args) => predict::predict(args, ui),
         Command::Tune(args) => tune::tune(args, ui),
         Command::Verify(args) => verify::verify(args, ui),
         Command::Demo(args) => demo::demo(args, ui),

@@ -113,7 +113,7 @@ pub fn cargo_messages(
     folder: &Path,
     target: &Path,
     args: &[&str],
-    variables: &[(&str, &str)],
+    variables: &[(String, OsString)],
     ui: &Ui,
 ) -> Result<Vec<Message>, Error> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
@@ -124,7 +124,7 @@ pub fn cargo_messages(
         .args(args)
         .args(["--release", "--offline", "--message-format=json-render-diagnostics", "--target-dir"])
         .arg(target)
-        .envs(variables.iter().copied())
+        .envs(variables.iter().map(|(name, value)| (name, value)))
         .current_dir(folder)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

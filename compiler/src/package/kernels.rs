@@ -13,7 +13,7 @@ use crate::machine::Machine;
 use crate::pipeline::Prepared;
 
 /// Family of a kernel, the name of its file: by the first word of its name.
-fn family(kernel: &str) -> &'static str {
+pub(crate) fn family(kernel: &str) -> &'static str {
     const FAMILIES: &[(&str, &str)] = &[
         // One row's products are those of a layer, but for their tile.
         ("gemm", "gemm"),

@@ -29,6 +29,7 @@ const DECODE: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/decode.rs"))
 const INTERFACE: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/interface.rs"));
 
 pub(crate) use c::{HEADER, MODULE_MAP, library_files};
+pub(crate) use kernels::family;
 pub(crate) use library::LICENSES;
 pub(crate) use readme::license;
 

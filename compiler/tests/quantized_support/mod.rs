@@ -136,6 +136,7 @@ impl Built {
     }
 
     /// As [`Built::probe`] for a package for aarch64, on an emulated processor.
+    #[allow(dead_code, reason = "of the tests of aarch64 alone")]
     pub fn probe_on(&self, processor: &str, question: &Question, last: &[String]) -> String {
         let mut command = cross::emulated(processor);
         command.arg(self.runner());

@@ -315,9 +315,9 @@ fn nibble_tile((rows, width): (usize, usize), init: Init, s: &Schedule) -> Rc<Ke
             let words = k.int(&format!("words_{j}"), line.clone() * j + b.clone() * BLOCK_WORDS);
             let block =
                 NibbleBlock { p: &p, rows, lda: &lda, b: &b, words, mask, half, lanes: lanes && !halves, ahead };
-            for (i, total) in block.totals(k).into_iter().enumerate() {
+            for (i, (total, f)) in block.totals(k).into_iter().zip(&f).enumerate() {
                 let scale = k.broadcast(&of_row("s", i), p.scales, lda.clone() * i + b.clone());
-                scaled(k, f[i][j], total, scale);
+                scaled(k, f[j], total, scale);
             }
         }
     });

@@ -143,7 +143,7 @@ impl<'a> Room<'a> {
 impl Write for Room<'_> {
     fn write_str(&mut self, text: &str) -> core::fmt::Result {
         let left = self.bytes.len() - self.used - 1;
-        let fits = text.floor_char_boundary(left.min(text.len()));
+        let fits = (0..=left.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
         self.bytes[self.used..self.used + fits].copy_from_slice(&text.as_bytes()[..fits]);
         self.used += fits;
         if fits == text.len() { Ok(()) } else { Err(core::fmt::Error) }
