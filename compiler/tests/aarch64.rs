@@ -8,7 +8,7 @@ mod quantized_support;
 use std::path::Path;
 
 use models::Recipe;
-use quantized_support::{Built, Question, Run, build_with, cross, nano};
+use quantized_support::{Built, Question, Run, build_with, cross, nano, tiny};
 use tvlmc::assemble::Options;
 use tvlmc::machine::{Machine, System};
 
@@ -61,6 +61,22 @@ fn int8_of_hf_has_the_bits_of_x86_64() {
 #[test]
 fn int4_of_odd_sizes_has_the_bits_of_x86_64() {
     integers(&nano("odd"), "int4", &[1, 3]);
+}
+
+#[test]
+#[ignore = "minutes; cargo xtask full"]
+fn demo_has_the_bits_of_x86_64() {
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/demo");
+    integers(&demo, "int8", &[1]);
+    integers(&demo, "int4", &[1, 2]);
+}
+
+#[test]
+#[ignore = "minutes; cargo xtask full"]
+fn tiny_has_the_bits_of_x86_64() {
+    if let Some(tiny) = tiny() {
+        integers(&tiny, "int4", &[1]);
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 
 use cli_support::{finish, root, succeed, tvlmc};
 use runtime_c::{model, picture, session, status};
+use tvlmc::machine::Machine;
 
 const TARGET: &str = cli_support::TARGET;
 const FLAGS: [&str; 6] = ["-std=c99", "-D_POSIX_C_SOURCE=200809L", "-Wall", "-Wextra", "-Wpedantic", "-Werror"];
@@ -157,6 +158,29 @@ fn numbers_are_those_of_the_header() {
         assert_eq!(number(&format!("TVLM_ERROR_{}", code.replace('-', "_").to_uppercase())), i as i32 + 1);
     }
     assert_eq!((number("TVLM_ERROR_BUSY"), number("TVLM_ERROR_BUG")), (status::BUSY, status::BUG));
+}
+
+/// Every machine whose standard library is here has a static library, of its own kind of object files.
+#[test]
+#[ignore = "minutes; cargo xtask full"]
+fn every_target_has_a_library() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut built = 0;
+    for triple in Machine::ALL.into_iter().filter(|machine| machine.has_std()).map(Machine::triple) {
+        let asked =
+            Command::new("rustc").args(["--print", "target-libdir", "--target", triple]).output().expect("rustc runs");
+        if !Path::new(String::from_utf8_lossy(&asked.stdout).trim()).is_dir() {
+            println!("skipped: the library for {triple}: rustc has no standard library for it");
+            continue;
+        }
+        let bytes = std::fs::read(library(folder.path(), triple).join("lib/libtvlm.a")).expect("a library");
+        assert!(bytes.starts_with(b"!<arch>\n"), "{triple}");
+        let object: &[u8] = if triple.contains("apple") { &[0xcf, 0xfa, 0xed, 0xfe] } else { b"\x7fELF" };
+        assert!(bytes.windows(4).any(|word| word == object), "{triple}");
+        built += 1;
+    }
+    assert!(built > 0);
+    println!("libraries for {built} targets");
 }
 
 #[test]

@@ -4,12 +4,12 @@
 
 mod quantized_support;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use kernels::Target;
 use kernels::library::{Choice, Schedule};
 use models::Recipe;
-use quantized_support::{Built, Question, Run, build, build_tuned, levels, nano, with_schedule};
+use quantized_support::{Built, Question, Run, build, build_tuned, levels, nano, tiny, with_schedule};
 use tvlmc::lower::{Phase, Program};
 use tvlmc::pipeline::{Options, prepare};
 use tvlmc::tune::{Levels, Tuning};
@@ -191,12 +191,7 @@ fn demo_has_one_result() {
 #[test]
 #[ignore = "minutes; cargo xtask full"]
 fn tiny_has_one_result() {
-    let home = || Some(Path::new(&std::env::var_os("HOME")?).join(".cache/tvlmc/oracle"));
-    let folder = std::env::var_os("TVLMC_ORACLE").map(PathBuf::from).or_else(home).unwrap_or_default();
-    let tiny = folder.join("tiny-hf-bf16-s0");
-    if !tiny.is_dir() {
-        println!("skipped: the tiny checkpoint, not in {}: xtask/oracle/draw.sh draws it", folder.display());
-        return;
+    if let Some(tiny) = tiny() {
+        check_large(&tiny, (700, 500), false);
     }
-    check_large(&tiny, (700, 500), false);
 }

@@ -69,8 +69,8 @@ pub fn build(
     let messages = cargo_messages(&scratch.path().join("c"), &scratch.path().join("target"), &args, variables, ui)?;
     work.done("");
     let made = |end: &str| {
-        let files = messages.iter().flat_map(|message| &message.filenames);
-        files.filter(|file| file.extension().is_some_and(|e| e == end)).next_back().cloned()
+        let mut files = messages.iter().flat_map(|message| &message.filenames);
+        files.rfind(|file| file.extension().is_some_and(|e| e == end)).cloned()
     };
     Ok(Libraries { archive: made("a"), shared: made("so"), _scratch: scratch })
 }

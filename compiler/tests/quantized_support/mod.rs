@@ -296,3 +296,16 @@ pub fn with_schedule(mut prepared: Prepared, level: usize, schedule: Schedule) -
 pub fn nano(layout: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/nano").join(layout)
 }
+
+/// The folder of the tiny checkpoint, which is not in the repository; told where it is missing.
+#[allow(dead_code, reason = "of long tests")]
+pub fn tiny() -> Option<PathBuf> {
+    let home = || Some(Path::new(&std::env::var_os("HOME")?).join(".cache/tvlmc/oracle"));
+    let folder = std::env::var_os("TVLMC_ORACLE").map(PathBuf::from).or_else(home).unwrap_or_default();
+    let tiny = folder.join("tiny-hf-bf16-s0");
+    if !tiny.is_dir() {
+        println!("skipped: the tiny checkpoint, not in {}: xtask/oracle/draw.sh draws it", folder.display());
+        return None;
+    }
+    Some(tiny)
+}
