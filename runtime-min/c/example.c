@@ -19,7 +19,10 @@ static uint8_t *read_ppm(const char *path, tvlm_pixels *pixels) {
   FILE *file = fopen(path, "rb");
   unsigned width, height;
   uint8_t *data = NULL;
-  if (file == NULL) return NULL;
+  if (file == NULL) {
+    perror(path);
+    return NULL;
+  }
   if (fscanf(file, "P6 %u %u 255", &width, &height) == 2 && width < 65536 && height < 65536) {
     size_t bytes = (size_t)3 * width * height;
     fgetc(file);
@@ -50,7 +53,7 @@ int main(int argc, char **argv) {
   }
   data = read_ppm(argv[2], &pixels);
   if (data == NULL) {
-    fprintf(stderr, "%s: no PPM file with 8 bits for each color\n", argv[2]);
+    fprintf(stderr, "%s: expected a PPM file, P6, 8 bits for each color, without comments\n", argv[2]);
     return 3;
   }
   if (tvlm_model_open(argv[1], NULL, &model, &error) || tvlm_session_open(model, NULL, &chat, &error) ||

@@ -57,5 +57,5 @@ export function sideOf(manifest, side) {
   const found = manifest.sides.find((each) => each.side === side);
   if (found) return found;
   const known = manifest.sides.map((each) => each.side).join(", ");
-  throw new ArgumentError("argument", `side: ${side} is none of this model's: ${known}; compile with more sides to have others`);
+  throw new ArgumentError("argument", `side: ${side} is none of this model's: ${known}`);
 }

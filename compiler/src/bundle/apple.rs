@@ -259,17 +259,21 @@ fn podspec(about: &About<'_>) -> String {
     )
 }
 
+/// What an app has to be told that runs in the simulator first.
+const NO_SIMULATOR: &str = "\nThe simulator of iOS is not among them: rustc had no standard library for it (`rustup target add aarch64-apple-ios-sim`).";
+
 fn readme(about: &About<'_>, folders: &[Folder]) -> String {
     let name = about.name;
     let identifiers: Vec<String> = folders.iter().map(|folder| format!("`{}`", folder.identifier())).collect();
+    let simulator = identifiers.iter().any(|identifier| identifier.contains("simulator"));
     format!(
         "# {name}\n\n\
          A FastVLM model compiled by tvlmc {TOOL_VERSION} as a Swift package, for iOS 15, macOS 12 and later. It answers questions about\n\
-         pictures on the device, without network. Libraries: {identifiers}.\n\n\
+         pictures on the device, without network. Libraries: {identifiers}.{missing}\n\n\
          ## In an app\n\n\
          In Xcode: File, Add Package Dependencies, Add Local, this folder; then add the libraries `Tvlm` and `TvlmWeights` to the app.\n\
-         In a `Package.swift`: `.package(path: \"{name}\")`. In a Podfile: `pod '{name}', :path => '{name}'`; there all is in one\n\
-         module, `Tvlm`.\n\n\
+         In a `Package.swift`: `.package(path: \"FOLDER\")`, and `.product(name: \"Tvlm\", package: \"LAST\")` with the last part of\n\
+         that path. In a Podfile: `pod '{name}', :path => 'FOLDER'`; there all is in one module, `Tvlm`.\n\n\
          ```swift\n\
          import Tvlm\n\
          import TvlmWeights\n\n\
@@ -302,6 +306,7 @@ fn readme(about: &About<'_>, folders: &[Folder]) -> String {
          ## License\n\n\
          {license}",
         identifiers = identifiers.join(", "),
+        missing = if simulator { "" } else { NO_SIMULATOR },
         license = about.license(),
     )
 }

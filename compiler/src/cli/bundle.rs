@@ -30,8 +30,8 @@ pub fn machines(named: Machine, ui: &Ui) -> Result<Vec<Machine>, Error> {
         Machine::Wasm | Machine::WasmRust => None,
     };
     let Some(wanted) = family(named) else {
-        let problem = "packages are for Apple's systems and Android: crate or staticlib";
-        return Err(Error::Usage(format!("--emit package: {} has none, {problem}", named.triple())));
+        let way = "packages are for Apple's systems and Android; use --emit crate or staticlib";
+        return Err(Error::Usage(format!("--emit package: there is none for {}: {way}", named.triple())));
     };
     library::check(named)?;
     let mut all = vec![named];

@@ -100,7 +100,7 @@ fn machine(args: &Compile) -> Result<Machine, Error> {
     if matches!(args.emit, Some(Form::Staticlib | Form::Package)) {
         if args.check.is_some() {
             return Err(Error::Usage(
-                "--check: compares crates and pages; what a compiler makes of them is not".to_string(),
+                "--check works with --emit crate and web; a library that was built is not compared".to_string(),
             ));
         }
         library::check(machine)?;

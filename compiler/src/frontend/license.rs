@@ -99,6 +99,12 @@ impl Licenses {
         self.declared.is_empty() && self.texts.is_empty() && self.folders == 0
     }
 
+    /// A few words for programs: where the text is, or the name that was declared.
+    pub fn short(&self) -> Option<String> {
+        let text = self.texts.first().map(|text| format!("SEE LICENSE IN {}", text.file));
+        text.or_else(|| self.declared.iter().find(|(key, _)| *key == "license").map(|(_, value)| value.clone()))
+    }
+
     /// One line for a reader, without a period.
     pub fn summary(&self) -> String {
         if self.is_empty() {

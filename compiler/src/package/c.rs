@@ -73,13 +73,35 @@ fn readme(package: &Package, prepared: &Prepared, shared: bool) -> String {
     let machine = prepared.machine;
     let mib = |bytes: usize| format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64);
     let libraries = if shared { "`lib/libtvlm.a` and `lib/libtvlm.so` need" } else { "`lib/libtvlm.a` needs" };
+    let on_linux = matches!(machine, Machine::X86_64(System::Linux) | Machine::Aarch64(System::Linux));
+    let system = if on_linux { "the system's C library and libgcc" } else { "the system's own library" };
+    let own = "example.c -Iinclude lib/libtvlm.a";
+    let (compiler, place) = match machine {
+        Machine::X86_64(System::Android) => (format!("x86_64-linux-android24-clang {own} -ldl -lm"), "in the emulator"),
+        Machine::Aarch64(System::Android) => (format!("aarch64-linux-android24-clang {own} -ldl -lm"), "on the device"),
+        Machine::Aarch64(System::Ios) => {
+            (format!("xcrun -sdk iphoneos clang -arch arm64 {own}"), "in an app, on the device")
+        }
+        Machine::X86_64(System::Ios | System::IosSimulator) | Machine::Aarch64(System::IosSimulator) => {
+            (format!("xcrun -sdk iphonesimulator clang {own}"), "in an app, in the simulator")
+        }
+        Machine::X86_64(System::MacOs) => (format!("clang -arch x86_64 {own}"), "on a Mac"),
+        Machine::Aarch64(System::MacOs) => (format!("clang -arch arm64 {own}"), "on a Mac"),
+        machine if machine == Machine::HOST => (format!("cc {own} -lpthread -ldl -lm"), "here"),
+        Machine::Aarch64(System::Linux) => {
+            (format!("aarch64-linux-gnu-gcc {own} -lpthread -ldl -lm"), "on the machine")
+        }
+        Machine::X86_64(System::Linux) | Machine::Wasm | Machine::WasmRust => {
+            (format!("cc {own} -lpthread -ldl -lm"), "on the machine")
+        }
+    };
     format!(
         "# A FastVLM model for C\n\n\
-         Compiled by tvlmc {TOOL_VERSION} for `{triple}`. {libraries} nothing but the system's C library;\n\
+         Compiled by tvlmc {TOOL_VERSION} for `{triple}`. {libraries} nothing but {system};\n\
          `include/tvlm.h` says what its functions do, `{WEIGHTS_NAME}` belongs to this build of them.\n\n\
-         \x20   cc example.c -Iinclude lib/libtvlm.a -lpthread -ldl -lm -o example\n\
+         \x20   {compiler} -o example\n\
          \x20   ffmpeg -i photo.jpg photo.ppm\n\
-         \x20   ./example {WEIGHTS_NAME} photo.ppm \"What is on the table?\"\n\n\
+         \x20   ./example {WEIGHTS_NAME} photo.ppm \"What is on the table?\"        # {place}\n\n\
          Functions return 0 or a number of `tvlm_code`, and a message for people; nothing ends the process. Levels:\n\
          {levels}; the best one the processor has is chosen when the model is opened.\n\n\
          | what | size |\n|---|---|\n\

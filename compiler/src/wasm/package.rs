@@ -385,7 +385,7 @@ impl Web {
             name: &self.name,
             tool_version: TOOL_VERSION,
             digest: hex(&self.digest),
-            license: self.prepared.licenses.texts.first().map(|text| format!("SEE LICENSE IN {}", text.file)),
+            license: self.prepared.licenses.short(),
             recipe: &self.prepared.recipe,
             sides: sides
                 .map(|(phase, (side, tokens, ..))| SideOut { side, tokens, phase, peak_bytes: self.peak_bytes(phase) })

@@ -91,6 +91,12 @@ int main(int argc, char **argv) {
   options.temperature = -1;
   expect("no option", tvlm_session_open(model, &options, &chat, &error), TVLM_ERROR_ARGUMENT, "temperature");
   options.temperature = 0;
+  options.speculation = -2;
+  expect("no guess", tvlm_session_open(model, &options, &chat, &error), TVLM_ERROR_ARGUMENT, "less than -1");
+  options.speculation = 0;
+  options.reserved = 7;
+  expect("reserved", tvlm_session_open(model, &options, &chat, &error), TVLM_ERROR_ARGUMENT, "is not 0");
+  options.reserved = 0;
   options.max_new_tokens = 6;
   options.threads = 2;
   expect("session", tvlm_session_open(model, &options, &chat, &error), TVLM_OK, "");

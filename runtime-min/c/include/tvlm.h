@@ -7,13 +7,15 @@
  *     if (tvlm_session_open(model, NULL, &chat, &error)) ...
  *
  * Functions return 0 or one of tvlm_code, and fill the error that their last argument points to; NULL says that only the
- * number is wanted. Texts are UTF-8 and end with a zero byte. Structs begin with their size: initialize them with the macro
- * that is named like them. A field that is 0 has its default. What a pointer argument points to is the caller's and may go
- * when the function returns.
+ * number is wanted. An error's code is 0 after a success, and a new handle is NULL after a failure. Texts are UTF-8 and end with
+ * a zero byte. Structs begin with their size: initialize them with the macro that is named like them; an error without a size is
+ * left as it is. A field that is 0 has its default, and fields named reserved are 0. What a pointer argument points to is
+ * the caller's and may go when the function returns.
  *
  * A model may be used by several threads at once. A session works for one caller at a time: while it does, other calls with
- * it return TVLM_ERROR_BUSY, also those out of a callback, except for tvlm_session_cancel. Handles are closed once; a model
- * may be closed while sessions still use it.
+ * it return TVLM_ERROR_BUSY, also those out of a callback, except for tvlm_session_cancel; one that works is not closed either:
+ * cancel, wait until the other call has returned, then close. Handles are closed once, and closing NULL does nothing. A model
+ * may be closed while sessions still use it, an image whenever no question about it is being answered.
  */
 #ifndef TVLM_H
 #define TVLM_H
@@ -55,7 +57,7 @@ typedef enum tvlm_code {
   TVLM_ERROR_EMPTY_PROMPT = 15,
   TVLM_ERROR_TOKEN_OUT_OF_RANGE = 16,
   TVLM_ERROR_ARGUMENT = 17,           /* NULL where that is not allowed, or a value out of range. */
-  TVLM_ERROR_CANCELLED = 18,          /* tvlm_session_cancel, while a picture was encoded or a question read. */
+  TVLM_ERROR_CANCELLED = 18,          /* tvlm_session_cancel, while a picture was encoded; an answer ends with TVLM_STOP_CANCELLED. */
   TVLM_ERROR_POISONED = 19,           /* A thread failed: open a new session. */
   TVLM_ERROR_PROGRAM = 20,            /* The library contradicts itself: a bug. */
   TVLM_ERROR_BUSY = 21,               /* The session works for another caller. */
@@ -75,10 +77,10 @@ enum { TVLM_RESIDENCE_AUTO = 0, TVLM_RESIDENCE_MAPPED = 1, TVLM_RESIDENCE_COPIED
 typedef struct tvlm_open_options {
   size_t size;
   uint32_t threads;   /* Of sessions that do not say; 0: all processors. */
-  uint32_t verify;    /* TVLM_VERIFY_*: what is compared with checksums; everything, if the file is small. */
-  uint32_t residence; /* TVLM_RESIDENCE_*: a mapped file, or private memory, which the default is for small files. */
+  uint32_t verify;    /* TVLM_VERIFY_*: what is compared with its checksum. AUTO: files below 256 MB whole, of others the header. */
+  uint32_t residence; /* TVLM_RESIDENCE_*: where the weights are. AUTO: files below 256 MB in private memory, others mapped. */
   uint32_t reserved;
-  const char *level;  /* Instruction-set level; NULL: the best that this processor has. */
+  const char *level;  /* Instruction-set level, as the README lists them; NULL: the best that this processor has. */
 } tvlm_open_options;
 #define TVLM_OPEN_OPTIONS_INIT {sizeof(tvlm_open_options), 0, 0, 0, 0, NULL}
 
@@ -97,14 +99,14 @@ typedef struct tvlm_model_info {
 
 typedef struct tvlm_session_options {
   size_t size;
-  uint32_t threads;         /* The calling one included; 0: as the model was told. Not changed later. */
+  uint32_t threads;         /* The calling one included; 0: as the model was told. tvlm_session_configure does not look at it. */
   uint32_t max_new_tokens;  /* Of an answer, the end token included; 0: 256. */
   float temperature;        /* 0: the likeliest token each time; up to 100. */
   uint32_t top_k;           /* Only so many tokens can be drawn; 0: all. */
   float top_p;              /* Only tokens that reach this probability together; 0: 1, which is all. */
   float repetition_penalty; /* 0: 1, which is off; up to 100. */
   uint64_t seed;            /* Where the random numbers start. */
-  int32_t speculation;      /* Tokens guessed and verified together, which changes no answer; 0: as suits; -1: none. */
+  int32_t speculation;      /* Most tokens guessed and verified together, which changes no answer; 0: as suits; -1: none. */
   uint32_t reserved;
 } tvlm_session_options;
 #define TVLM_SESSION_OPTIONS_INIT {sizeof(tvlm_session_options), 0, 0, 0, 0, 0, 0, 0, 0, 0}
@@ -164,7 +166,8 @@ TVLM_API int32_t tvlm_session_configure(tvlm_session *session, const tvlm_sessio
 /* A picture to what the model sees, once; it can be asked about in all sessions of the model. */
 TVLM_API int32_t tvlm_session_encode(tvlm_session *session, const tvlm_pixels *pixels, tvlm_image **image, tvlm_error *error);
 /* Asks about `count` pictures, or none, and goes on with the conversation. Returns when the answer has ended. `on_text` and
- * `result` may be NULL. */
+ * `result` may be NULL. An answer that was stopped is part of the conversation as far as it came; after an error the
+ * conversation is what it was. */
 TVLM_API int32_t tvlm_session_ask(tvlm_session *session, const tvlm_image *const *images, size_t count, const char *question,
                                   tvlm_on_text on_text, void *context, tvlm_result *result, tvlm_error *error);
 /* Stops what the session does, from any thread; without effect where it does nothing. */

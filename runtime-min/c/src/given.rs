@@ -72,6 +72,11 @@ pub unsafe fn options<T: Sized0>(name: &'static str, from: *const T) -> Result<O
     }
 }
 
+/// Refuses what has no meaning yet.
+pub fn reserved(name: &'static str, value: u32) -> Result<(), Problem> {
+    if value == 0 { Ok(()) } else { Err(Problem::argument(name, "is not 0")) }
+}
+
 /// Gives as much of a struct as the caller has room for; nothing if that is nowhere.
 ///
 /// # Safety

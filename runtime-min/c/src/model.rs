@@ -71,6 +71,7 @@ pub unsafe fn open<P: Program>(
     let (path, options) = unsafe { (given::text("path", path)?, given::options("options", options)?) };
     let mut chosen = runtime_min::OpenOptions::default();
     if let Some(options) = options {
+        given::reserved("options.reserved", options.reserved)?;
         chosen.threads = (options.threads > 0).then_some(options.threads as usize);
         chosen.verify = match options.verify {
             0 => Verify::Auto,

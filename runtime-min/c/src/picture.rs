@@ -57,6 +57,7 @@ impl Pixels {
 pub(crate) unsafe fn packed<'a>(pixels: *const Pixels) -> Result<(usize, usize, Cow<'a, [u8]>), Problem> {
     // SAFETY: passed on.
     let pixels = unsafe { given::options("pixels", pixels)? }.ok_or_else(|| Problem::argument("pixels", "is NULL"))?;
+    given::reserved("pixels.reserved", pixels.reserved)?;
     let (bytes, [red, green, blue]) = pixels.layout()?;
     let (width, height) = (pixels.width as usize, pixels.height as usize);
     // Sizes first, so that no product below is too large.

@@ -105,9 +105,10 @@ impl<P: Program> Drop for Turn<'_, P> {
     }
 }
 
-fn chosen(options: Option<Options>) -> runtime_min::Options {
+fn chosen(options: Option<Options>) -> Result<runtime_min::Options, Problem> {
     let mut chosen = runtime_min::Options::default();
-    let Some(options) = options else { return chosen };
+    let Some(options) = options else { return Ok(chosen) };
+    given::reserved("options.reserved", options.reserved)?;
     chosen.threads = (options.threads > 0).then_some(options.threads as usize);
     if options.max_new_tokens > 0 {
         chosen.max_new_tokens = options.max_new_tokens as usize;
@@ -122,9 +123,13 @@ fn chosen(options: Option<Options>) -> runtime_min::Options {
     };
     match options.speculation {
         0 => {}
-        most => chosen.speculation = usize::try_from(most).unwrap_or(0),
+        -1 => chosen.speculation = 0,
+        most => {
+            let refused = |_| Problem::argument("options.speculation", "is less than -1");
+            chosen.speculation = usize::try_from(most).map_err(refused)?;
+        }
     }
-    chosen
+    Ok(chosen)
 }
 
 /// # Safety
@@ -140,7 +145,7 @@ pub unsafe fn open<P: Program>(
         let model = Arc::clone(&model.shared);
         // SAFETY: the model lies behind an `Arc` that this handle keeps until the session is dropped.
         let forever: &'static runtime_min::Model<P> = unsafe { &*Arc::as_ptr(&model) };
-        let inner = forever.session(chosen(options))?;
+        let inner = forever.session(chosen(options)?)?;
         let cancel = inner.cancel_token();
         Ok(Session { inner: UnsafeCell::new(inner), busy: AtomicBool::new(false), cancel, _model: model })
     };
@@ -153,7 +158,7 @@ pub unsafe fn open<P: Program>(
 pub unsafe fn configure<P: Program>(session: *const Session<P>, options: *const Options) -> Result<(), Problem> {
     // SAFETY: passed on.
     let (mut turn, options) = unsafe { (Turn::take(session)?, given::options("options", options)?) };
-    let (chosen, inner) = (chosen(options), turn.inner());
+    let (chosen, inner) = (chosen(options)?, turn.inner());
     inner.set_sampler(chosen.sampler)?;
     inner.set_max_new_tokens(chosen.max_new_tokens);
     inner.set_speculation(chosen.speculation);
