@@ -52,9 +52,8 @@ impl Target for Level {
     }
 
     fn is_intrinsic(&self, word: &str) -> bool {
-        word.ends_with("x4_t")
-            || word.starts_with('v') && word.contains("_f32")
-            || word.starts_with('v') && { ["_s32", "_u32", "_u16"].iter().any(|end| word.ends_with(end)) }
+        let element = || ["_f32", "_s32", "_u32", "_u16"].iter().any(|element| word.contains(element));
+        word.ends_with("x4_t") || word.starts_with('v') && element()
     }
 
     fn supports(&self, op: &Op) -> bool {

@@ -204,28 +204,22 @@ fn dot(level: Level) -> Recipe {
         Level::RelaxedDot => {
             Recipe::one("i32x4_relaxed_dot_i8x16_i7x16_add", I::I32x4RelaxedDotI8x16I7x16AddS, &[B, A, C])
         }
-        // Bytes in even places and those in odd ones, each as 16-bit integers: products need no shuffle.
-        Level::Simd128 => Recipe::none()
-            .then("w_even", "v128_and", I::V128And, &[A, Value::Halves(0xff)])
-            .then("a_low", "i16x8_shl", I::I16x8Shl, &[B])
-            .by(8)
-            .then("a_even", "i16x8_shr", I::I16x8ShrS, &[step(1)])
-            .by(8)
-            .then("even", "i32x4_dot_i16x8", I::I32x4DotI16x8S, &[step(0), step(2)])
-            .then("w_odd", "u16x8_shr", I::I16x8ShrU, &[A])
-            .by(8)
-            .then("a_odd", "i16x8_shr", I::I16x8ShrS, &[B])
-            .by(8)
-            .then("odd", "i32x4_dot_i16x8", I::I32x4DotI16x8S, &[step(4), step(5)])
+        Level::Simd128 => even_and_odd("i32x4_dot_i16x8", I::I32x4DotI16x8S)
             .then("sum", "i32x4_add", I::I32x4Add, &[C, step(3)])
             .then("", "i32x4_add", I::I32x4Add, &[step(7), step(6)]),
     };
     recipe.helper("dot", doc, params)
 }
 
-/// The sums of two products of bytes each, in halves, without the relaxed instruction: bytes in even places and those in odd
-/// ones are integers of 16 bits, and so are their products.
+/// The sums of two products of bytes each, in halves, without the relaxed instruction.
 fn dot_bytes() -> Recipe {
+    even_and_odd("i16x8_mul", Instruction::I16x8Mul)
+        .then("", "i16x8_add", Instruction::I16x8Add, &[Value::Step(3), Value::Step(6)])
+        .helper("dot_bytes", "The sums of two products of bytes each, in the halves of each lane.", &["w", "a"])
+}
+
+/// Bytes in even places and those in odd ones, each as 16-bit integers: products need no shuffle. Steps 3 and 6 are these.
+fn even_and_odd(product: &'static str, code: Instruction<'static>) -> Recipe {
     use Instruction as I;
     let step = Value::Step;
     Recipe::none()
@@ -234,14 +228,12 @@ fn dot_bytes() -> Recipe {
         .by(8)
         .then("a_even", "i16x8_shr", I::I16x8ShrS, &[step(1)])
         .by(8)
-        .then("even", "i16x8_mul", I::I16x8Mul, &[step(0), step(2)])
+        .then("even", product, code.clone(), &[step(0), step(2)])
         .then("w_odd", "u16x8_shr", I::I16x8ShrU, &[A])
         .by(8)
         .then("a_odd", "i16x8_shr", I::I16x8ShrS, &[B])
         .by(8)
-        .then("odd", "i16x8_mul", I::I16x8Mul, &[step(4), step(5)])
-        .then("", "i16x8_add", I::I16x8Add, &[step(3), step(6)])
-        .helper("dot_bytes", "The sums of two products of bytes each, in the halves of each lane.", &["w", "a"])
+        .then("odd", product, code, &[step(4), step(5)])
 }
 
 /// A shuffle of words.

@@ -68,6 +68,27 @@ pub struct Assembled {
 /// # Errors
 /// Whatever is wrong with the checkpoint, except values that are not finite.
 pub fn assemble(model: &Path, options: &Options<'_>) -> Result<Assembled, Error> {
+    assemble_known(model, options, None)
+}
+
+/// As [`assemble`] for several machines, with one weight file for all of their code.
+///
+/// # Errors
+/// As [`assemble`] and [`pair`].
+pub fn assemble_for(machines: &[Machine], model: &Path, options: &Options<'_>) -> Result<Vec<Assembled>, Error> {
+    let mut all: Vec<Assembled> = Vec::new();
+    for &machine in machines {
+        let options = Options { machine, ..options.clone() };
+        // All weights are read for it.
+        let digest = all.first().map(|first| first.checkpoint_digest);
+        all.push(assemble_known(model, &options, digest)?);
+    }
+    pair(&mut all)?;
+    Ok(all)
+}
+
+/// As [`assemble`], for a checkpoint whose digest may be known.
+fn assemble_known(model: &Path, options: &Options<'_>, digest: Option<[u8; 32]>) -> Result<Assembled, Error> {
     let checkpoint = Checkpoint::open(model, &OpenOptions { allow_non_finite: options.allow_non_finite })?;
     let Options { context, dump, recipe, tuning, .. } = options;
     let (recipe, tuning) = (recipe.as_ref(), tuning.as_ref());
@@ -80,7 +101,7 @@ pub fn assemble(model: &Path, options: &Options<'_>) -> Result<Assembled, Error>
         None => crate_name(model),
     };
     package::check_name(&name)?;
-    let checkpoint_digest = checkpoint.digest()?;
+    let checkpoint_digest = digest.map_or_else(|| checkpoint.digest(), Ok)?;
     let system = options.system.clone().unwrap_or_else(|| package::SYSTEM.to_owned());
     let (baked, package) = (options.baked.clone(), Package::default());
     let mut assembled =
@@ -145,18 +166,23 @@ impl Assembled {
         for (path, text) in &self.package.files {
             staging.write(path, text.as_bytes())?;
         }
-        self.write_weights(staging, progress)
+        self.write_weights(staging, &staging.path(WEIGHTS_NAME), progress)
     }
 
-    /// As [`Assembled::write`], without the crate.
+    /// As [`Assembled::write`], without the crate: the weight file to `path`, and what tells of it beside the package.
     ///
     /// # Errors
     /// As [`Assembled::write`].
-    pub fn write_weights(&self, staging: &Staging, progress: &dyn Fn(u64) -> Result<(), Error>) -> Result<(), Error> {
+    pub fn write_weights(
+        &self,
+        staging: &Staging,
+        path: &Path,
+        progress: &dyn Fn(u64) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let behind = self.baked.as_deref().map(|baked| ("system", baked));
         let report = write_weights(
             (&self.prepared, &self.checkpoint),
-            (&staging.path(WEIGHTS_NAME), self.digest, self.weight_file_bytes()),
+            (path, self.digest, self.weight_file_bytes()),
             (&[("tokenizer", self.tokenizer.as_slice())], behind.as_slice()),
             progress,
         )?;

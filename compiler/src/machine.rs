@@ -81,12 +81,17 @@ impl Machine {
         }
     }
 
+    /// The operating system, where there is one.
+    pub const fn system(self) -> Option<System> {
+        match self {
+            Machine::X86_64(system) | Machine::Aarch64(system) => Some(system),
+            Machine::Wasm | Machine::WasmRust => None,
+        }
+    }
+
     /// Whether emitted crates have files, threads and a command line: `std` of the runtime.
     pub const fn has_std(self) -> bool {
-        match self {
-            Machine::X86_64(_) | Machine::Aarch64(_) => true,
-            Machine::Wasm | Machine::WasmRust => false,
-        }
+        self.system().is_some()
     }
 
     /// The levels of a float or a quantized model, best first.

@@ -106,21 +106,6 @@ impl Staging {
         write().map_err(Error::writing("write", &self.out.join(relative), self.needed.get()))
     }
 
-    /// Copies a file, as [`Staging::write`] writes one.
-    ///
-    /// # Errors
-    /// The file cannot be read, or the disk has no room.
-    pub fn copy(&self, from: &Path, relative: &str) -> Result<(), Error> {
-        let mut source = File::open(from).map_err(Error::io("read", from))?;
-        self.write(relative, &[])?;
-        let mut copy = || -> io::Result<()> {
-            let mut file = File::options().write(true).open(self.path(relative))?;
-            io::copy(&mut source, &mut file)?;
-            file.sync_all()
-        };
-        copy().map_err(Error::writing("write", &self.out.join(relative), self.needed.get()))
-    }
-
     /// Gives the folder its name. An older output is removed after the new one has taken its place.
     pub fn commit(self) -> Result<PathBuf, Error> {
         let (out, needed) = (self.out.clone(), self.needed.get());

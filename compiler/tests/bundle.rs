@@ -10,7 +10,7 @@ use models::Recipe;
 use plist::Value;
 use tvlmc::Error;
 use tvlmc::assemble::{self, Options};
-use tvlmc::bundle::{About, Slice, android, apple};
+use tvlmc::bundle::{About, Slice, Weights, android, apple};
 use tvlmc::frontend::Licenses;
 use tvlmc::machine::{Machine, System};
 use tvlmc::output::Staging;
@@ -30,7 +30,7 @@ fn archive(cputype: u32, platform: u32) -> Vec<u8> {
 type Libraries = Vec<(Machine, Vec<u8>)>;
 
 /// What writes a package, given the weight file too.
-type Write = dyn Fn(&Staging, &About<'_>, &[Slice<'_>], &Path) -> Result<(), Error>;
+type Write = dyn Fn(&Staging, &About<'_>, &[Slice<'_>], Weights<'_>) -> Result<(), Error>;
 
 /// A shared object of one empty segment.
 fn shared(machine: u16, align: u64) -> Vec<u8> {
@@ -76,22 +76,24 @@ fn write(libraries: &[(Machine, Vec<u8>)], version: &str, package: &Write) -> Re
     let files: Vec<(Machine, PathBuf)> =
         named.map(|(i, (machine, bytes))| (*machine, place(format!("lib{i}"), bytes))).collect();
     let slices: Vec<Slice<'_>> = files.iter().map(|(machine, library)| Slice { machine: *machine, library }).collect();
-    let weights = place("weights".to_string(), WEIGHTS);
     let licenses = Licenses::default();
     let about = About { name: "my-model", version, manifest: "{}\n", licenses: &licenses };
     let staging = Staging::begin(&root.path().join("out"), false)?;
-    package(&staging, &about, &slices, &weights)?;
+    package(&staging, &about, &slices, &|path| {
+        fs::write(path, WEIGHTS).expect("written");
+        Ok(())
+    })?;
     staging.commit()?;
     Ok(root)
 }
 
 fn write_apple(libraries: &[(Machine, Vec<u8>)]) -> Result<tempfile::TempDir, Error> {
-    write(libraries, "1.2.0", &|staging, about, slices, weights| apple::write(staging, about, slices, Some(weights)))
+    write(libraries, "1.2.0", &apple::write)
 }
 
 fn write_android(libraries: &[(Machine, Vec<u8>)]) -> Result<tempfile::TempDir, Error> {
     write(libraries, "1.2.0", &|staging, about, slices, weights| {
-        android::write(staging, about, android::GROUP, slices, Some(weights))
+        android::write(staging, about, android::GROUP, slices, weights)
     })
 }
 
@@ -250,13 +252,12 @@ fn libraries_for_others_are_refused() {
         assert!(refused.contains(word), "{word}: {refused}");
     }
     for version in ["", "1", "one", "1.0 ", "1.0.0'", "1..0", "1.0-<b>"] {
-        let wrote =
-            write(&apple_libraries(), version, &|staging, about, slices, _| apple::write(staging, about, slices, None));
+        let wrote = write(&apple_libraries(), version, &apple::write);
         assert_eq!(wrote.is_ok(), version == "1", "{version:?}");
     }
     for group in ["", "com.", "com.Example", "../x", "a-b"] {
-        let wrote = write(&android_libraries(), "1.0", &|staging, about, slices, _| {
-            android::write(staging, about, group, slices, None)
+        let wrote = write(&android_libraries(), "1.0", &|staging, about, slices, weights| {
+            android::write(staging, about, group, slices, weights)
         });
         assert!(wrote.expect_err("refused").to_string().contains("Maven group"));
     }

@@ -57,7 +57,7 @@ impl Member<'_> {
 }
 
 /// Share `id` of `units` pieces divided among `count`.
-pub(crate) fn part(units: usize, id: usize, count: usize) -> Range<usize> {
+pub fn part(units: usize, id: usize, count: usize) -> Range<usize> {
     let (each, more) = (units / count, units % count);
     let first = id * each + id.min(more);
     first..first + each + usize::from(id < more)

@@ -13,7 +13,7 @@ use std::process::Command;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
-use super::{About, Slice, elf, read, unfit, weights};
+use super::{About, Slice, Weights, elf, read, unfit, weights};
 use crate::error::{Error, Quoted};
 use crate::machine::{Machine, System};
 use crate::output::Staging;
@@ -23,7 +23,7 @@ use crate::package::TOOL_VERSION;
 const FACE: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/android.rs"));
 
 /// The folder of the weight file, `weights.tvlm`.
-pub const WEIGHTS_FOLDER: &str = "weights";
+const WEIGHTS_FOLDER: &str = "weights";
 
 /// The Maven group that is taken if none is chosen.
 pub const GROUP: &str = "dev.tvlmc";
@@ -44,7 +44,7 @@ pub fn write(
     about: &About<'_>,
     group: &str,
     slices: &[Slice<'_>],
-    weight_file: Option<&Path>,
+    weight_file: Weights<'_>,
 ) -> Result<(), Error> {
     about.check()?;
     check_group(group)?;

@@ -4,12 +4,11 @@
 //! They are copied as they are and mapped where the app's resources lie.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use plist::{Dictionary, Value};
 
 use super::macho::{self, ARM64, Processor, X86_64, universal};
-use super::{About, Slice, read, unfit, weights};
+use super::{About, Slice, Weights, read, unfit, weights};
 use crate::error::Error;
 use crate::machine::{Machine, System};
 use crate::output::Staging;
@@ -19,7 +18,7 @@ use crate::package::{HEADER, MODULE_MAP, TOOL_VERSION};
 const FACE: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/swift.rs"));
 
 /// The folder of the weight file, `weights.tvlm`.
-pub const WEIGHTS_FOLDER: &str = "Sources/TvlmWeights/Weights";
+const WEIGHTS_FOLDER: &str = "Sources/TvlmWeights/Weights";
 
 /// The folder of the libraries.
 const FRAMEWORK: &str = "CTvlm.xcframework";
@@ -103,8 +102,8 @@ impl Folder {
     }
 }
 
-/// Writes a Swift package of libraries for Apple's systems. The weight file is copied, or written by whoever calls, into
-/// [`WEIGHTS_FOLDER`]; it has to belong to all of the libraries.
+/// Writes a Swift package of libraries for Apple's systems. The weight file that `weight_file` writes has to belong to all of
+/// them.
 ///
 /// # Errors
 /// [`Error::Usage`]: no library, two for one machine, one for another system, or a name or version that cannot be such.
@@ -113,7 +112,7 @@ pub fn write(
     staging: &Staging,
     about: &About<'_>,
     slices: &[Slice<'_>],
-    weight_file: Option<&Path>,
+    weight_file: Weights<'_>,
 ) -> Result<(), Error> {
     about.check()?;
     let folders = folders(slices)?;

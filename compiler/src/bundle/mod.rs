@@ -94,7 +94,12 @@ fn unfit(slice: &Slice<'_>, found: &str) -> Error {
     Error::Environment(format!("{path}: {found}, and {triple} was wanted: build it for that target"))
 }
 
-/// Puts the weight file into its place, unless whoever calls does.
-fn weights(staging: &Staging, weights: Option<&Path>, folder: &str) -> Result<(), Error> {
-    weights.map_or(Ok(()), |from| staging.copy(from, &format!("{folder}/{WEIGHTS_NAME}")))
+/// What writes the weight file to a path.
+pub type Weights<'a> = &'a dyn Fn(&Path) -> Result<(), Error>;
+
+/// Has the weight file written into its folder.
+fn weights(staging: &Staging, write: Weights<'_>, folder: &str) -> Result<(), Error> {
+    let folder = staging.path(folder);
+    std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+    write(&folder.join(WEIGHTS_NAME))
 }

@@ -8,7 +8,7 @@ use super::model::{Model, unknown_target};
 use super::system;
 use super::ui::{Ui, size};
 use super::{bundle, diff, library, print, tuned, web};
-use crate::assemble::{Assembled, Options, assemble, crate_name};
+use crate::assemble::{Assembled, Options, assemble, assemble_for, crate_name};
 use crate::error::{Error, grouped};
 use crate::frontend;
 use crate::machine::Machine;
@@ -124,19 +124,35 @@ fn check_levels(tuning: &Tuning, machine: Machine) -> Result<(), Error> {
 /// Reads a checkpoint up to the point where something is written, and tells what is worth a note about it.
 pub fn read(model: &Path, options: &Options<'_>, ui: &Ui) -> Result<Assembled, Error> {
     let assembled = read_without_notes(model, options, ui)?;
-    for note in &assembled.prepared.notes {
-        ui.note(&format!("note: {note}"));
-    }
+    tell(&assembled, ui);
     Ok(assembled)
+}
+
+/// As [`read`] for several machines, one or more.
+pub fn read_for(machines: &[Machine], model: &Path, options: &Options<'_>, ui: &Ui) -> Result<Vec<Assembled>, Error> {
+    let all = reading(ui, || assemble_for(machines, model, options), |all| &all[0])?;
+    tell(&all[0], ui);
+    Ok(all)
 }
 
 /// As [`read`], for who shows the notes in another way.
 pub fn read_without_notes(model: &Path, options: &Options<'_>, ui: &Ui) -> Result<Assembled, Error> {
+    reading(ui, || assemble(model, options), |assembled| assembled)
+}
+
+/// Shows that a checkpoint is read, and how much was.
+fn reading<T>(ui: &Ui, read: impl FnOnce() -> Result<T, Error>, one: fn(&T) -> &Assembled) -> Result<T, Error> {
     let work = ui.work("reading and planning", None);
-    let assembled = assemble(model, options)?;
+    let read = read()?;
     ui.check()?;
-    work.done(&format!("{} tensors", grouped(assembled.checkpoint.tensors().count() as u64)));
-    Ok(assembled)
+    work.done(&format!("{} tensors", grouped(one(&read).checkpoint.tensors().count() as u64)));
+    Ok(read)
+}
+
+fn tell(assembled: &Assembled, ui: &Ui) {
+    for note in &assembled.prepared.notes {
+        ui.note(&format!("note: {note}"));
+    }
 }
 
 /// Writes the folder `out` and returns its absolute path.

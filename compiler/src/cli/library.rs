@@ -12,7 +12,7 @@ use crate::assemble::Assembled;
 use crate::error::Error;
 use crate::machine::{Machine, System};
 use crate::output::{MANIFEST, Staging};
-use crate::package;
+use crate::package::{self, WEIGHTS_NAME};
 
 /// The linker of Debian's cross compiler.
 const CROSS_LINKER: &str = "aarch64-linux-gnu-gcc";
@@ -107,7 +107,7 @@ pub fn write(assembled: &Assembled, out: &Path, force: bool, ui: &Ui) -> Result<
         staging.write(&path, text.as_bytes())?;
     }
     staging.write(MANIFEST, assembled.package.files[MANIFEST].as_bytes())?;
-    progress(assembled, ui, &|progress| assembled.write_weights(&staging, progress))?;
+    progress(assembled, ui, &|progress| assembled.write_weights(&staging, &staging.path(WEIGHTS_NAME), progress))?;
     let out = staging.commit()?;
     ui.note(&format!("{}: {}, {} of weights", out.display(), libraries.join(", "), size(total)));
     ui.note(&format!("license of the weights: {}", assembled.prepared.licenses.summary()));

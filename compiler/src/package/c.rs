@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::readme::mib;
 use super::{INTERFACE, Identity, LICENSES, Package, TOOL_VERSION, WEIGHTS_NAME};
 use crate::machine::{Machine, System};
 use crate::pipeline::Prepared;
@@ -9,7 +10,7 @@ use crate::pipeline::Prepared;
 pub(crate) const HEADER: &str = include_str!("../../../runtime-min/c/include/tvlm.h");
 const EXAMPLE: &str = include_str!("../../../runtime-min/c/example.c");
 
-pub(super) fn emit(id: &Identity<'_>, files: &mut BTreeMap<String, String>) {
+pub(super) fn emit(machine: Machine, id: &Identity<'_>, files: &mut BTreeMap<String, String>) {
     let (name, library) = (id.name, id.name.replace('-', "_"));
     let package = |what: &str, name: &str| {
         format!(
@@ -35,10 +36,7 @@ pub(super) fn emit(id: &Identity<'_>, files: &mut BTreeMap<String, String>) {
         ),
     );
     let mut face = format!("//! The functions of `include/tvlm.h`.\n\nruntime_c::export!({library}::Program);\n");
-    if matches!(
-        Machine::of_triple(id.target),
-        Some(Machine::X86_64(System::Android) | Machine::Aarch64(System::Android))
-    ) {
+    if machine.system() == Some(System::Android) {
         face += &format!("// For the Java class dev.tvlmc.Native.\nruntime_c::export_jni!({library}::Program);\n");
     }
     files.insert("c/src/lib.rs".to_string(), face);
@@ -69,37 +67,34 @@ pub(crate) fn library_files(package: &Package, prepared: &Prepared, shared: bool
 /// The header as a module, for Swift and Objective-C.
 pub(crate) const MODULE_MAP: &str = "module CTvlm {\n    header \"tvlm.h\"\n    export *\n}\n";
 
+/// What programs on Linux are linked with.
+const LINUX: &str = " -lpthread -ldl -lm";
+
 fn readme(package: &Package, prepared: &Prepared, shared: bool) -> String {
     let machine = prepared.machine;
-    let mib = |bytes: usize| format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64);
     let libraries = if shared { "`lib/libtvlm.a` and `lib/libtvlm.so` need" } else { "`lib/libtvlm.a` needs" };
-    let on_linux = matches!(machine, Machine::X86_64(System::Linux) | Machine::Aarch64(System::Linux));
+    let on_linux = machine.system() == Some(System::Linux);
     let system = if on_linux { "the system's C library and libgcc" } else { "the system's own library" };
-    let own = "example.c -Iinclude lib/libtvlm.a";
-    let (compiler, place) = match machine {
-        Machine::X86_64(System::Android) => (format!("x86_64-linux-android24-clang {own} -ldl -lm"), "in the emulator"),
-        Machine::Aarch64(System::Android) => (format!("aarch64-linux-android24-clang {own} -ldl -lm"), "on the device"),
-        Machine::Aarch64(System::Ios) => {
-            (format!("xcrun -sdk iphoneos clang -arch arm64 {own}"), "in an app, on the device")
+    let (compiler, libraries_of_system, place) = match machine {
+        machine if machine == Machine::HOST => ("cc", LINUX, "here"),
+        Machine::Aarch64(System::Linux) => ("aarch64-linux-gnu-gcc", LINUX, "on the machine"),
+        Machine::X86_64(System::Linux) | Machine::Wasm | Machine::WasmRust => ("cc", LINUX, "on the machine"),
+        Machine::Aarch64(System::Android) => ("aarch64-linux-android24-clang", " -ldl -lm", "on the device"),
+        Machine::X86_64(System::Android) => ("x86_64-linux-android24-clang", " -ldl -lm", "in the emulator"),
+        Machine::Aarch64(System::Ios) => ("xcrun -sdk iphoneos clang -arch arm64", "", "in an app, on the device"),
+        Machine::X86_64(System::Ios)
+        | Machine::X86_64(System::IosSimulator)
+        | Machine::Aarch64(System::IosSimulator) => {
+            ("xcrun -sdk iphonesimulator clang", "", "in an app, in the simulator")
         }
-        Machine::X86_64(System::Ios | System::IosSimulator) | Machine::Aarch64(System::IosSimulator) => {
-            (format!("xcrun -sdk iphonesimulator clang {own}"), "in an app, in the simulator")
-        }
-        Machine::X86_64(System::MacOs) => (format!("clang -arch x86_64 {own}"), "on a Mac"),
-        Machine::Aarch64(System::MacOs) => (format!("clang -arch arm64 {own}"), "on a Mac"),
-        machine if machine == Machine::HOST => (format!("cc {own} -lpthread -ldl -lm"), "here"),
-        Machine::Aarch64(System::Linux) => {
-            (format!("aarch64-linux-gnu-gcc {own} -lpthread -ldl -lm"), "on the machine")
-        }
-        Machine::X86_64(System::Linux) | Machine::Wasm | Machine::WasmRust => {
-            (format!("cc {own} -lpthread -ldl -lm"), "on the machine")
-        }
+        Machine::Aarch64(System::MacOs) => ("clang -arch arm64", "", "on a Mac"),
+        Machine::X86_64(System::MacOs) => ("clang -arch x86_64", "", "on a Mac"),
     };
     format!(
         "# A FastVLM model for C\n\n\
          Compiled by tvlmc {TOOL_VERSION} for `{triple}`. {libraries} nothing but {system};\n\
          `include/tvlm.h` says what its functions do, `{WEIGHTS_NAME}` belongs to this build of them.\n\n\
-         \x20   {compiler} -o example\n\
+         \x20   {compiler} example.c -Iinclude lib/libtvlm.a{libraries_of_system} -o example\n\
          \x20   ffmpeg -i photo.jpg photo.ppm\n\
          \x20   ./example {WEIGHTS_NAME} photo.ppm \"What is on the table?\"        # {place}\n\n\
          Functions return 0 or a number of `tvlm_code`, and a message for people; nothing ends the process. Levels:\n\

@@ -184,7 +184,7 @@ pub fn emit(prepared: &Prepared, id: &Identity<'_>) -> Result<Package, Error> {
     plan::emit(prepared, id, &names, &mut files);
     library::emit(prepared, id, &mut files);
     if prepared.machine.has_std() {
-        c::emit(id, &mut files);
+        c::emit(prepared.machine, id, &mut files);
     }
     for (name, text) in RUNTIME {
         files.insert(format!("runtime/src/{name}"), text.to_string());

@@ -9,7 +9,6 @@ use crate::pipeline::Prepared;
 pub(super) fn readme(prepared: &Prepared, id: &Identity<'_>) -> String {
     let (program, memory) = (&prepared.program, &prepared.memory);
     let vision = &prepared.description.vision;
-    let mib = |bytes: usize| format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64);
     let (name, library) = (id.name, id.name.replace('-', "_"));
     let alpha = super::manifest::alpha(prepared);
     let has_std = prepared.machine.has_std();
@@ -73,6 +72,11 @@ pub(super) fn readme(prepared: &Prepared, id: &Identity<'_>) -> String {
         levels = super::manifest::levels(prepared).join(", "),
         license = license(&prepared.licenses, "runtime"),
     )
+}
+
+/// A size for people.
+pub(super) fn mib(bytes: usize) -> String {
+    format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64)
 }
 
 const CHOSEN_WHEN_OPENED: &str = "the best one the processor has is chosen when the model is opened";

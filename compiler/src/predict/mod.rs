@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use kernels::{Counter, Kernel, ParamKind, Work, legalize};
+use runtime_min::team::part;
 
 pub use device::{Cluster, Device, Products};
 pub use model::{Bound, Kind};
@@ -238,8 +239,8 @@ impl<'a> Predictor<'a> {
         };
         let touched = |work: &Work| work.bytes.iter().zip(&limits).map(|(bytes, limit)| bytes.min(limit)).sum();
         let mut shares = Vec::new();
-        for (first, last) in (0..threads).map(|thread| part(units, thread, threads)).filter(|(a, b)| a < b) {
-            let work = count(first, last);
+        for own in (0..threads).map(|thread| part(units, thread, threads)).filter(|own| !own.is_empty()) {
+            let work = count(own.start, own.end);
             let mut share = Share::new(touched(&work));
             for (name, counts) in &work.kernels {
                 share.add(Kind::of(whole, family(name), counts), counts);
@@ -286,11 +287,4 @@ fn pack(place: &Place) -> Option<PackId> {
         Place::Scales(_) | Place::Reach(_) => None,
         Place::Slot(..) | Place::Scratch => None,
     }
-}
-
-/// The units of one of `count` threads, as the runtime's team divides them.
-fn part(units: usize, id: usize, count: usize) -> (usize, usize) {
-    let (each, more) = (units / count, units % count);
-    let first = id * each + id.min(more);
-    (first, first + each + usize::from(id < more))
 }
