@@ -1,6 +1,9 @@
 //! What an Android package is made of, as far as it can be tried without Android: its Java face on the Java that is here, and its
 //! library as the linker of rustc makes it.
 
+#[allow(dead_code, reason = "shared with other tests")]
+mod machine;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -48,8 +51,7 @@ fn cargo(root: &Path, folder: &Path, more: &[&str], flags: &str) {
 
 #[test]
 fn java_asks_as_rust_does() {
-    let has = |program: &str| Command::new(program).arg("-version").output().is_ok_and(|out| out.status.success());
-    if let Some(lacks) = ["javac", "java"].into_iter().find(|program| !has(program)) {
+    if let Some(lacks) = ["javac", "java"].into_iter().find(|program| !machine::has_program(program)) {
         println!("skipped: the Java face of a package: no {lacks} here");
         return;
     }
@@ -99,9 +101,7 @@ fn java_asks_as_rust_does() {
 #[test]
 fn a_library_is_linked_for_large_pages() {
     let triple = Machine::Aarch64(System::Android).triple();
-    let asked = Command::new("rustc").args(["--print", "target-libdir", "--target", triple]).output();
-    let has = asked.is_ok_and(|out| Path::new(String::from_utf8_lossy(&out.stdout).trim()).is_dir());
-    if !has {
+    if !machine::has_target(triple) {
         println!("skipped: a library for Android: no {triple} of rustc here");
         return;
     }

@@ -4,12 +4,12 @@
 #[allow(dead_code, reason = "shared with the tests of native packages")]
 mod quantized_support;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use models::Recipe;
 use models::recipe::Maps;
-use quantized_support::machine::{assert_formatted, has_node};
+use quantized_support::machine::{assert_formatted, has_node, has_target};
 use quantized_support::{Built, Run, nano, write};
 use tvlmc::assemble::Options;
 use tvlmc::machine::Machine;
@@ -25,11 +25,7 @@ const LEVELS: [(&str, &str); 2] =
 
 /// Whether rustc has the target and there is a Node.
 fn missing() -> bool {
-    let node = has_node();
-    let args = ["--print", "target-libdir", "--target", TARGET];
-    let library =
-        Command::new("rustc").args(args).output().map(|out| String::from_utf8_lossy(&out.stdout).into_owned());
-    let target = library.is_ok_and(|folder| Path::new(folder.trim()).is_dir());
+    let (node, target) = (has_node(), has_target(TARGET));
     if !node || !target {
         println!("skipped: crates for {TARGET}: no {}", if node { "such target of rustc" } else { "node" });
     }

@@ -1,7 +1,8 @@
 //! Programs for aarch64 on this machine: Debian's cross linker, and QEMU's user mode.
 
-use std::path::Path;
 use std::process::Command;
+
+use super::machine::{has_program, has_target};
 
 /// What is linked and run.
 pub const TRIPLE: &str = "aarch64-unknown-linux-gnu";
@@ -22,14 +23,10 @@ pub fn missing(what: &str) -> bool {
 }
 
 fn lacking() -> Option<&'static str> {
-    let there = |program: &str| Command::new(program).arg("--version").output().is_ok_and(|out| out.status.success());
-    let args = ["--print", "target-libdir", "--target", TRIPLE];
-    let library =
-        Command::new("rustc").args(args).output().map(|out| String::from_utf8_lossy(&out.stdout).into_owned());
-    if !library.is_ok_and(|folder| Path::new(folder.trim()).is_dir()) {
+    if !has_target(TRIPLE) {
         return Some("aarch64-unknown-linux-gnu of rustc");
     }
-    [LINKER, "qemu-aarch64"].into_iter().find(|program| !there(program))
+    [LINKER, "qemu-aarch64"].into_iter().find(|program| !has_program(program))
 }
 
 /// A command line whose next argument is the program.

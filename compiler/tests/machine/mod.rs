@@ -4,9 +4,20 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// Whether there is a program of this name.
+pub fn has_program(name: &str) -> bool {
+    Command::new(name).arg("--version").output().is_ok_and(|out| out.status.success())
+}
+
 /// Whether there is a Node.
 pub fn has_node() -> bool {
-    Command::new("node").arg("--version").output().is_ok_and(|out| out.status.success())
+    has_program("node")
+}
+
+/// Whether rustc has the standard library of a target.
+pub fn has_target(triple: &str) -> bool {
+    let asked = Command::new("rustc").args(["--print", "target-libdir", "--target", triple]).output();
+    asked.is_ok_and(|out| Path::new(String::from_utf8_lossy(&out.stdout).trim()).is_dir())
 }
 
 /// Runs a program on an emulated processor with all levels: `xtask/emulator/run.sh`.
