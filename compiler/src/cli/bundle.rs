@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::args::Compile;
-use super::compile::{progress, read_for};
+use super::compile::{look, progress, read_for};
 use super::library::{self, Libraries};
 use super::ui::{Ui, size};
 use crate::assemble::Options;
@@ -63,6 +63,7 @@ pub fn compile(args: &Compile, options: &Options<'_>, out: &Path, ui: &Ui) -> Re
     let variables = machines.iter().map(linking).collect::<Result<Vec<_>, Error>>()?;
     let all = read_for(&machines, &args.model, options, ui)?;
     let first = &all[0];
+    look(args, first)?;
     let kinds = match kind {
         Kind::Swift => "staticlib",
         Kind::Android => "cdylib",

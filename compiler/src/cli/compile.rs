@@ -57,10 +57,7 @@ pub fn compile(args: &Compile, ui: &Ui) -> Result<u8, Error> {
         return web::compile(args, &options, &out, ui);
     }
     let assembled = read(&args.model, &options, ui)?;
-    check_memory(&assembled, args.max_ram)?;
-    if args.explain {
-        print(&explain(&assembled.prepared))?;
-    }
+    look(args, &assembled)?;
     if let Some(out) = &args.check {
         return diff::check(&assembled, out, ui);
     }
@@ -180,6 +177,12 @@ pub fn progress(
     })?;
     work.done(&size(total));
     Ok(())
+}
+
+/// What is asked about a model before anything is written: whether it fits, and the numbers of its kernels.
+pub fn look(args: &Compile, assembled: &Assembled) -> Result<(), Error> {
+    check_memory(assembled, args.max_ram)?;
+    if args.explain { print(&explain(&assembled.prepared)) } else { Ok(()) }
 }
 
 fn check_memory(assembled: &Assembled, limit: Option<u64>) -> Result<(), Error> {
