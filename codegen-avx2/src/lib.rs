@@ -88,7 +88,7 @@ impl Target for Level {
     }
 
     fn supports(&self, op: &Op) -> bool {
-        if matches!(op, Op::Quad(..) | Op::DotLane(..)) {
+        if matches!(op, Op::Quad(..) | Op::DotLane(..) | Op::DotPairs(..) | Op::Zip(..)) {
             return false;
         }
         match self {
@@ -161,7 +161,7 @@ impl Target for Level {
             // Printed by `load` and `broadcast`.
             Op::Load(..) | Op::Broadcast(..) => TokenStream::new(),
             // Expanded by the legalizer.
-            Op::Quad(..) | Op::DotLane(..) => TokenStream::new(),
+            Op::Quad(..) | Op::DotLane(..) | Op::DotPairs(..) | Op::Zip(..) => TokenStream::new(),
             Op::Unary(op, _) => match (op, self.wide()) {
                 (UnaryOp::Sqrt, _) => call("sqrt_ps"),
                 (UnaryOp::RoundEven, false) => {

@@ -1,11 +1,11 @@
 //! aarch64 with NEON as a kernel IR target: a line is four registers.
 //!
-//! `neon` is Armv8.0-A, `dotprod` has the dot products of Armv8.2-A. Float models run on the level that fuses multiplies and
+//! `neon` is Armv8.0-A, `dotprod` has the dot products of Armv8.2-A, `i8mm` the products of small matrices of Armv8.6-A. Float models run on the level that fuses multiplies and
 //! adds; quantized ones on those that do not, so that every level and every other instruction set gives the same
 //! bits. This crate names types and intrinsics; it holds no algorithm.
 
 use emit::{Item, Stmt};
-use kernels::{BinaryOp, CompareOp, Elem, Op, ReduceOp, Target, Ty, UnaryOp, float_tokens};
+use kernels::{BinaryOp, CompareOp, Dots, Elem, Op, ReduceOp, Target, Ty, UnaryOp, Zip, float_tokens};
 use proc_macro2::{Ident, Literal, Span, TokenStream};
 use quote::quote;
 
@@ -18,6 +18,8 @@ pub enum Level {
     Exact,
     /// With the dot products of bytes of Armv8.2-A, without fused operations.
     Dotprod,
+    /// With products of matrices of bytes too, without fused operations.
+    I8mm,
 }
 
 impl Level {
@@ -25,7 +27,14 @@ impl Level {
     pub const FLOAT: [Level; 1] = [Level::Neon];
 
     /// The levels of quantized models, best first.
-    pub const EXACT: [Level; 2] = [Level::Dotprod, Level::Exact];
+    pub const EXACT: [Level; 3] = [Level::I8mm, Level::Dotprod, Level::Exact];
+}
+
+impl Level {
+    /// Whether there is an instruction for dot products of bytes.
+    fn has_dots(self) -> bool {
+        matches!(self, Level::Dotprod | Level::I8mm)
+    }
 }
 
 impl Target for Level {
@@ -33,6 +42,7 @@ impl Target for Level {
         match self {
             Level::Neon | Level::Exact => "neon",
             Level::Dotprod => "dotprod",
+            Level::I8mm => "i8mm",
         }
     }
 
@@ -48,18 +58,20 @@ impl Target for Level {
         match self {
             Level::Neon | Level::Exact => "neon",
             Level::Dotprod => "neon,dotprod",
+            Level::I8mm => "neon,dotprod,i8mm",
         }
     }
 
     fn is_intrinsic(&self, word: &str) -> bool {
-        let element = || ["_f32", "_s32", "_u32", "_u16"].iter().any(|element| word.contains(element));
+        let element = || ["_f32", "_s32", "_u32", "_u16", "_s64"].iter().any(|element| word.contains(element));
         word.ends_with("x4_t") || word.starts_with('v') && element()
     }
 
     fn supports(&self, op: &Op) -> bool {
         match op {
             Op::MulAdd(..) | Op::NegMulAdd(..) => *self == Level::Neon,
-            Op::Quad(..) | Op::DotLane(..) => *self == Level::Dotprod,
+            Op::Quad(..) | Op::DotLane(..) => self.has_dots(),
+            Op::DotPairs(..) => *self == Level::I8mm,
             _ => true,
         }
     }
@@ -178,6 +190,14 @@ impl Target for Level {
                 let dot = Ident::new(&format!("dot_lane_{lane}"), Span::call_site());
                 quote!(#dot(#acc, #w, #a))
             }
+            Op::DotPairs(..) => {
+                let [w, a, acc] = regs else { return TokenStream::new() };
+                quote!(dot_pairs(#acc, #a, #w))
+            }
+            Op::Zip(Zip::Low, ..) => call("vzip1q_s32"),
+            Op::Zip(Zip::High, ..) => call("vzip2q_s32"),
+            Op::Zip(Zip::LowPairs, ..) => call("low_pairs"),
+            Op::Zip(Zip::HighPairs, ..) => call("high_pairs"),
             Op::Compare(op, ..) => match op {
                 CompareOp::Less => call("vcltq_f32"),
                 CompareOp::LessInt => call("vcltq_s32"),
@@ -219,8 +239,12 @@ impl Target for Level {
         }
     }
 
-    fn dots_by_lane(&self) -> bool {
-        *self == Level::Dotprod
+    fn dots(&self) -> Dots {
+        match self {
+            Level::Neon | Level::Exact => Dots::Words,
+            Level::Dotprod => Dots::Lanes,
+            Level::I8mm => Dots::Pairs,
+        }
     }
 
     fn quad(&self, at: &TokenStream) -> TokenStream {
@@ -257,7 +281,7 @@ impl Target for Level {
             function(features, (quote!(pub fn), name), doc, params, returns, body)
         };
         let dot = match self {
-            Level::Dotprod => instruction(
+            Level::Dotprod | Level::I8mm => instruction(
                 "dot",
                 DOT,
                 vec![quote!(acc: int32x4_t), quote!(w: int32x4_t), quote!(a: int32x4_t)],
@@ -277,7 +301,7 @@ impl Target for Level {
                 ],
             ),
         };
-        let lanes = (0..4).filter(|_| *self == Level::Dotprod).map(|lane| {
+        let lanes = (0..4).filter(|_| self.has_dots()).map(|lane| {
             let sdot = format!("sdot {{:v}}.4s, {{:v}}.16b, {{:v}}.4b[{lane}]");
             instruction(
                 &format!("dot_lane_{lane}"),
@@ -287,7 +311,23 @@ impl Target for Level {
                 quote!(core::arch::asm!(#sdot, inlateout(vreg) acc => y, in(vreg) w, in(vreg) a, options(pure, nomem, nostack));),
             )
         });
-        let lanes: Vec<Item> = lanes.collect();
+        let mut more: Vec<Item> = lanes.collect();
+        if *self == Level::I8mm {
+            more.push(instruction(
+                "dot_pairs",
+                "What two rows of `a` give with two of `w`, eight bytes deep each, added to `acc`: rows of two.",
+                vec![quote!(acc: int32x4_t), quote!(a: int32x4_t), quote!(w: int32x4_t)],
+                Some(quote!(int32x4_t)),
+                quote!(core::arch::asm!("smmla {:v}.4s, {:v}.16b, {:v}.16b", inlateout(vreg) acc => y, in(vreg) a, in(vreg) w, options(pure, nomem, nostack));),
+            ));
+            for (name, doc, zip) in [
+                ("low_pairs", "The first two lanes of `a`, then those of `b`.", quote!(vzip1q_s64)),
+                ("high_pairs", "The last two lanes of `a`, then those of `b`.", quote!(vzip2q_s64)),
+            ] {
+                let of = quote!(vreinterpretq_s32_s64(#zip(vreinterpretq_s64_s32(a), vreinterpretq_s64_s32(b))));
+                more.push(helper(name, doc, &["a", "b"], quote!(int32x4_t), &[of]));
+            }
+        }
         // `vmaxq_f32` gives NaN where an operand is NaN; these give the second operand, as on x86.
         let mut all = vec![
             Item::Line {
@@ -414,7 +454,7 @@ impl Target for Level {
                 ]),
             ),
         ];
-        all.extend(lanes);
+        all.extend(more);
         all
     }
 }

@@ -444,7 +444,7 @@ impl Encoder<'_> {
                 }
             }
             // Expanded by the legalizer.
-            Op::Quad(..) | Op::DotLane(..) => {}
+            Op::Quad(..) | Op::DotLane(..) | Op::DotPairs(..) | Op::Zip(..) => {}
             Op::Copy(a) => self.get(*a),
             Op::Unary(_, a)
             | Op::ShiftLeft(a, _)

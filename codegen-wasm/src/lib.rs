@@ -81,7 +81,7 @@ impl Target for Level {
             Op::MulAdd(..) | Op::NegMulAdd(..) => self.fuses(),
             // Nine instructions where none is relaxed.
             Op::Dot(..) => self.relaxed(),
-            Op::Quad(..) | Op::DotLane(..) => false,
+            Op::Quad(..) | Op::DotLane(..) | Op::DotPairs(..) | Op::Zip(..) => false,
             _ => true,
         }
     }

@@ -94,7 +94,7 @@ pub(crate) fn recipe(level: Level, op: &Op) -> Option<Recipe> {
             return None;
         }
         // Expanded by the legalizer.
-        Op::Quad(..) | Op::DotLane(..) => return None,
+        Op::Quad(..) | Op::DotLane(..) | Op::DotPairs(..) | Op::Zip(..) => return None,
         Op::Copy(_) => Recipe::none(),
         Op::Unary(op, _) => match op {
             UnaryOp::Sqrt => one("f32x4_sqrt", I::F32x4Sqrt, &[A]),

@@ -14,7 +14,7 @@ use tvlmc::machine::{Machine, System};
 
 /// Processors, and the best level of each.
 const PROCESSORS: [(&str, &str); 3] =
-    [("max", "aarch64-dotprod"), ("neoverse-n1", "aarch64-dotprod"), ("cortex-a53", "aarch64-neon")];
+    [("max", "aarch64-i8mm"), ("neoverse-n1", "aarch64-dotprod"), ("cortex-a53", "aarch64-neon")];
 
 const QUESTION: Question = Question { prompt: "What is this?", picture: (50, 31), tokens: 5 };
 
@@ -45,12 +45,14 @@ fn integers(checkpoint: &Path, recipe: &str, threads: &[usize]) {
             compared += 1;
         }
     }
-    // A level below the best one is there too.
-    for run in runs(&arm, "max", "aarch64-neon", &[1]) {
-        run.assert_same(&want.steps, "x86-64-v3 (max, forced)");
-        compared += 1;
+    // The levels below the best one are there too.
+    for level in ["aarch64-dotprod", "aarch64-neon"] {
+        for run in runs(&arm, "max", level, &[1]) {
+            run.assert_same(&want.steps, "x86-64-v3 (max, forced)");
+            compared += 1;
+        }
     }
-    assert_eq!(compared, PROCESSORS.len() * threads.len() + 1);
+    assert_eq!(compared, PROCESSORS.len() * threads.len() + 2);
 }
 
 #[test]

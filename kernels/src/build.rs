@@ -150,6 +150,7 @@ impl Builder {
             Op::Splat(_) | Op::MulAdd(..) | Op::NegMulAdd(..) => Ty::F32,
             Op::InterleaveLow(..) | Op::InterleaveHigh(..) => Ty::F32,
             Op::SplatBits(_) | Op::SplatInt(_) | Op::Iota(_) | Op::Quad(..) | Op::Dot(..) | Op::DotLane(..) => Ty::I32,
+            Op::DotPairs(..) | Op::Zip(..) => Ty::I32,
             Op::ShiftLeft(..) | Op::ShiftRight(..) | Op::ShiftRightSigned(..) | Op::ShiftRightHalves(..) => Ty::I32,
             Op::Unary(UnaryOp::ToInt | UnaryOp::RoundToInt | UnaryOp::BitsToInt, _) => Ty::I32,
             Op::Unary(_, _) => Ty::F32,

@@ -121,12 +121,17 @@ impl Walk<'_> {
             // Constants leave loops, and copies cost nothing.
             Op::Splat(_) | Op::SplatBits(_) | Op::SplatInt(_) | Op::Iota(_) | Op::Copy(_) => {}
             Op::Dot(..) | Op::DotLane(..) => self.own.dots += lanes,
+            Op::DotPairs(..) => self.own.dots += 2 * lanes,
             Op::Binary(BinaryOp::DotBytes, ..) => self.own.half_dots += lanes,
             Op::MulAdd(..) | Op::NegMulAdd(..) => self.own.fused += lanes,
             // Another name for the same bits.
             Op::Unary(UnaryOp::BitsToInt | UnaryOp::BitsToFloat, _) => {}
             Op::Binary(op, ..) if op.is_integer() => self.own.integers += lanes,
-            Op::ShiftLeft(..) | Op::ShiftRight(..) | Op::ShiftRightSigned(..) | Op::ShiftRightHalves(..) => {
+            Op::ShiftLeft(..)
+            | Op::ShiftRight(..)
+            | Op::ShiftRightSigned(..)
+            | Op::ShiftRightHalves(..)
+            | Op::Zip(..) => {
                 self.own.integers += lanes;
             }
             Op::Unary(..)

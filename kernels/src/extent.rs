@@ -126,6 +126,8 @@ impl Walk<'_> {
             | Op::ShiftRightHalves(..)
             | Op::Dot(..)
             | Op::DotLane(..)
+            | Op::DotPairs(..)
+            | Op::Zip(..)
             | Op::Compare(..)
             | Op::Select(..)
             | Op::InterleaveLow(..)

@@ -286,6 +286,19 @@ impl Machine<'_> {
                     *o = self.dot(self.reg(*w)[i], self.reg(*a)[i / 4 * 4 + *lane as usize], self.reg(*acc)[i])?;
                 }
             }
+            Op::DotPairs(w_reg, a_reg, acc) => {
+                for (i, o) in out.iter_mut().enumerate() {
+                    let (w, a) = (i / 4 * 4 + i % 2 * 2, i / 4 * 4 + i % 4 / 2 * 2);
+                    let first = self.dot(self.reg(*w_reg)[w], self.reg(*a_reg)[a], self.reg(*acc)[i])?;
+                    *o = self.dot(self.reg(*w_reg)[w + 1], self.reg(*a_reg)[a + 1], first)?;
+                }
+            }
+            Op::Zip(zip, a, b) => {
+                for (i, o) in out.iter_mut().enumerate() {
+                    let lane = zip.lanes()[i % 4];
+                    *o = self.reg(if lane < 4 { *a } else { *b })[i / 4 * 4 + lane % 4];
+                }
+            }
             Op::Compare(op, a, b) => {
                 let pairs = self.reg(*a).iter().zip(self.reg(*b));
                 out.iter_mut().zip(pairs).for_each(|(o, (a, b))| *o = compare(*op, *a, *b) as u32);

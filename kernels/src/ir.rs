@@ -186,6 +186,31 @@ pub enum ReduceOp {
     AddInt,
 }
 
+/// Which lanes of two lines, in every four lanes of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Zip {
+    /// a0, b0, a1, b1.
+    Low,
+    /// a2, b2, a3, b3.
+    High,
+    /// a0, a1, b0, b1.
+    LowPairs,
+    /// a2, a3, b2, b3.
+    HighPairs,
+}
+
+impl Zip {
+    /// The lanes, those of `b` from 4 on.
+    pub fn lanes(self) -> [usize; 4] {
+        match self {
+            Zip::Low => [0, 4, 1, 5],
+            Zip::High => [2, 6, 3, 7],
+            Zip::LowPairs => [0, 1, 4, 5],
+            Zip::HighPairs => [2, 3, 6, 7],
+        }
+    }
+}
+
 /// A vector operation. Its result is a register.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
@@ -224,6 +249,11 @@ pub enum Op {
     Dot(Reg, Reg, Reg),
     /// The same with one lane of each four of a [`Op::Quad`] in all of these: w, a, lane, acc.
     DotLane(Reg, Reg, u32, Reg),
+    /// Of every four lanes, which are two rows of eight bytes in both operands: what each row of `a` gives with each of `w`,
+    /// `acc[2 i + j] + sum of a[i] * w[j]`. Bytes as of [`Op::Dot`]: w, a, acc.
+    DotPairs(Reg, Reg, Reg),
+    /// Lanes of two lines of integers, in every four of them.
+    Zip(Zip, Reg, Reg),
     /// A comparison.
     Compare(CompareOp, Reg, Reg),
     /// `mask ? yes : no`.

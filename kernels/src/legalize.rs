@@ -246,6 +246,8 @@ impl Legalizer<'_> {
             Op::ShiftRight(a, _) | Op::ShiftRightSigned(a, _) | Op::ShiftRightHalves(a, _) => all(&[*a]),
             Op::Binary(_, a, b) | Op::Compare(_, a, b) => all(&[*a, *b]),
             Op::MulAdd(a, b, c) | Op::NegMulAdd(a, b, c) | Op::Select(a, b, c) | Op::Dot(a, b, c) => all(&[*a, *b, *c]),
+            Op::DotPairs(a, b, c) => all(&[*a, *b, *c]),
+            Op::Zip(_, a, b) => all(&[*a, *b]),
             Op::DotLane(w, a, _, acc) => all(&[*w, *a, *acc]),
         }
     }
@@ -273,6 +275,8 @@ impl Legalizer<'_> {
             Op::ShiftRightHalves(a, by) => Op::ShiftRightHalves(of(a), *by),
             Op::Dot(w, a, acc) => Op::Dot(of(w), of(a), of(acc)),
             Op::DotLane(w, a, lane, acc) => Op::DotLane(of(w), of(a), *lane, of(acc)),
+            Op::DotPairs(w, a, acc) => Op::DotPairs(of(w), of(a), of(acc)),
+            Op::Zip(zip, a, b) => Op::Zip(*zip, of(a), of(b)),
             Op::Compare(op, a, b) => Op::Compare(*op, of(a), of(b)),
             Op::Select(a, b, c) => Op::Select(of(a), of(b), of(c)),
             Op::InterleaveLow(a, b) => self.interleaved(*a, *b, part),

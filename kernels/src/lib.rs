@@ -35,12 +35,12 @@ pub use int::{Int, Var};
 pub use interp::{Fault, Memory, Place, interpret};
 pub use ir::{
     Access, Arg, BinaryOp, CompareOp, Elem, Kernel, Op, Param, ParamKind, Ptr, ReduceOp, Reg, RegInfo, Stmt, Ty,
-    UnaryOp,
+    UnaryOp, Zip,
 };
 pub use legalize::legalize;
 pub use print::{emit_kernel, float_tokens, parameter_tokens};
 pub use specialize::{replace, specialize};
-pub use target::Target;
+pub use target::{Dots, Target};
 pub use verify::{Invalid, verify};
 
 /// Lanes of a line: 16 x 32 bits.

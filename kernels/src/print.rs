@@ -154,12 +154,16 @@ impl Printer<'_> {
             | Op::ShiftRightSigned(a, _)
             | Op::ShiftRightHalves(a, _)
             | Op::Reduce(_, a) => self.target.op(op, ty, &[self.reg(*a)], &none),
-            Op::Binary(_, a, b) | Op::Compare(_, a, b) | Op::InterleaveLow(a, b) | Op::InterleaveHigh(a, b) => {
-                self.target.op(op, ty, &[self.reg(*a), self.reg(*b)], &none)
-            }
-            Op::MulAdd(a, b, c) | Op::NegMulAdd(a, b, c) | Op::Select(a, b, c) | Op::Dot(a, b, c) => {
-                self.target.op(op, ty, &[self.reg(*a), self.reg(*b), self.reg(*c)], &none)
-            }
+            Op::Binary(_, a, b)
+            | Op::Compare(_, a, b)
+            | Op::InterleaveLow(a, b)
+            | Op::InterleaveHigh(a, b)
+            | Op::Zip(_, a, b) => self.target.op(op, ty, &[self.reg(*a), self.reg(*b)], &none),
+            Op::MulAdd(a, b, c)
+            | Op::NegMulAdd(a, b, c)
+            | Op::Select(a, b, c)
+            | Op::Dot(a, b, c)
+            | Op::DotPairs(a, b, c) => self.target.op(op, ty, &[self.reg(*a), self.reg(*b), self.reg(*c)], &none),
             Op::DotLane(w, a, _, acc) => self.target.op(op, ty, &[self.reg(*w), self.reg(*a), self.reg(*acc)], &none),
         }
     }

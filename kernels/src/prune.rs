@@ -70,6 +70,7 @@ fn operands(op: &Op) -> Vec<Reg> {
         | Op::Copy(a) => vec![*a],
         Op::Binary(_, a, b) | Op::Compare(_, a, b) | Op::InterleaveLow(a, b) | Op::InterleaveHigh(a, b) => vec![*a, *b],
         Op::MulAdd(a, b, c) | Op::NegMulAdd(a, b, c) | Op::Select(a, b, c) | Op::Dot(a, b, c) => vec![*a, *b, *c],
-        Op::DotLane(w, a, _, acc) => vec![*w, *a, *acc],
+        Op::DotLane(w, a, _, acc) | Op::DotPairs(w, a, acc) => vec![*w, *a, *acc],
+        Op::Zip(_, a, b) => vec![*a, *b],
     }
 }

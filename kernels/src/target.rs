@@ -5,6 +5,18 @@ use proc_macro2::TokenStream;
 
 use crate::ir::{Elem, Op, Ty};
 
+/// What a dot product of bytes takes of rows of activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Dots {
+    /// A word of a row in all lanes.
+    #[default]
+    Words,
+    /// A lane of a register: then four words of a row are one load.
+    Lanes,
+    /// Two words of two rows, with two of two output channels; of single rows a lane.
+    Pairs,
+}
+
 /// An instruction set at one level of features.
 ///
 /// A target holds no algorithm: it names types and intrinsics. An operation it does not support
@@ -40,9 +52,9 @@ pub trait Target {
         false
     }
 
-    /// Whether a dot product takes a lane of a register: then four words of a row are one load.
-    fn dots_by_lane(&self) -> bool {
-        false
+    /// What its products of bytes take.
+    fn dots(&self) -> Dots {
+        Dots::Words
     }
 
     /// The register type.

@@ -179,7 +179,7 @@ impl Scope<'_> {
                 0..16 => self.reg(*a, Ty::I32).map(|()| Ty::I32),
                 _ => Err(format!("a shift of halves by {by}")),
             },
-            Op::Dot(w, a, acc) => {
+            Op::Dot(w, a, acc) | Op::DotPairs(w, a, acc) => {
                 self.reg(*w, Ty::I32)?;
                 self.reg(*a, Ty::I32)?;
                 self.reg(*acc, Ty::I32).map(|()| Ty::I32)
@@ -191,6 +191,10 @@ impl Scope<'_> {
                     0..4 => self.reg(*acc, Ty::I32).map(|()| Ty::I32),
                     _ => Err(format!("lane {lane} of a quad")),
                 }
+            }
+            Op::Zip(_, a, b) => {
+                self.reg(*a, Ty::I32)?;
+                self.reg(*b, Ty::I32).map(|()| Ty::I32)
             }
             Op::Compare(op, a, b) => {
                 let ty = match op {

@@ -41,6 +41,12 @@ pub fn aarch64_dotprod() -> bool {
     has_all("aarch64-dotprod")
 }
 
+/// True where the code of [`Level`](crate::Level) "aarch64-i8mm" can run: dot products and products of matrices of bytes, in
+/// processors since about 2021.
+pub fn aarch64_i8mm() -> bool {
+    has_all("aarch64-i8mm")
+}
+
 /// True in WebAssembly: engines refuse modules with instructions that they lack, before anything runs.
 pub fn wasm32() -> bool {
     cfg!(target_arch = "wasm32")
@@ -87,8 +93,9 @@ fn features(level: &str) -> Option<[Option<Feature>; MOST]> {
         "x86-64-v4" => x86(true, false),
         "x86-64-v3-vnni" => x86(false, true),
         "x86-64-v4-vnni" => x86(true, true),
-        "aarch64-neon" => aarch64(false),
-        "aarch64-dotprod" => aarch64(true),
+        "aarch64-neon" => aarch64(0),
+        "aarch64-dotprod" => aarch64(1),
+        "aarch64-i8mm" => aarch64(2),
         _ => return None,
     })
 }
@@ -115,17 +122,26 @@ fn x86(v4: bool, vnni: bool) -> [Option<Feature>; MOST] {
     [v3[0], v3[1], v3[2], more[0], more[1], more[2], more[3], more[4], dot]
 }
 
+/// NEON, and the first `more` of what came after it.
 #[cfg(target_arch = "aarch64")]
-fn aarch64(dotprod: bool) -> [Option<Feature>; MOST] {
-    #[cfg(feature = "std")]
-    let present = std::arch::is_aarch64_feature_detected!("dotprod");
-    #[cfg(not(feature = "std"))]
-    let present = cfg!(target_feature = "dotprod");
-    [Some(("neon", true)), dotprod.then_some(("dotprod", present)), None, None, None, None, None, None, None]
+fn aarch64(more: usize) -> [Option<Feature>; MOST] {
+    macro_rules! has {
+        ($feature:tt) => {{
+            #[cfg(feature = "std")]
+            let present = std::arch::is_aarch64_feature_detected!($feature);
+            #[cfg(not(feature = "std"))]
+            let present = cfg!(target_feature = $feature);
+            Some(($feature, present))
+        }};
+    }
+    let mut all = [None; MOST];
+    let known = [Some(("neon", true)), has!("dotprod"), has!("i8mm")];
+    all.iter_mut().zip(known).take(1 + more).for_each(|(feature, known)| *feature = known);
+    all
 }
 
 #[cfg(not(target_arch = "aarch64"))]
-fn aarch64(_dotprod: bool) -> [Option<Feature>; MOST] {
+fn aarch64(_more: usize) -> [Option<Feature>; MOST] {
     [Some(("aarch64", false)), None, None, None, None, None, None, None, None]
 }
 

@@ -1,4 +1,5 @@
-//! What `llvm-mca` makes of the innermost loops of aarch64's products: `cargo run -p snapshots --example mca`.
+//! What `llvm-mca` makes of the innermost loops of aarch64's products: `cargo run -p snapshots --example mca`, with a number of rows
+//! behind it for another tile.
 //!
 //! Kernels are printed, compiled by rustc to assembly, and the shortest loop with dot products is taken of each. The models are
 //! LLVM's: throughput of a loop whose loads hit the first cache, no more.
@@ -18,26 +19,38 @@ use kernels::{Kernel, Target};
 const PROCESSORS: [(&str, f64); 4] =
     [("cortex-a55", 1.0), ("cortex-a76", 2.0), ("neoverse-n1", 2.0), ("apple-m1", 4.0)];
 
+/// Those that multiply small matrices too.
+const WITH_MATRICES: [(&str, f64); 3] = [("cortex-a510", 1.0), ("neoverse-n2", 2.0), ("neoverse-v1", 4.0)];
+
 const ITERATIONS: f64 = 100.0;
 
 fn main() {
     let folder = tempfile::tempdir().expect("a folder");
-    for level in [Level::Dotprod, Level::Exact] {
-        let s = Schedule::new(&level);
+    let rows: Option<usize> = std::env::args().nth(1).map(|rows| rows.parse().expect("rows of the tile"));
+    for level in [Level::I8mm, Level::Dotprod, Level::Exact] {
+        let mut s = Schedule::new(&level);
+        if let Some(rows) = rows {
+            s.integer_tiles = [(rows, 1); 2];
+        }
         println!("{}: {}", level.level(), Choice::IntegerTiles.value(&s));
         let bytes = Linear::new(896, 3072, Format::Bytes { block: 1 << 20 }, Rows::Fixed(120));
         let nibbles = Linear::new(896, 4864, Format::Nibbles, Rows::Fixed(1));
         let (rows, one) = (linear(&s, &bytes), vector(&s, &nibbles, false));
         let assembly = assembly(folder.path(), &[rows.clone(), one.clone()], level);
         let (height, _) = s.integer_tiles[0];
-        for (what, start) in [
-            ("int8 product", format!("gemm_bias_u7s8_{height}x1_b896:")),
-            ("int4, one row", "gemv_bias_u4s8_1:".to_string()),
+        let (word, processors) = match level {
+            Level::I8mm => ("smmla", &WITH_MATRICES[..]),
+            Level::Dotprod => ("sdot", &PROCESSORS[..]),
+            Level::Exact | Level::Neon => ("sadalp", &PROCESSORS[..]),
+        };
+        for (what, start, word) in [
+            ("int8 product", format!("gemm_bias_u7s8_{height}x1_b896:"), word),
+            ("int4, one row", "gemv_bias_u4s8_1:".to_string(), if level == Level::I8mm { "sdot" } else { word }),
         ] {
-            let (body, dots) = innermost(&assembly, &start, if level == Level::Dotprod { "sdot" } else { "sadalp" });
+            let (body, dots) = innermost(&assembly, &start, word);
             let stack = body.iter().filter(|line| line.contains("[sp")).count();
             println!("  {what}: {} instructions, {dots} dot products, {stack} of the stack", body.len());
-            for (processor, most) in PROCESSORS {
+            for &(processor, most) in processors {
                 let cycles = cycles(folder.path(), &body, processor);
                 let rate = dots as f64 / cycles;
                 println!(
@@ -91,7 +104,7 @@ fn cycles(folder: &Path, body: &[String], processor: &str) -> f64 {
     let last = body.last().and_then(|line| line.split_whitespace().last()).unwrap_or("");
     std::fs::write(&path, format!("{last}:\n{}\n", body.join("\n"))).expect("written");
     let out = Command::new("llvm-mca")
-        .args(["-mtriple=aarch64", "-mattr=+dotprod", "-iterations=100"])
+        .args(["-mtriple=aarch64", "-mattr=+dotprod,+i8mm", "-iterations=100"])
         .arg(format!("-mcpu={processor}"))
         .arg(&path)
         .output()

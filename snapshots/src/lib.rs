@@ -18,7 +18,7 @@ use kernels::library::split::{self, Split};
 use kernels::library::squeeze_excite::{self, Shapes};
 use kernels::library::two_layer::{self, TwoLayer};
 use kernels::library::{Schedule, depthwise, elementwise, head, integer, norm, rope};
-use kernels::{Elem, Kernel, Target, emit_kernel, legalize, verify};
+use kernels::{Dots, Elem, Kernel, Target, emit_kernel, legalize, verify};
 
 /// A target and the folder of its snapshots. Levels that do not fuse are printed by the name of those that do: `V3Exact` as `v3`.
 pub type Named = (&'static str, Box<dyn Target>);
@@ -29,6 +29,7 @@ pub fn targets() -> Vec<Named> {
         ("v3", Box::new(codegen_avx2::Level::V3)),
         ("v4", Box::new(codegen_avx2::Level::V4)),
         ("neon", Box::new(codegen_neon::Level::Neon)),
+        ("i8mm", Box::new(codegen_neon::Level::I8mm)),
         ("simd128", Box::new(codegen_wasm::Simd128)),
         ("relaxed", Box::new(codegen_wasm::Level::Relaxed)),
     ]
@@ -42,6 +43,7 @@ pub fn integer_targets() -> Vec<Named> {
         ("v4_vnni", Box::new(codegen_avx2::Level::V4Vnni)),
         ("neon_exact", Box::new(codegen_neon::Level::Exact)),
         ("dotprod", Box::new(codegen_neon::Level::Dotprod)),
+        ("i8mm", Box::new(codegen_neon::Level::I8mm)),
         ("simd128", Box::new(codegen_wasm::Simd128)),
         ("relaxed_exact", Box::new(codegen_wasm::Level::RelaxedExact)),
     ]
@@ -55,7 +57,7 @@ fn least() -> Schedule {
         integer_tiles: [(2, 1), (2, 1)],
         nibble_lines: 1,
         nibbles_in_halves: false,
-        dots_by_lane: false,
+        dots: Dots::Words,
         byte_lines: 1,
         ahead: 4096,
         depth_block: 16,

@@ -310,7 +310,8 @@ fn runner(folder: &str, dir: &Path) -> Result<(&'static str, Vec<String>), Strin
 }
 
 /// Levels of aarch64 by folder, and a processor that has nothing better.
-const AARCH64: [(&str, &str, &str); 2] = [("neon_exact", "neon", "cortex-a53"), ("dotprod", "dotprod", "neoverse-n1")];
+const AARCH64: [(&str, &str, &str); 3] =
+    [("neon_exact", "neon", "cortex-a53"), ("dotprod", "dotprod", "neoverse-n1"), ("i8mm", "i8mm", "max")];
 
 /// Node 20 has relaxed SIMD as an experiment, later ones take the option and have it anyway.
 const RELAXED: &str = "--experimental-wasm-relaxed-simd";

@@ -10,7 +10,7 @@ use snapshots::{Named, integer_kernels, integer_targets, kernels, module, printe
 /// The triple whose standard library a level is compiled against.
 fn triple(level: &str) -> &'static str {
     match level {
-        "neon" | "neon_exact" | "dotprod" => "aarch64-unknown-linux-gnu",
+        "neon" | "neon_exact" | "dotprod" | "i8mm" => "aarch64-unknown-linux-gnu",
         "simd128" | "relaxed" | "relaxed_exact" => "wasm32-wasip1",
         _ => "x86_64-unknown-linux-gnu",
     }

@@ -47,7 +47,7 @@ struct Numbers {
     nibbles_in_halves: bool,
     /// As above.
     #[serde(skip)]
-    dots_by_lane: bool,
+    dots: kernels::Dots,
     byte_lines: usize,
     ahead: usize,
     tile: (usize, usize),
@@ -63,8 +63,8 @@ impl Tuning {
     pub fn schedule(&self, target: &dyn Target) -> Schedule {
         let tuned = self.levels.iter().find(|l| l.level == target.level());
         let own = Schedule::new(target);
-        let Schedule { nibbles_in_halves, dots_by_lane, .. } = own;
-        tuned.map_or(own, |l| Schedule { nibbles_in_halves, dots_by_lane, ..l.schedule })
+        let Schedule { nibbles_in_halves, dots, .. } = own;
+        tuned.map_or(own, |l| Schedule { nibbles_in_halves, dots, ..l.schedule })
     }
 
     /// Whatever makes this no tuning that kernels can be built with.

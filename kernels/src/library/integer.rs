@@ -12,7 +12,8 @@ use crate::int::Int;
 use crate::ir::{Arg, BinaryOp, Elem, Kernel, Op, Ptr, Reg, UnaryOp};
 use crate::library::gemm::{Init, in_powers};
 use crate::library::quantize::{BLOCK, GROUP, QuantRows, Quantized};
-use crate::library::{Schedule, stored};
+use crate::library::{Schedule, pairs, stored};
+use crate::target::Dots;
 
 /// Words of a block of 4-bit weights of one line: a line of factors and 16 of nibbles.
 pub const BLOCK_WORDS: usize = 17 * LANES;
@@ -90,7 +91,7 @@ fn tile(
     (rows, width): (usize, usize),
     q: &QuantRows,
     init: Init,
-    (ahead, planes, lanes, to): (usize, bool, bool, Elem),
+    (ahead, planes, dots, to): (usize, bool, Dots, Elem),
 ) -> Rc<Kernel> {
     let tail = q.physical() % q.block;
     let tail_name = if tail > 0 { format!("_t{tail}") } else { String::new() };
@@ -127,47 +128,85 @@ fn tile(
     // A tile of few sums would wait for each: it has several of them for every output, which are
     // integers and so the same in any order.
     let chains = (4 / (rows * width)).max(1);
+    let pairs = dots == Dots::Pairs && rows.is_multiple_of(2);
     let block = |k: &mut Builder, b: Int, depth: usize| {
         let first = k.int("first", b.clone() * (q.block / 4));
-        let acc: Vec<Vec<Reg>> = (0..rows)
-            .map(|i| {
-                let sum = k.broadcast(&format!("sum_{i}"), p.sums, lda.clone() * i + b.clone());
-                (0..width).map(|j| k.bind_mut(&format!("acc_{i}_{j}"), Op::Copy(sum))).collect()
-            })
+        let sums: Vec<Reg> =
+            (0..rows).map(|i| k.broadcast(&format!("sum_{i}"), p.sums, lda.clone() * i + b.clone())).collect();
+        // Of pairs of rows, the line of each is one of the two in which both have their sums.
+        let starts: Vec<Reg> = match pairs {
+            false => sums,
+            true => (0..rows)
+                .map(|i| (i / 2, [sums[i / 2 * 2], sums[i / 2 * 2 + 1]]))
+                .map(|(pair, both)| pairs::start(k, &format!("sums_{pair}"), both))
+                .collect(),
+        };
+        let acc: Vec<Vec<Reg>> = starts
+            .iter()
+            .enumerate()
+            .map(|(i, &start)| (0..width).map(|j| k.bind_mut(&format!("acc_{i}_{j}"), Op::Copy(start))).collect())
             .collect();
         let more: Vec<Vec<Reg>> = (1..chains)
             .map(|c| (0..rows * width).map(|n| k.bind_mut(&format!("more_{c}_{n}"), Op::SplatBits(0))).collect())
             .collect();
-        // The quad `at` of the rows meets the quad `of` of the weights; `four` has it and what follows, by row.
-        let quads = |k: &mut Builder, at: Int, of: Int, turn: usize, four: Option<&[Reg]>| {
+        // Adds to the sum of row `i` and line `j` in a turn.
+        let add = |k: &mut Builder, (i, j): (usize, usize), turn: usize, dot: &dyn Fn(Reg) -> Op| {
             let chain = turn % chains;
+            let acc = if chain == 0 { acc[i][j] } else { more[chain - 1][i * width + j] };
+            k.set(acc, dot(acc));
+        };
+        let weights = |k: &mut Builder, of: &Int| -> Vec<Reg> {
             let line_at = |j: usize| line.clone() * j + of.clone() * LANES;
             (0..width).for_each(|j| ask(k, ahead, p.w, &line_at(j)));
-            let w: Vec<Reg> = (0..width).map(|j| k.load(&format!("w_{j}"), p.w, line_at(j))).collect();
-            for (i, row) in acc.iter().enumerate() {
+            (0..width).map(|j| k.load(&format!("w_{j}"), p.w, line_at(j))).collect()
+        };
+        // The quad `at` of the rows meets the quad `of` of the weights; `four` has it and what follows, by row.
+        let quads = |k: &mut Builder, at: Int, of: Int, turn: usize, four: Option<&[Reg]>| {
+            let w = weights(k, &of);
+            for i in 0..rows {
                 let one = |k: &mut Builder| k.broadcast(&format!("a_{i}"), p.a, at.clone() + lda.clone() * i);
                 let a = four.map_or_else(|| one(k), |four| four[i]);
-                for (j, &acc) in row.iter().enumerate() {
-                    let acc = if chain == 0 { acc } else { more[chain - 1][i * width + j] };
-                    let dot = if lanes { Op::DotLane(w[j], a, turn as u32, acc) } else { Op::Dot(w[j], a, acc) };
-                    k.set(acc, dot);
+                for (j, &w) in w.iter().enumerate() {
+                    match four {
+                        Some(_) => add(k, (i, j), turn, &|acc| Op::DotLane(w, a, turn as u32, acc)),
+                        None => add(k, (i, j), turn, &|acc| Op::Dot(w, a, acc)),
+                    }
                 }
             }
         };
-        if chains == 1 && !planes && !lanes {
+        // Four quads of the rows, in pairs, meet those from `of` on of the weights.
+        let in_pairs = |k: &mut Builder, of: Int, four: &[Reg]| {
+            let a: Vec<[Reg; pairs::TURNS]> =
+                (0..rows / 2).map(|pair| pairs::rows(k, pair, [four[2 * pair], four[2 * pair + 1]])).collect();
+            for turn in 0..pairs::TURNS {
+                let [first, second] = [0usize, 1].map(|n| weights(k, &(of.clone() + (2 * turn + n))));
+                for j in 0..width {
+                    let w = pairs::weights(k, j, [first[j], second[j]]);
+                    for i in 0..rows {
+                        add(k, (i, j), turn, &|acc| Op::DotPairs(w[i % 2], a[i / 2][turn], acc));
+                    }
+                }
+            }
+        };
+        if chains == 1 && !planes && dots == Dots::Words {
             k.each("p", first.clone(), first + depth / 4, |k, at| quads(k, at.clone(), at, 0, None));
         } else {
             // Blocks are whole lines: their quads come in fours.
-            let turns = if lanes { 4 } else { chains };
+            let turns = if dots == Dots::Words { chains } else { 4 };
             k.each("p", 0usize, depth / 4 / turns, |k, n| {
                 let within = n * turns;
                 let at = k.int("quad", first + within.clone());
                 let of = if planes { within } else { at.clone() };
                 let quad = |i: usize| (format!("four_{i}"), Op::Quad(p.a, at.clone() + lda.clone() * i));
                 let four: Vec<Reg> =
-                    (0..rows).filter(|_| lanes).map(quad).map(|(name, op)| k.bind(&name, op)).collect();
-                let four = lanes.then_some(four.as_slice());
-                (0..turns).for_each(|c| quads(k, at.clone() + c, of.clone() + c, c, four));
+                    (0..rows).filter(|_| dots != Dots::Words).map(quad).map(|(name, op)| k.bind(&name, op)).collect();
+                match dots {
+                    Dots::Pairs if pairs => in_pairs(k, of, &four),
+                    Dots::Pairs | Dots::Lanes => {
+                        (0..turns).for_each(|c| quads(k, at.clone() + c, of.clone() + c, c, Some(&four)));
+                    }
+                    Dots::Words => (0..turns).for_each(|c| quads(k, at.clone() + c, of.clone() + c, c, None)),
+                }
             });
         }
         for sums in &more {
@@ -176,10 +215,16 @@ fn tile(
                 k.set(acc, Op::Binary(BinaryOp::AddInt, acc, *sum));
             }
         }
-        for (i, row) in acc.iter().enumerate() {
+        let mut totals = acc.clone();
+        for i in (0..rows).step_by(2).filter(|_| pairs) {
+            for j in 0..width {
+                [totals[i][j], totals[i + 1][j]] = pairs::apart(k, [acc[i][j], acc[i + 1][j]]);
+            }
+        }
+        for (i, row) in totals.iter().enumerate() {
             let scale = k.broadcast(&format!("s_{i}"), p.scales, lda.clone() * i + b.clone());
-            for (j, &acc) in row.iter().enumerate() {
-                scaled(k, f[i][j], acc, scale);
+            for (j, &total) in row.iter().enumerate() {
+                scaled(k, f[i][j], total, scale);
             }
         }
     };
@@ -219,7 +264,7 @@ pub fn rows(
     let line = if planes { q.rows.block } else { q.rows.physical() } / 4 * LANES;
     in_powers(k, "j", width, Int::from(0usize), count, |k, width, j| {
         in_powers(k, "i", height, Int::from(0usize), n, |k, height, i| {
-            let kernel = tile((height, width), &q.rows, init, (0, planes, s.dots_by_lane, k.elem(c.0)));
+            let kernel = tile((height, width), &q.rows, init, (0, planes, s.dots, k.elem(c.0)));
             call(k, (&kernel, true), q, (w, init), (i, j.clone()), line, (&c, ldc), (height, width));
         });
     });
@@ -283,7 +328,7 @@ fn ask(k: &mut Builder, ahead: usize, w: Ptr, at: &Int) {
 /// With `halves` a group's products are added up in 16 bits, 4 x 2 x 15 x 127 and 8 x 16 x 127 at most, and a factor in both
 /// halves of a lane multiplies and adds them.
 fn nibble_tile((rows, width): (usize, usize), init: Init, s: &Schedule) -> Rc<Kernel> {
-    let Schedule { ahead, nibbles_in_halves: halves, dots_by_lane: lanes, .. } = *s;
+    let Schedule { ahead, nibbles_in_halves: halves, dots, .. } = *s;
     let height = if rows > 1 { format!("{rows}x") } else { String::new() };
     let mut k = Builder::new(
         format!("gemv{}_u4s8_{height}{width}", init.name()),
@@ -313,8 +358,17 @@ fn nibble_tile((rows, width): (usize, usize), init: Init, s: &Schedule) -> Rc<Ke
         // One line after the other, each with all registers; both are streams of memory.
         for j in 0..width {
             let words = k.int(&format!("words_{j}"), line.clone() * j + b.clone() * BLOCK_WORDS);
-            let block =
-                NibbleBlock { p: &p, rows, lda: &lda, b: &b, words, mask, half, lanes: lanes && !halves, ahead };
+            let block = NibbleBlock {
+                p: &p,
+                rows,
+                lda: &lda,
+                b: &b,
+                words,
+                mask,
+                half,
+                lanes: dots != Dots::Words && !halves,
+                ahead,
+            };
             for (i, (total, f)) in block.totals(k).into_iter().zip(&f).enumerate() {
                 let scale = k.broadcast(&of_row("s", i), p.scales, lda.clone() * i + b.clone());
                 scaled(k, f[j], total, scale);
@@ -441,7 +495,7 @@ pub fn vectors(
     if !q.rows.groups {
         let line = q.rows.physical() / 4 * LANES;
         return in_powers(k, "j", s.byte_lines, first, &last, |k, width, j| {
-            let kernel = tile((n, width), &q.rows, init, (s.ahead, false, s.dots_by_lane, k.elem(c.0)));
+            let kernel = tile((n, width), &q.rows, init, (s.ahead, false, s.dots, k.elem(c.0)));
             call(k, (&kernel, true), q, (w, init), (none.clone(), j), line, (c, ldc), (n, width));
         });
     }

@@ -18,6 +18,7 @@ pub mod integer;
 pub mod linear;
 pub mod matrix;
 pub mod norm;
+mod pairs;
 pub mod quantize;
 pub mod rope;
 pub mod schedule;

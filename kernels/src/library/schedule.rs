@@ -2,7 +2,7 @@
 
 use crate::LANES;
 use crate::ir::{Op, Reg};
-use crate::target::Target;
+use crate::target::{Dots, Target};
 
 /// The numbers the kernels are built with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,8 +21,8 @@ pub struct Schedule {
     pub nibble_lines: usize,
     /// Whether products of 4-bit weights are added up in halves of lanes first; of the target, and not measured.
     pub nibbles_in_halves: bool,
-    /// Whether four words of a row are read at once, for dot products with one of them; of the target, and not measured.
-    pub dots_by_lane: bool,
+    /// What dot products take of rows; of the target, and not measured.
+    pub dots: Dots,
     /// Bytes from weights that a product of one row reads to those it asks for; 0 asks for none.
     pub ahead: usize,
     /// Depth of a block of a matrix product: a panel of the tile's lines stays in L1.
@@ -66,9 +66,14 @@ impl Schedule {
             // the time.
             4 if registers < 32 && target.supports(&Op::Dot(Reg(0), Reg(0), Reg(0))) => [(5, 1), (5, 1)],
             4 if registers < 32 => [(6, 1), (6, 1)],
-            // Twenty sums, a line of weights and four words of each row are 29 registers.
-            4 if target.dots_by_lane() => [(5, 1), (5, 1)],
-            _ => [(4, 1), (4, 1)],
+            _ => match target.dots() {
+                Dots::Words => [(4, 1), (4, 1)],
+                // Twenty sums, a line of weights and four words of each row are 29 registers.
+                Dots::Lanes => [(5, 1), (5, 1)],
+                // Sixteen sums, four words of two pairs of rows, and a line of weights twice. Six rows would need a third fewer zips for
+                // each product, but LLVM keeps 23 of their values on the stack.
+                Dots::Pairs => [(4, 1), (4, 1)],
+            },
         };
         // Few registers spill either way: then each pixel is loaded once.
         let few = parts == 4 && registers < 32;
@@ -83,7 +88,7 @@ impl Schedule {
             byte_lines,
             nibble_lines: 1,
             nibbles_in_halves: target.adds_in_halves(),
-            dots_by_lane: target.dots_by_lane(),
+            dots: target.dots(),
             // The hardware's prefetchers stop at pages of 4 KB: asking two pages ahead has their next one under way.
             ahead: 2 * PAGE,
             depth_block: (L1 * 3 / 4 / (tile.1 * LANES * 4)).next_multiple_of(16),

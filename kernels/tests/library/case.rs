@@ -6,7 +6,7 @@ use codegen_avx2::Level;
 use codegen_neon::Level::Neon;
 use codegen_wasm::{Level as Wasm, Simd128};
 use kernels::library::Schedule;
-use kernels::{Kernel, Memory, Op, ParamKind, Place, Stmt, Target, interpret, legalize, verify};
+use kernels::{Dots, Kernel, Memory, Op, ParamKind, Place, Stmt, Target, interpret, legalize, verify};
 
 use crate::data::{HOLE, float};
 use crate::{engine, trace};
@@ -95,7 +95,7 @@ impl Case<'_> {
 const GUARD: usize = 48;
 
 /// The targets of quantized models. None fuses, so all give the same bits.
-pub fn exact_targets() -> [Box<dyn Target>; 6] {
+pub fn exact_targets() -> [Box<dyn Target>; 7] {
     [
         Box::new(Level::V3Exact),
         Box::new(Wasm::RelaxedExact),
@@ -103,6 +103,7 @@ pub fn exact_targets() -> [Box<dyn Target>; 6] {
         Box::new(Level::V4Vnni),
         Box::new(codegen_neon::Level::Dotprod),
         Box::new(Simd128),
+        Box::new(codegen_neon::Level::I8mm),
     ]
 }
 
@@ -120,7 +121,7 @@ pub fn odd_schedules() -> [Schedule; 3] {
         byte_lines: 3,
         nibble_lines: 3,
         nibbles_in_halves: true,
-        dots_by_lane: true,
+        dots: Dots::Lanes,
         ahead: 0,
         depth_block: 16,
         depthwise: 3,
@@ -136,7 +137,7 @@ pub fn odd_schedules() -> [Schedule; 3] {
             byte_lines: 1,
             nibble_lines: 1,
             nibbles_in_halves: false,
-            dots_by_lane: true,
+            dots: Dots::Lanes,
             ahead: 64,
             depth_block: 32,
             depthwise: 1,
@@ -150,7 +151,7 @@ pub fn odd_schedules() -> [Schedule; 3] {
             byte_lines: 4,
             nibble_lines: 4,
             nibbles_in_halves: true,
-            dots_by_lane: false,
+            dots: Dots::Words,
             ahead: 4096,
             depth_block: 48,
             depthwise: 5,
