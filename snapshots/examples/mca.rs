@@ -1,5 +1,6 @@
 //! What `llvm-mca` makes of the innermost loops of aarch64's products: `cargo run -p snapshots --example mca`, with a number of rows
-//! behind it for another tile.
+//! behind it for another tile. `LLVM_MCA` names the program where it is not `llvm-mca`; with `LOOPS` set
+//! the loops themselves are printed too.
 //!
 //! Kernels are printed, compiled by rustc to assembly, and the shortest loop with dot products is taken of each. The models are
 //! LLVM's: throughput of a loop whose loads hit the first cache, no more.
@@ -19,13 +20,14 @@ use kernels::{Kernel, Target};
 const PROCESSORS: [(&str, f64); 4] =
     [("cortex-a55", 1.0), ("cortex-a76", 2.0), ("neoverse-n1", 2.0), ("apple-m1", 4.0)];
 
-/// Those that multiply small matrices too.
-const WITH_MATRICES: [(&str, f64); 3] = [("cortex-a510", 1.0), ("neoverse-n2", 2.0), ("neoverse-v1", 4.0)];
+/// Those that multiply small matrices too; LLVM 14 has no models of them, 22 has.
+const WITH_MATRICES: [(&str, f64); 3] = [("cortex-a720", 2.0), ("neoverse-n2", 2.0), ("cortex-x4", 4.0)];
 
 const ITERATIONS: f64 = 100.0;
 
 fn main() {
     let folder = tempfile::tempdir().expect("a folder");
+    let all: Vec<(&str, f64)> = PROCESSORS.iter().chain(&WITH_MATRICES).copied().collect();
     let rows: Option<usize> = std::env::args().nth(1).map(|rows| rows.parse().expect("rows of the tile"));
     for level in [Level::I8mm, Level::Dotprod, Level::Exact] {
         let mut s = Schedule::new(&level);
@@ -40,7 +42,7 @@ fn main() {
         let (height, _) = s.integer_tiles[0];
         let (word, processors) = match level {
             Level::I8mm => ("smmla", &WITH_MATRICES[..]),
-            Level::Dotprod => ("sdot", &PROCESSORS[..]),
+            Level::Dotprod => ("sdot", &all[..]),
             Level::Exact | Level::Neon => ("sadalp", &PROCESSORS[..]),
         };
         for (what, start, word) in [
@@ -48,6 +50,9 @@ fn main() {
             ("int4, one row", "gemv_bias_u4s8_1:".to_string(), if level == Level::I8mm { "sdot" } else { word }),
         ] {
             let (body, dots) = innermost(&assembly, &start, word);
+            if std::env::var_os("LOOPS").is_some() {
+                body.iter().for_each(|line| println!("{line}"));
+            }
             let stack = body.iter().filter(|line| line.contains("[sp")).count();
             println!("  {what}: {} instructions, {dots} dot products, {stack} of the stack", body.len());
             for &(processor, most) in processors {
@@ -103,7 +108,8 @@ fn cycles(folder: &Path, body: &[String], processor: &str) -> f64 {
     // A branch needs a place to go to.
     let last = body.last().and_then(|line| line.split_whitespace().last()).unwrap_or("");
     std::fs::write(&path, format!("{last}:\n{}\n", body.join("\n"))).expect("written");
-    let out = Command::new("llvm-mca")
+    let program = std::env::var_os("LLVM_MCA").unwrap_or_else(|| "llvm-mca".into());
+    let out = Command::new(program)
         .args(["-mtriple=aarch64", "-mattr=+dotprod,+i8mm", "-iterations=100"])
         .arg(format!("-mcpu={processor}"))
         .arg(&path)

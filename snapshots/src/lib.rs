@@ -118,8 +118,8 @@ pub fn kernels() -> Vec<(&'static str, Rc<Kernel>)> {
 
 /// The kernels of quantized models that are looked at, by the names of their snapshots. A tile is the
 /// callee of the product that needs it.
-pub fn integer_kernels() -> Vec<(&'static str, Rc<Kernel>)> {
-    let s = &least();
+pub fn integer_kernels(target: &dyn Target) -> Vec<(&'static str, Rc<Kernel>)> {
+    let s = &Schedule { dots: target.dots(), nibbles_in_halves: target.adds_in_halves(), ..least() };
     let rows = Linear {
         norm: None,
         inputs: 144,

@@ -22,7 +22,12 @@ type Kernels = Vec<(&'static str, Rc<Kernel>)>;
 /// Every target with the kernels that are looked at on it.
 fn all() -> Vec<(Named, Kernels)> {
     let floats = targets().into_iter().map(|t| (t, kernels()));
-    floats.chain(integer_targets().into_iter().map(|t| (t, integer_kernels()))).collect()
+    floats
+        .chain(integer_targets().into_iter().map(|t| {
+            let kernels = integer_kernels(t.1.as_ref());
+            (t, kernels)
+        }))
+        .collect()
 }
 
 #[test]

@@ -182,7 +182,8 @@ fn tile(
                 let [first, second] = [0usize, 1].map(|n| weights(k, &(of.clone() + (2 * turn + n))));
                 for j in 0..width {
                     let w = pairs::weights(k, j, [first[j], second[j]]);
-                    for i in 0..rows {
+                    // Low sums of all rows first: what is behind them has registers then.
+                    for i in (0..rows).step_by(2).chain((1..rows).step_by(2)) {
                         add(k, (i, j), turn, &|acc| Op::DotPairs(w[i % 2], a[i / 2][turn], acc));
                     }
                 }
