@@ -140,6 +140,11 @@ impl Assembled {
         Identity { name: &self.name, target, digest, checkpoint: self.checkpoint_digest, system: &self.system, baked }
     }
 
+    /// Hash of all that was read of the checkpoint.
+    pub fn checkpoint_digest(&self) -> [u8; 32] {
+        self.checkpoint_digest
+    }
+
     /// Bytes of the weight file, to the page.
     pub fn weight_file_bytes(&self) -> u64 {
         let page = |n: usize| (n as u64).next_multiple_of(4096);

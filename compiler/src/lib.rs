@@ -3,6 +3,7 @@
 pub mod assemble;
 pub mod bundle;
 pub mod cli;
+pub mod coreml;
 pub mod error;
 pub mod evaluate;
 pub mod frontend;

@@ -88,7 +88,7 @@ fn write(libraries: &[(Machine, Vec<u8>)], version: &str, package: &Write) -> Re
 }
 
 fn write_apple(libraries: &[(Machine, Vec<u8>)]) -> Result<tempfile::TempDir, Error> {
-    write(libraries, "1.2.0", &apple::write)
+    write(libraries, "1.2.0", &|staging, about, slices, weights| apple::write(staging, about, slices, weights, None))
 }
 
 fn write_android(libraries: &[(Machine, Vec<u8>)]) -> Result<tempfile::TempDir, Error> {
@@ -252,7 +252,9 @@ fn libraries_for_others_are_refused() {
         assert!(refused.contains(word), "{word}: {refused}");
     }
     for version in ["", "1", "one", "1.0 ", "1.0.0'", "1..0", "1.0-<b>"] {
-        let wrote = write(&apple_libraries(), version, &apple::write);
+        let wrote = write(&apple_libraries(), version, &|staging, about, slices, weights| {
+            apple::write(staging, about, slices, weights, None)
+        });
         assert_eq!(wrote.is_ok(), version == "1", "{version:?}");
     }
     for group in ["", "com.", "com.Example", "../x", "a-b"] {

@@ -40,6 +40,7 @@ pub fn run(full: bool) -> Result<bool, String> {
         miri();
         emulator()?;
         python()?;
+        coremltools()?;
     }
     println!("next: cargo xtask {}", if full { "full" } else { "test" });
     Ok(good)
@@ -124,14 +125,39 @@ fn emulator() -> Result<(), String> {
     Ok(())
 }
 
+/// Whether a Python can make environments and has a version that is tried out, as in setup.sh.
+const USABLE: &str = "import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))";
+
+fn usable_python() -> Option<String> {
+    let chosen = std::env::var("PYTHON").ok().filter(|python| !python.is_empty());
+    let known = ["python3.11", "python3", "python3.12", "python3.13"].map(String::from);
+    let mut candidates = chosen.into_iter().chain(known);
+    candidates.find(|python| shell::ask(python, &["-c", USABLE]).is_some())
+}
+
+/// What reads Core ML models where there is no Core ML, in an environment of its own.
+fn coremltools() -> Result<(), String> {
+    const WANTED: &str = "coremltools==9.0";
+    let folder = shell::cache()?.join("coreml-venv");
+    let python = folder.join("bin/python").display().to_string();
+    let there = || shell::ask(&python, &["-c", "import coremltools"]).is_some();
+    if !there() {
+        let Some(usable) = usable_python() else {
+            println!("coremltools: not installed, as there is no usable Python; Core ML models are read by our own code alone");
+            return Ok(());
+        };
+        let folder = folder.display().to_string();
+        let _ = shell::run(&mut shell::command(&usable, &["-m", "venv", &folder]))?
+            && shell::run(&mut shell::command(&python, &["-m", "pip", "install", "--quiet", WANTED]))?;
+    }
+    println!("coremltools: {}", if there() { "there" } else { "not installed; Core ML models are read by our own code alone" });
+    Ok(())
+}
+
 /// The environment of the reference implementation; a script, because it is Python's business.
 fn python() -> Result<(), String> {
-    // As in setup.sh, which says so when there is none.
-    const USABLE: &str = "import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))";
     let chosen = std::env::var("PYTHON").is_ok_and(|python| !python.is_empty());
-    let usable = || {
-        ["python3.11", "python3", "python3.12", "python3.13"].iter().any(|p| shell::ask(p, &["-c", USABLE]).is_some())
-    };
+    let usable = || usable_python().is_some();
     if !chosen && !shell::cache()?.join("oracle-venv/bin/python").is_file() {
         // The second for systems whose own Python is older.
         let _ = package("python", &["python3-venv"], usable) || package("python", &["python3.11-venv"], usable);

@@ -20,8 +20,14 @@ const FACE: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/swift.rs"));
 /// The folder of the weight file, `weights.tvlm`.
 const WEIGHTS_FOLDER: &str = "Sources/TvlmWeights/Weights";
 
+/// Sources of the face for Core ML, for packages that have a model for it.
+const COREML: &str = "Sources/TvlmCoreML";
+
 /// The folder of the libraries.
 const FRAMEWORK: &str = "CTvlm.xcframework";
+
+/// What writes a Core ML model into a folder of the output, whose path ends in `/`.
+pub type CoreMl<'a> = &'a dyn Fn(&Staging, &str) -> Result<(), Error>;
 
 /// A folder of an XCFramework is for one of these, with one library for all of its processors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,7 +109,7 @@ impl Folder {
 }
 
 /// Writes a Swift package of libraries for Apple's systems. The weight file that `weight_file` writes has to belong to all of
-/// them.
+/// them. With `coreml` there is a product `TvlmCoreML` whose resource is that model.
 ///
 /// # Errors
 /// [`Error::Usage`]: no library, two for one machine, one for another system, or a name or version that cannot be such.
@@ -113,6 +119,7 @@ pub fn write(
     about: &About<'_>,
     slices: &[Slice<'_>],
     weight_file: Weights<'_>,
+    coreml: Option<CoreMl<'_>>,
 ) -> Result<(), Error> {
     about.check()?;
     let folders = folders(slices)?;
@@ -125,13 +132,16 @@ pub fn write(
         staging.write(&path("Headers/CTvlm/module.modulemap"), MODULE_MAP.as_bytes())?;
     }
     staging.write(&format!("{FRAMEWORK}/Info.plist"), &xml(info(&folders))?)?;
-    for (name, text) in FACE {
+    for (name, text) in FACE.iter().filter(|(name, _)| coreml.is_some() || !name.starts_with(COREML)) {
         staging.write(name, text.as_bytes())?;
     }
+    if let Some(write) = coreml {
+        write(staging, &format!("{COREML}/Model/"))?;
+    }
     staging.write("Sources/Tvlm/PrivacyInfo.xcprivacy", &xml(privacy())?)?;
-    staging.write("Package.swift", manifest(about.name).as_bytes())?;
-    staging.write(&format!("{}.podspec", about.name), podspec(about).as_bytes())?;
-    staging.write("README.md", readme(about, &folders).as_bytes())?;
+    staging.write("Package.swift", manifest(about.name, coreml.is_some()).as_bytes())?;
+    staging.write(&format!("{}.podspec", about.name), podspec(about, coreml.is_some()).as_bytes())?;
+    staging.write("README.md", readme(about, &folders, coreml.is_some()).as_bytes())?;
     about.write(staging)?;
     weights(staging, weight_file, WEIGHTS_FOLDER)
 }
@@ -205,7 +215,8 @@ fn privacy() -> Dictionary {
     ])
 }
 
-fn manifest(name: &str) -> String {
+fn manifest(name: &str, coreml: bool) -> String {
+    let (product, target) = if coreml { (COREML_PRODUCT, COREML_TARGET) } else { ("", "") };
     format!(
         "// swift-tools-version:5.9\n\
          // Written by tvlmc {TOOL_VERSION}.\n\
@@ -217,18 +228,40 @@ fn manifest(name: &str) -> String {
          \x20       .library(name: \"Tvlm\", targets: [\"Tvlm\"]),\n\
          \x20       // The weight file as a resource: left out by apps that download it.\n\
          \x20       .library(name: \"TvlmWeights\", targets: [\"TvlmWeights\"]),\n\
+         {product}\
          \x20   ],\n\
          \x20   targets: [\n\
          \x20       .binaryTarget(name: \"CTvlm\", path: \"{FRAMEWORK}\"),\n\
          \x20       .target(name: \"Tvlm\", dependencies: [\"CTvlm\"], resources: [.copy(\"PrivacyInfo.xcprivacy\")]),\n\
          \x20       .target(name: \"TvlmWeights\", resources: [.copy(\"Weights\")]),\n\
+         {target}\
          \x20   ]\n\
          )\n"
     )
 }
 
-fn podspec(about: &About<'_>) -> String {
+/// The product and the target of a Core ML model. The model is copied as it is: compiling it is left to the device, so that the
+/// package can be built where there is no Xcode.
+const COREML_PRODUCT: &str = "\
+    \x20       // The vision tower for Core ML: left out by apps that do not use it.\n\
+    \x20       .library(name: \"TvlmCoreML\", targets: [\"TvlmCoreML\"]),\n";
+const COREML_TARGET: &str =
+    "        .target(name: \"TvlmCoreML\", dependencies: [\"Tvlm\"], resources: [.copy(\"Model\")]),\n";
+
+fn coreml_subspec(name: &str) -> String {
+    format!(
+        "\x20 # The vision tower for Core ML: apps that use it take '{name}/CoreML' too.\n\
+         \x20 s.subspec 'CoreML' do |coreml|\n\
+         \x20   coreml.dependency '{name}/Core'\n\
+         \x20   coreml.source_files = '{COREML}/*.swift'\n\
+         \x20   coreml.resource_bundles = {{ 'TvlmCoreML' => ['{COREML}/Model/*.mlpackage'] }}\n\
+         \x20 end\n"
+    )
+}
+
+fn podspec(about: &About<'_>, coreml: bool) -> String {
     let About { name, version, .. } = about;
+    let subspec = if coreml { coreml_subspec(name) } else { String::new() };
     format!(
         "# Written by tvlmc {TOOL_VERSION}. In a Podfile: pod '{name}', :path => 'path/of/this/folder'\n\
          Pod::Spec.new do |s|\n\
@@ -254,6 +287,7 @@ fn podspec(about: &About<'_>) -> String {
          \x20   weights.source_files = 'Sources/TvlmWeights/*.swift'\n\
          \x20   weights.resource_bundles = {{ 'TvlmWeights' => ['{WEIGHTS_FOLDER}/weights.tvlm'] }}\n\
          \x20 end\n\
+         {subspec}\
          end\n"
     )
 }
@@ -261,7 +295,23 @@ fn podspec(about: &About<'_>) -> String {
 /// What an app has to be told that runs in the simulator first.
 const NO_SIMULATOR: &str = "\nThe simulator of iOS is not among them: rustc had no standard library for it (`rustup target add aarch64-apple-ios-sim`).";
 
-fn readme(about: &About<'_>, folders: &[Folder]) -> String {
+/// What an app has to be told that has a Core ML model.
+const COREML_README: &str = "\
+## Core ML\n\n\
+`Sources/TvlmCoreML/Model` holds the vision tower and the projector as a Core ML model with weights of 16-bit floats, for the\n\
+Neural Engine and the GPU. Add the library `TvlmCoreML` to the app (in a Podfile the subspec `CoreML`) and pass it:\n\n\
+```swift\n\
+import TvlmCoreML\n\n\
+var options = TvlmModel.Options()\n\
+options.delegate = try await TvlmCoreML.load(computeUnits: .all)\n\
+let model = try TvlmModel(contentsOf: TvlmWeights.url, options: options)\n\
+```\n\n\
+- The first `load` on a device compiles the model, which takes seconds to minutes; the result is kept among the app's caches.\n\
+- Rows are computed with 16-bit floats and differ a little from those of the processor; so may answers.\n\
+- A picture whose rows come out as infinity or NaN, or that Core ML fails on, is encoded by the processor. The model was not\n\
+\x20 run by Core ML when this package was written: compare a few answers with and without it before an app is published.\n\n";
+
+fn readme(about: &About<'_>, folders: &[Folder], coreml: bool) -> String {
     let name = about.name;
     let identifiers: Vec<String> = folders.iter().map(|folder| format!("`{}`", folder.identifier())).collect();
     let simulator = identifiers.iter().any(|identifier| identifier.contains("simulator"));
@@ -297,6 +347,7 @@ fn readme(about: &About<'_>, folders: &[Folder]) -> String {
          app's memory. An app that downloads it, so that its own download stays small, leaves `TvlmWeights` out and passes\n\
          `TvlmModel` the URL of the file; exclude that from backups (`isExcludedFromBackup`). Library and weights are checked to\n\
          belong to each other.\n\n\
+         {coreml}\
          ## Before it is published\n\n\
          - `PrivacyInfo.xcprivacy` says that nothing is collected, and that the size of the weight file is read. An app that lets\n\
          \x20 people choose that file adds the reason `3B52.1` to its own.\n\
@@ -306,6 +357,7 @@ fn readme(about: &About<'_>, folders: &[Folder]) -> String {
          {license}",
         identifiers = identifiers.join(", "),
         missing = if simulator { "" } else { NO_SIMULATOR },
+        coreml = if coreml { COREML_README } else { "" },
         license = about.license(),
     )
 }

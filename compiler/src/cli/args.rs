@@ -139,6 +139,10 @@ pub struct Compile {
     /// Node [crate; wasm32: web]
     #[arg(long, value_name = "FORM", hide_possible_values = true)]
     pub emit: Option<Form>,
+    /// What else an app may run the vision tower on: coreml, for Apple's
+    /// systems, writes NAME.mlpackage beside the rest
+    #[arg(long, value_name = "NAME")]
+    pub delegate: Option<String>,
     #[command(flatten)]
     pub choices: Choices,
     /// Folder to write [NAME-TRIPLE in this folder]

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::args::Compile;
 use super::compile::{look, progress, read_for};
+use super::delegate;
 use super::library::{self, Libraries};
 use super::ui::{Ui, size};
 use crate::assemble::Options;
@@ -56,6 +57,8 @@ fn machines(named: Machine, ui: &Ui) -> Result<(Kind, Vec<Machine>), Error> {
 /// As of assembling, building and writing; no NDK, no `javac`.
 pub fn compile(args: &Compile, options: &Options<'_>, out: &Path, ui: &Ui) -> Result<u8, Error> {
     let (kind, machines) = machines(options.machine, ui)?;
+    // No one asks for a delegate of another system: that was refused before.
+    let delegated = delegate::asked(args.delegate.as_deref(), options.machine)?;
     let linking = |machine: &Machine| match kind {
         Kind::Swift => Ok(Vec::new()),
         Kind::Android => android::linking(*machine).map(Vec::from),
@@ -64,6 +67,7 @@ pub fn compile(args: &Compile, options: &Options<'_>, out: &Path, ui: &Ui) -> Re
     let all = read_for(&machines, &args.model, options, ui)?;
     let first = &all[0];
     look(args, first)?;
+    let model = delegated.map(|delegate| delegate.model(first)).transpose()?;
     let kinds = match kind {
         Kind::Swift => "staticlib",
         Kind::Android => "cdylib",
@@ -80,8 +84,13 @@ pub fn compile(args: &Compile, options: &Options<'_>, out: &Path, ui: &Ui) -> Re
     let about = About { name: &first.name, version: VERSION, manifest, licenses: &first.prepared.licenses };
     let staging = Staging::begin(out, args.force)?;
     let weights = |path: &Path| progress(first, ui, &|progress| first.write_weights(&staging, path, progress));
+    let write_model: &dyn Fn(&Staging, &str) -> Result<(), Error> = &|staging, folder| match &model {
+        Some(model) => delegate::write(model, first, staging, folder, ui),
+        None => Ok(()),
+    };
+    let coreml = model.is_some().then_some(write_model);
     match kind {
-        Kind::Swift => apple::write(&staging, &about, &slices, &weights)?,
+        Kind::Swift => apple::write(&staging, &about, &slices, &weights, coreml)?,
         Kind::Android => android::write(&staging, &about, android::GROUP, &slices, &weights)?,
     }
     let out = staging.commit()?;

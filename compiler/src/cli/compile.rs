@@ -7,8 +7,9 @@ use super::explain::explain;
 use super::model::{Model, unknown_target};
 use super::system;
 use super::ui::{Ui, size};
-use super::{bundle, diff, library, print, tuned, web};
+use super::{bundle, delegate, diff, library, print, tuned, web};
 use crate::assemble::{Assembled, Options, assemble, assemble_for, crate_name};
+use crate::coreml;
 use crate::error::{Error, grouped};
 use crate::frontend;
 use crate::machine::Machine;
@@ -18,6 +19,7 @@ use crate::wasm;
 
 pub fn compile(args: &Compile, ui: &Ui) -> Result<u8, Error> {
     let machine = machine(args)?;
+    let delegated = delegate::asked(args.delegate.as_deref(), machine)?;
     let for_web = machine == Machine::Wasm;
     let mut chosen = args.choices.resolve()?;
     chosen.options.system = args.system_prompt.as_deref().map(system::text).transpose()?;
@@ -58,13 +60,14 @@ pub fn compile(args: &Compile, ui: &Ui) -> Result<u8, Error> {
     }
     let assembled = read(&args.model, &options, ui)?;
     look(args, &assembled)?;
+    let model = delegated.map(|delegate| delegate.model(&assembled)).transpose()?;
     if let Some(out) = &args.check {
-        return diff::check(&assembled, out, ui);
+        return diff::check(&assembled, model.as_ref(), out, ui);
     }
     if args.emit == Some(Form::Staticlib) {
-        return library::write(&assembled, &out, args.force, ui);
+        return library::write(&assembled, model.as_ref(), &out, args.force, ui);
     }
-    let out = write(&assembled, &out, args.force, ui)?;
+    let out = write_with(&assembled, model.as_ref(), &out, args.force, ui)?;
     let package = &assembled.package;
     let run = package.arena_bytes as u64 + package.scratch_bytes as u64;
     ui.note(&format!(
@@ -154,7 +157,22 @@ fn tell(assembled: &Assembled, ui: &Ui) {
 
 /// Writes the folder `out` and returns its absolute path.
 pub fn write(assembled: &Assembled, out: &Path, force: bool, ui: &Ui) -> Result<PathBuf, Error> {
+    write_with(assembled, None, out, force, ui)
+}
+
+/// As [`write`], with what a delegate runs.
+fn write_with(
+    assembled: &Assembled,
+    model: Option<&coreml::Model>,
+    out: &Path,
+    force: bool,
+    ui: &Ui,
+) -> Result<PathBuf, Error> {
     let staging = Staging::begin(out, force)?;
+    if let Some(model) = model {
+        staging.reserve(model.bytes() + assembled.bytes())?;
+        delegate::write(model, assembled, &staging, "", ui)?;
+    }
     progress(assembled, ui, &|progress| assembled.write(&staging, progress))?;
     staging.commit()
 }

@@ -10,6 +10,7 @@ use similar::TextDiff;
 
 use super::ui::Ui;
 use crate::assemble::{Assembled, hex};
+use crate::coreml;
 use crate::error::Error;
 use crate::package::WEIGHTS_NAME;
 use crate::quant::QUANTIZATION_NAME;
@@ -32,8 +33,9 @@ const SECTION_NAME: usize = 32;
 const SHOWN_LINES: usize = 400;
 
 /// Prints what differs; 1 if anything does. Weights are compared by their size and pairing digest, which stands for
-/// the checkpoint and all that was decided, and by the file's own checksums.
-pub fn check(assembled: &Assembled, out: &Path, ui: &Ui) -> Result<u8, Error> {
+/// the checkpoint and all that was decided, and by the file's own checksums. Of a delegate's model the program is compared, which
+/// names the checkpoint's digest, and the size of its weights.
+pub fn check(assembled: &Assembled, model: Option<&coreml::Model>, out: &Path, ui: &Ui) -> Result<u8, Error> {
     if !out.is_dir() {
         return Err(Error::input(
             out.display().to_string(),
@@ -66,7 +68,12 @@ pub fn check(assembled: &Assembled, out: &Path, ui: &Ui) -> Result<u8, Error> {
         n_files += 1;
         let _ = writeln!(text, "{path}: is missing");
     }
-    let written = assembled.package.files.keys().map(String::as_str);
+    let delegated = model.map(|model| model.check(&coreml::folder(&assembled.name), out)).transpose()?.unwrap_or_default();
+    for (path, difference) in delegated.iter().filter_map(|(path, difference)| Some((path, difference.as_ref()?))) {
+        n_files += 1;
+        let _ = writeln!(text, "{path}: {difference}");
+    }
+    let written = assembled.package.files.keys().chain(delegated.keys()).map(String::as_str);
     let expected: BTreeSet<&str> = written.chain([WEIGHTS_NAME]).chain(untold).collect();
     for path in files(out)?.iter().filter(|path| !expected.contains(path.as_str())) {
         n_files += 1;

@@ -12,6 +12,7 @@ use super::model::{Compiled, Model};
 use super::ui::{Ui, count, size};
 use super::{compile, tuned};
 use crate::assemble::{Assembled, Options, TARGET, hex};
+use crate::coreml;
 use crate::error::Error;
 use crate::lower::Phase;
 use crate::package::WEIGHTS_NAME;
@@ -190,6 +191,11 @@ fn folder(compiled: &Compiled) -> Result<(String, Value), Error> {
     table.row("weight file", format!("{}, tokenizer included", size(weight_file)));
     table.row("arena", size(m.arena_bytes));
     table.row("scratch", format!("{} each thread", size(m.scratch_bytes_per_thread)));
+    let models = coreml::summary(&compiled.folder)?;
+    for model in &models {
+        let coreml::Summary { name, bytes, operations, opset } = model;
+        table.row("Core ML", format!("{name}, {}, {operations} operations of {opset}", size(*bytes)));
+    }
     let quantization = quantization(compiled)?;
     if let Some(report) = &quantization {
         table.0.push('\n');
@@ -213,6 +219,7 @@ fn folder(compiled: &Compiled) -> Result<(String, Value), Error> {
         },
         "image": {"side": m.image_side, "tokens": m.tokens_per_image},
         "macs": {"vision": vision, "decode": decode},
+        "core_ml": models.iter().map(|model| json!({"name": model.name, "bytes": model.bytes, "operations": model.operations, "opset": model.opset})).collect::<Vec<_>>(),
         "quantization": quantization,
     });
     Ok((table.0, json))

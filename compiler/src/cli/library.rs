@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::compile::progress;
+use super::delegate;
 use super::runner::cargo_messages;
 use super::ui::{Ui, size};
 use crate::assemble::Assembled;
+use crate::coreml;
 use crate::error::Error;
 use crate::machine::{Machine, System};
 use crate::output::{MANIFEST, Staging};
@@ -90,7 +92,13 @@ fn linker(machine: Machine) -> Option<Vec<(String, OsString)>> {
 ///
 /// # Errors
 /// As of [`build`], and those of writing.
-pub fn write(assembled: &Assembled, out: &Path, force: bool, ui: &Ui) -> Result<u8, Error> {
+pub fn write(
+    assembled: &Assembled,
+    model: Option<&coreml::Model>,
+    out: &Path,
+    force: bool,
+    ui: &Ui,
+) -> Result<u8, Error> {
     let linker = linker(assembled.prepared.machine);
     let kinds = if linker.is_some() { "staticlib,cdylib" } else { "staticlib" };
     let built = build(assembled, kinds, &linker.unwrap_or_default(), ui)?;
@@ -107,6 +115,9 @@ pub fn write(assembled: &Assembled, out: &Path, force: bool, ui: &Ui) -> Result<
         staging.write(&path, text.as_bytes())?;
     }
     staging.write(MANIFEST, assembled.package.files[MANIFEST].as_bytes())?;
+    if let Some(model) = model {
+        delegate::write(model, assembled, &staging, "", ui)?;
+    }
     progress(assembled, ui, &|progress| assembled.write_weights(&staging, &staging.path(WEIGHTS_NAME), progress))?;
     let out = staging.commit()?;
     ui.note(&format!("{}: {}, {} of weights", out.display(), libraries.join(", "), size(total)));

@@ -6,6 +6,7 @@ mod args;
 mod bundle;
 mod cache;
 mod compile;
+mod delegate;
 mod demo;
 mod diff;
 mod explain;

@@ -38,6 +38,8 @@ public final class TvlmModel: @unchecked Sendable {
         public var residence = Residence.auto
         /// Name of an instruction-set level; nil: the best that this processor has.
         public var level: String?
+        /// Encodes pictures instead of the processor; nil: none. The model keeps it.
+        public var delegate: TvlmDelegate?
 
         public init() {}
     }
@@ -64,6 +66,8 @@ public final class TvlmModel: @unchecked Sendable {
 
     /// A `tvlm_model`.
     let handle: OpaquePointer
+    /// The library calls it for as long as the model is open.
+    private let delegate: HeldDelegate?
     /// What is known about this model.
     public let info: Info
 
@@ -74,8 +78,10 @@ public final class TvlmModel: @unchecked Sendable {
         guard url.isFileURL else {
             throw TvlmError(code: .argument, message: "\(url): is no file; download it first")
         }
-        let opened = try TvlmModel.open(url.path, options)
+        let held = options.delegate.map(HeldDelegate.init)
+        let opened = try TvlmModel.open(url.path, options, held)
         handle = opened
+        delegate = held
         do {
             info = try TvlmModel.info(of: opened)
         } catch {
@@ -93,12 +99,13 @@ public final class TvlmModel: @unchecked Sendable {
         try TvlmSession(self, options)
     }
 
-    private static func open(_ path: String, _ options: Options) throws -> OpaquePointer {
+    private static func open(_ path: String, _ options: Options, _ delegate: HeldDelegate?) throws -> OpaquePointer {
         var given = tvlm_open_options()
         given.size = MemoryLayout<tvlm_open_options>.stride
         given.threads = options.threads
         given.verify = options.verify.rawValue
         given.residence = options.residence.rawValue
+        given.delegate = delegate.map { UnsafePointer($0.pointer) }
         var model: OpaquePointer?
         func attempt(_ level: UnsafePointer<CChar>?) throws {
             given.level = level
