@@ -190,6 +190,34 @@ fn a_swift_package_has_a_library_for_every_system() {
     assert!(self::files(again.path()) == files, "the same libraries make the same bytes");
 }
 
+#[test]
+fn a_core_ml_model_is_a_product_of_its_own() {
+    let without = write_apple(&apple_libraries()).unwrap_or_else(|e| panic!("{e}"));
+    let without = files(without.path());
+    assert!(without.keys().all(|name| !name.contains("CoreML")) && !text(&without, "README.md").contains("Core ML"));
+    let root = write(&apple_libraries(), "1.2.0", &|staging, about, slices, weights| {
+        let model =
+            |staging: &Staging, folder: &str| staging.write(&format!("{folder}m.mlpackage/Manifest.json"), b"{}");
+        apple::write(staging, about, slices, weights, Some(&model))
+    });
+    let with = files(root.unwrap_or_else(|e| panic!("{e}")).path());
+    let own = ["Sources/TvlmCoreML/Model/m.mlpackage/Manifest.json", "Sources/TvlmCoreML/TvlmCoreML.swift"];
+    let more: Vec<&String> = with.keys().filter(|name| !without.contains_key(*name)).collect();
+    assert_eq!(more, own);
+    let changed: Vec<&String> = without.keys().filter(|name| without[*name] != with[*name]).collect();
+    assert_eq!(changed, ["Package.swift", "README.md", "my-model.podspec"]);
+    let manifest = text(&with, "Package.swift");
+    let product = "        .library(name: \"TvlmCoreML\", targets: [\"TvlmCoreML\"]),\n    ],\n    targets: [\n";
+    let target =
+        "        .target(name: \"TvlmCoreML\", dependencies: [\"Tvlm\"], resources: [.copy(\"Model\")]),\n    ]\n)\n";
+    assert!(manifest.contains(product) && manifest.ends_with(target), "{manifest}");
+    let pod = text(&with, "my-model.podspec");
+    let resource =
+        "    coreml.resource_bundles = { 'TvlmCoreML' => ['Sources/TvlmCoreML/Model/*.mlpackage'] }\n  end\nend\n";
+    assert!(pod.contains("    coreml.dependency 'my-model/Core'\n") && pod.ends_with(resource), "{pod}");
+    assert!(text(&with, "README.md").contains("options.delegate = try await TvlmCoreML.load(computeUnits: .all)\n"));
+}
+
 /// Code of several processors and one weight file: all of it says the same digest.
 #[test]
 fn one_weight_file_belongs_to_all_libraries() {

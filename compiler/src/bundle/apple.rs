@@ -308,8 +308,8 @@ let model = try TvlmModel(contentsOf: TvlmWeights.url, options: options)\n\
 ```\n\n\
 - The first `load` on a device compiles the model, which takes seconds to minutes; the result is kept among the app's caches.\n\
 - Rows are computed with 16-bit floats and differ a little from those of the processor; so may answers.\n\
-- A picture whose rows come out as infinity or NaN, or that Core ML fails on, is encoded by the processor. The model was not\n\
-\x20 run by Core ML when this package was written: compare a few answers with and without it before an app is published.\n\n";
+- A picture that Core ML fails on is encoded by the processor; after one whose rows are infinite or NaN, all are. The model was\n\
+\x20 not run by Core ML when this package was written: compare answers with and without it before an app is published.\n\n";
 
 fn readme(about: &About<'_>, folders: &[Folder], coreml: bool) -> String {
     let name = about.name;

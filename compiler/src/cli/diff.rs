@@ -68,7 +68,8 @@ pub fn check(assembled: &Assembled, model: Option<&coreml::Model>, out: &Path, u
         n_files += 1;
         let _ = writeln!(text, "{path}: is missing");
     }
-    let delegated = model.map(|model| model.check(&coreml::folder(&assembled.name), out)).transpose()?.unwrap_or_default();
+    let delegated =
+        model.map(|model| model.check(&coreml::folder(&assembled.name), out)).transpose()?.unwrap_or_default();
     for (path, difference) in delegated.iter().filter_map(|(path, difference)| Some((path, difference.as_ref()?))) {
         n_files += 1;
         let _ = writeln!(text, "{path}: {difference}");

@@ -74,7 +74,8 @@ impl Model {
             Error::input(checkpoint.folder().display().to_string(), item, format!("--delegate coreml: {problem}"))
         };
         let mut weights = Weights::new();
-        let graph = models::vision(description, &mut weights).map_err(|e| refused("the vision tower", e.to_string()))?;
+        let graph =
+            models::vision(description, &mut weights).map_err(|e| refused("the vision tower", e.to_string()))?;
         let mut graph = graph;
         for pass in PASSES {
             graph = (pass.run)(&graph, &mut weights).map_err(|e| Error::Bug(e.to_string()))?;
@@ -100,11 +101,8 @@ impl Model {
                 user_defined: texts.more.iter().map(|(key, value)| (key.to_string(), value.clone())).collect(),
             }),
         };
-        let spec = Spec {
-            specification_version: SPECIFICATION,
-            description: Some(description),
-            ml_program: Some(program),
-        };
+        let spec =
+            Spec { specification_version: SPECIFICATION, description: Some(description), ml_program: Some(program) };
         Ok(Model { spec: spec.encode_to_vec(), blobs, weights })
     }
 
@@ -231,10 +229,8 @@ impl From<Error> for Failure {
 }
 
 fn feature(name: &str, about: &str, shape: &[usize]) -> FeatureDescription {
-    let array = ArrayFeatureType {
-        shape: shape.iter().map(|&n| n as i64).collect(),
-        data_type: ArrayDataType::Float32 as i32,
-    };
+    let array =
+        ArrayFeatureType { shape: shape.iter().map(|&n| n as i64).collect(), data_type: ArrayDataType::Float32 as i32 };
     FeatureDescription {
         name: name.to_string(),
         short_description: about.to_string(),

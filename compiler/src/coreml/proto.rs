@@ -75,7 +75,8 @@ pub struct ArrayFeatureType {
 #[repr(i32)]
 pub enum ArrayDataType {
     Invalid = 0,
-    Float32 = 0x10000 | 32,
+    /// 0x10000 for floats, and 32 bits.
+    Float32 = 65568,
 }
 
 /// A program of the Model Intermediate Language (MIL).

@@ -165,13 +165,7 @@ impl Translation<'_> {
         Ok(self.b.op("layer_norm", name, &inputs, DataType::Float16, &out))
     }
 
-    fn linear(
-        &mut self,
-        node: &Node,
-        x: &Var,
-        weight: WeightId,
-        bias: Option<WeightId>,
-    ) -> Result<Var, Untranslated> {
+    fn linear(&mut self, node: &Node, x: &Var, weight: WeightId, bias: Option<WeightId>) -> Result<Var, Untranslated> {
         let (name, out) = (&node.name, shape(node)?);
         if out.len() == 4 {
             return Ok(self.conv(name, x, (weight, bias), (1, 0, 1), &out));

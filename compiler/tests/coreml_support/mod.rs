@@ -149,7 +149,8 @@ impl Package {
                 let mut inputs = BTreeMap::new();
                 for (key, argument) in &op.inputs {
                     let name = argument.arguments[0].name.as_deref().expect("a name");
-                    let (tensor, dtype) = values.get(name).unwrap_or_else(|| panic!("{}: no {name}", op.outputs[0].name));
+                    let (tensor, dtype) =
+                        values.get(name).unwrap_or_else(|| panic!("{}: no {name}", op.outputs[0].name));
                     let float = *dtype == DataType::Float32;
                     assert!(!float || op.r#type == "cast", "{}: {key} is of 32 bits", op.outputs[0].name);
                     inputs.insert(key.as_str(), tensor);

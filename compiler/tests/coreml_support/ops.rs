@@ -10,9 +10,7 @@ type Inputs<'a> = BTreeMap<&'a str, &'a Tensor>;
 pub fn evaluate(kind: &str, inputs: &Inputs<'_>) -> Vec<Tensor> {
     let x = inputs["x"];
     let one = |shape: Vec<usize>, data: Vec<f32>| vec![Tensor { shape, data: Data::Floats(data) }];
-    let each = |f: fn(f64) -> f64| {
-        one(x.shape.clone(), x.floats().iter().map(|&x| f(f64::from(x)) as f32).collect())
-    };
+    let each = |f: fn(f64) -> f64| one(x.shape.clone(), x.floats().iter().map(|&x| f(f64::from(x)) as f32).collect());
     match kind {
         "cast" => {
             assert!(["fp16", "fp32"].contains(&inputs["dtype"].word()));
@@ -43,8 +41,8 @@ pub fn evaluate(kind: &str, inputs: &Inputs<'_>) -> Vec<Tensor> {
 /// erf to 1.2e-7, Abramowitz and Stegun 7.1.26.
 fn erf(x: f64) -> f64 {
     let t = 1.0 / (1.0 + 0.327_591_1 * x.abs());
-    let poly = t
-        * (0.254_829_592 + t * (-0.284_496_736 + t * (1.421_413_741 + t * (-1.453_152_027 + t * 1.061_405_429))));
+    let poly =
+        t * (0.254_829_592 + t * (-0.284_496_736 + t * (1.421_413_741 + t * (-1.453_152_027 + t * 1.061_405_429))));
     (1.0 - poly * (-x * x).exp()).copysign(x)
 }
 

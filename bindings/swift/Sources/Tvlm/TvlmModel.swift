@@ -105,11 +105,16 @@ public final class TvlmModel: @unchecked Sendable {
         given.threads = options.threads
         given.verify = options.verify.rawValue
         given.residence = options.residence.rawValue
-        given.delegate = delegate.map { UnsafePointer($0.pointer) }
         var model: OpaquePointer?
         func attempt(_ level: UnsafePointer<CChar>?) throws {
             given.level = level
-            try TvlmError.check { tvlm_model_open(path, &given, &model, $0) }
+            guard let delegate = delegate else {
+                return try TvlmError.check { tvlm_model_open(path, &given, &model, $0) }
+            }
+            try delegate.with { pointer in
+                given.delegate = pointer
+                try TvlmError.check { tvlm_model_open(path, &given, &model, $0) }
+            }
         }
         if let level = options.level {
             try level.withCString { try attempt($0) }

@@ -11,8 +11,8 @@ import Foundation
 ///     options.delegate = try await TvlmCoreML.load()
 ///     let model = try TvlmModel(contentsOf: TvlmWeights.url, options: options)
 ///
-/// It computes with 16-bit floats where the library has 32 bits: rows differ a little, and so may answers. A picture whose rows
-/// come out as infinity or NaN, or that Core ML fails on, is encoded by the processor.
+/// It computes with 16-bit floats where the library has 32 bits: rows differ a little, and so may answers. A picture that Core
+/// ML fails on is encoded by the processor; after one whose rows are not all finite, all are.
 public final class TvlmCoreML: TvlmDelegate, @unchecked Sendable {
     /// Why there is no delegate.
     public struct Failure: Error, Equatable, Sendable, LocalizedError, CustomStringConvertible {
@@ -109,7 +109,7 @@ public final class TvlmCoreML: TvlmDelegate, @unchecked Sendable {
         return array
     }
 
-    /// Copies rows, whose memory may have gaps. False: some number is not finite, as 16 bits were too few.
+    /// Copies rows, whose memory may have gaps. The library looks at their numbers.
     private func fill(_ rows: UnsafeMutableBufferPointer<Float>, from made: MLMultiArray) -> Bool {
         let expected = [1, tokens, hidden].map { NSNumber(value: $0) }
         guard made.dataType == .float32, made.shape == expected else {
@@ -119,11 +119,7 @@ public final class TvlmCoreML: TvlmDelegate, @unchecked Sendable {
         let strides = made.strides.map { $0.intValue }
         for row in 0..<tokens {
             for i in 0..<hidden {
-                let value = values[row * strides[1] + i * strides[2]]
-                guard value.isFinite else {
-                    return false
-                }
-                rows[row * hidden + i] = value
+                rows[row * hidden + i] = values[row * strides[1] + i * strides[2]]
             }
         }
         return true
