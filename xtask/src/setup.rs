@@ -143,14 +143,19 @@ fn coremltools() -> Result<(), String> {
     let there = || shell::ask(&python, &["-c", "import coremltools"]).is_some();
     if !there() {
         let Some(usable) = usable_python() else {
-            println!("coremltools: not installed, as there is no usable Python; Core ML models are read by our own code alone");
+            println!(
+                "coremltools: not installed, as there is no usable Python; Core ML models are read by our own code alone"
+            );
             return Ok(());
         };
         let folder = folder.display().to_string();
         let _ = shell::run(&mut shell::command(&usable, &["-m", "venv", &folder]))?
             && shell::run(&mut shell::command(&python, &["-m", "pip", "install", "--quiet", WANTED]))?;
     }
-    println!("coremltools: {}", if there() { "there" } else { "not installed; Core ML models are read by our own code alone" });
+    println!(
+        "coremltools: {}",
+        if there() { "there" } else { "not installed; Core ML models are read by our own code alone" }
+    );
     Ok(())
 }
 
