@@ -7,6 +7,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(missing_docs)]
 
+pub mod delegate;
 pub mod jni;
 pub mod model;
 pub mod picture;
@@ -14,6 +15,13 @@ pub mod session;
 pub mod status;
 
 mod given;
+
+/// `tvlm_version`: that of this package, which is that of the compiler and of the header.
+pub const VERSION: &core::ffi::CStr =
+    match core::ffi::CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
+        Ok(version) => version,
+        Err(_) => panic!("a version without zeros"),
+    };
 
 /// Defines the functions of `tvlm.h` for a program.
 ///
@@ -34,7 +42,22 @@ macro_rules! export {
             session tvlm_session_cancel cancel(session: *const $crate::session::Session<$program>);
             session tvlm_session_reset reset(session: *const $crate::session::Session<$program>);
             session tvlm_session_close close(session: *mut $crate::session::Session<$program>);
+            session tvlm_session_pause pause(session: *const $crate::session::Session<$program>);
+            session tvlm_session_resume resume(session: *const $crate::session::Session<$program>);
+            session tvlm_session_pressure pressure(session: *const $crate::session::Session<$program>, pressure: u32);
+            session tvlm_session_continue go_on(session: *const $crate::session::Session<$program>, on_text: ::core::option::Option<$crate::session::OnText>, context: *mut ::core::ffi::c_void, result: *mut $crate::session::Outcome);
+            session tvlm_session_save save(session: *const $crate::session::Session<$program>, path: *const ::core::ffi::c_char);
+            session tvlm_session_restore restore(session: *const $crate::session::Session<$program>, path: *const ::core::ffi::c_char);
+            session tvlm_session_trim trim(session: *const $crate::session::Session<$program>, bytes: *mut u64);
+            session tvlm_session_info_get info(session: *const $crate::session::Session<$program>, info: *mut $crate::session::Info);
+            model tvlm_model_trim trim(model: *const $crate::model::Model<$program>, bytes: *mut u64);
             picture tvlm_image_close close(image: *mut $crate::picture::Image);
+        }
+
+        /// `tvlm_version` of `tvlm.h`.
+        #[unsafe(no_mangle)]
+        pub extern "C" fn tvlm_version() -> *const ::core::ffi::c_char {
+            $crate::VERSION.as_ptr()
         }
     };
     ($program:ty; $($module:ident $name:ident $function:ident($($argument:ident: $ty:ty),*);)*) => {
