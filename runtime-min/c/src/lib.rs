@@ -74,3 +74,32 @@ macro_rules! export {
         )*
     };
 }
+
+#[cfg(test)]
+mod tests {
+    use runtime_min::Error;
+
+    /// The header is one text for all, so its numbers are written by hand.
+    #[test]
+    fn the_header_is_of_this_version() {
+        let header = include_str!("../include/tvlm.h");
+        let number = |part: &str| {
+            let name = format!("#define TVLM_VERSION_{part} ");
+            header.lines().find_map(|line| line.strip_prefix(&name)).unwrap_or_else(|| panic!("no {name}"))
+        };
+        let version = format!("{}.{}.{}", number("MAJOR"), number("MINOR"), number("PATCH"));
+        assert_eq!(version, env!("CARGO_PKG_VERSION"));
+        assert_eq!(super::VERSION.to_str(), Ok(version.as_str()));
+        assert!(header.contains(&format!("/* \"{version}\": the library's version. */")));
+    }
+
+    /// Numbers once given stay, and new codes of the runtime have one.
+    #[test]
+    fn every_saved_fault_has_a_number() {
+        let (path, reason) = (String::new(), String::new());
+        let damaged = Error::SavedDamaged { path: path.clone(), reason: reason.clone() };
+        let foreign = Error::SavedForeign { path, reason };
+        let codes = crate::status::LATER.map(|(code, _)| code);
+        assert_eq!(codes, [damaged.code(), foreign.code()]);
+    }
+}
