@@ -105,7 +105,8 @@ fn sessions_are_kept_in_step_with_the_phone() {
         return;
     }
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let (face, stubs) = (here.join("../bindings/android/java/dev/tvlmc"), here.join("../bindings/android/stubs/android"));
+    let (face, stubs) =
+        (here.join("../bindings/android/java/dev/tvlmc"), here.join("../bindings/android/stubs/android"));
     let fakes = here.join("tests/android_support/phone");
     let classes = tempfile::tempdir().expect("a folder");
     let mut files = vec![fakes.join("Watch.java")];
