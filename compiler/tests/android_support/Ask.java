@@ -35,7 +35,7 @@ public final class Ask {
     /** What an app on a phone does besides asking. */
     static void manners(Session chat, String question, Image photo) throws Exception {
         Session.Info info = chat.info();
-        check(info.threads == 2 && info.activeThreads == 2 && info.imageSide > 0 && info.bound == Session.Info.FREE, "what it does");
+        check(info.threads == 2 && info.activeThreads == 2 && info.imageSide > 0 && info.bound == Session.Info.BOUND_FREE, "what it does");
         chat.pressure(Pressure.SERIOUS);
         check(chat.info().activeThreads == 1, "fewer threads under pressure");
         chat.pressure(Pressure.NOMINAL);

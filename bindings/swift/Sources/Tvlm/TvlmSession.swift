@@ -26,9 +26,8 @@ public final class TvlmSession: @unchecked Sendable {
         public var seed: UInt64 = 0
         /// Tokens guessed and verified together, which changes no answer; 0: as suits; -1: none.
         public var speculation: Int32 = 0
-        /// Gives threads the class "user-initiated", and so the fast processors, whatever class the app's own threads have.
-        /// Not changed later.
-        public var performance = false
+        /// Which processors threads run on. Not changed later.
+        public var affinity = Affinity.free
 
         public init() {}
 
@@ -44,9 +43,43 @@ public final class TvlmSession: @unchecked Sendable {
             given.repetition_penalty = repetitionPenalty
             given.seed = seed
             given.speculation = speculation
-            given.affinity = performance ? 1 : 0
+            given.affinity = affinity.rawValue
             return given
         }
+    }
+
+    /// Which processors threads run on.
+    public enum Affinity: UInt32, Sendable {
+        /// Any.
+        case free = 0
+        /// Those threads that the session has besides the calling one get the class "user-initiated", and so the fast
+        /// processors.
+        case performance = 1
+    }
+
+    /// What a session does, and with what.
+    public struct Info: Sendable {
+        /// What came of an affinity.
+        public enum Bound: UInt32, Sendable {
+            /// None was asked for.
+            case free = 0
+            /// Threads run on some processors and no others; not on Apple's systems.
+            case processors = 1
+            /// Threads have the class.
+            case userInitiated = 2
+            /// The system refused.
+            case refused = 3
+        }
+
+        /// Threads, the calling one included.
+        public let threads: Int
+        /// Those that work under the present pressure.
+        public let activeThreads: Int
+        /// Pixels on each side of the square that the next picture becomes.
+        public let imageSide: Int
+        /// Positions of the conversation.
+        public let position: Int
+        public let bound: Bound
     }
 
     /// How much the device wants to be left alone: 3/4, 1/2 and one of the threads work, smaller pictures from `serious` on
@@ -211,6 +244,22 @@ public final class TvlmSession: @unchecked Sendable {
             var bytes: UInt64 = 0
             try TvlmError.check { tvlm_session_trim(session.handle, &bytes, $0) }
             return bytes
+        }
+    }
+
+    /// What this session does, when what was asked before is done.
+    public func info() async throws -> Info {
+        try await perform { session, _ in
+            var info = tvlm_session_info()
+            info.size = MemoryLayout<tvlm_session_info>.stride
+            try TvlmError.check { tvlm_session_info_get(session.handle, &info, $0) }
+            return Info(
+                threads: Int(info.threads),
+                activeThreads: Int(info.active_threads),
+                imageSide: Int(info.image_side),
+                position: Int(info.position),
+                bound: Info.Bound(rawValue: info.bound) ?? .refused
+            )
         }
     }
 

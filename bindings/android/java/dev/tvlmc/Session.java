@@ -28,21 +28,25 @@ public final class Session extends Handle {
         public long seed;
         /** Tokens guessed and verified together, which changes no answer; 0: as suits; -1: none. */
         public int speculation;
-        /** {@link #PERFORMANCE} binds threads to the fast processors, the calling one while it works; 0: they run anywhere. Not changed later. */
+        /** {@link #AFFINITY_FREE} or {@link #AFFINITY_PERFORMANCE}. Not changed later. */
         public int affinity;
 
-        /** For {@link #affinity}. */
-        public static final int PERFORMANCE = 1;
+        /** Threads run on any processor. */
+        public static final int AFFINITY_FREE = 0;
+        /** Threads are bound to the fast processors, the calling one while it works. */
+        public static final int AFFINITY_PERFORMANCE = 1;
     }
 
     /** What a session is doing, and with what. */
     public static final class Info {
         /** Nothing was asked for. */
-        public static final int FREE = 0;
+        public static final int BOUND_FREE = 0;
         /** Threads run on {@link #processors} and no others. */
-        public static final int PROCESSORS = 1;
+        public static final int BOUND_PROCESSORS = 1;
+        /** Threads have a class of Apple's systems; not on Android. */
+        public static final int BOUND_USER_INITIATED = 2;
         /** The system does not tell fast processors, or refused. */
-        public static final int REFUSED = 3;
+        public static final int BOUND_REFUSED = 3;
 
         /** Threads, the calling one included. */
         public final int threads;
@@ -52,7 +56,7 @@ public final class Session extends Handle {
         public final int imageSide;
         /** Positions of the conversation. */
         public final int position;
-        /** What came of {@link Options#affinity}: one of the constants of this class. */
+        /** What came of {@link Options#affinity}: one of {@code BOUND_}. */
         public final int bound;
         /** Processors that threads are bound to, if they are. */
         public final int processors;
