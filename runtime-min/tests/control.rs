@@ -128,18 +128,18 @@ fn a_paused_answer_waits_without_work_and_goes_on_as_it_would_have() {
                 until("tokens", || made.load(SeqCst) > 5);
                 control.pause();
                 assert!(control.is_paused());
-                // The step at work ends, and the members have time to park.
-                std::thread::sleep(Duration::from_millis(30));
-                let (calls, pieces, begin) = (CALLS.load(SeqCst), made.load(SeqCst), busy());
-                std::thread::sleep(Duration::from_millis(100));
-                assert_eq!((CALLS.load(SeqCst), made.load(SeqCst)), (calls, pieces), "{threads} threads work");
-                assert!(!work.is_finished());
-                match (begin, busy()) {
-                    (Some(begin), Some(end)) => {
-                        let used = Duration::from_nanos(end - begin);
-                        assert!(used < Duration::from_millis(20), "{threads} threads: {used:?} in 100 ms of pause");
-                    }
-                    _ => println!("skipped: whether threads sleep: /proc/self/task/*/schedstat is not here"),
+                // The step at work ends and the members park, which takes a while on a busy machine; what does not wait would
+                // never be quiet before its end.
+                let quiet = (0..50).any(|_| {
+                    let (calls, pieces, begin) = (CALLS.load(SeqCst), made.load(SeqCst), busy());
+                    std::thread::sleep(Duration::from_millis(60));
+                    let used = begin.zip(busy()).map(|(begin, end)| Duration::from_nanos(end.saturating_sub(begin)));
+                    (CALLS.load(SeqCst), made.load(SeqCst)) == (calls, pieces)
+                        && used.is_none_or(|used| used < Duration::from_millis(12))
+                });
+                assert!(quiet && !work.is_finished(), "{threads} threads work");
+                if busy().is_none() {
+                    println!("skipped: whether threads sleep: /proc/self/task/*/schedstat is not here");
                 }
                 control.resume();
                 assert_eq!(work.join().expect("no panic"), expected);
