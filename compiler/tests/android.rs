@@ -69,8 +69,8 @@ fn java_asks_as_rust_does() {
 
     let classes = root.path().join("classes");
     let mut faces = sources(&here.join("../bindings/android/java/dev/tvlmc"));
-    // The one class that needs Android.
-    faces.retain(|path| !path.ends_with("Bitmaps.java"));
+    // What needs Android.
+    faces.retain(|path| !path.ends_with("Bitmaps.java") && !path.ends_with("Phone.java"));
     faces.push(here.join("tests/android_support/Ask.java"));
     run(Command::new("javac").args(["-encoding", "UTF-8", "-d"]).arg(&classes).args(faces));
 
@@ -95,6 +95,31 @@ fn java_asks_as_rust_does() {
         .args(["--prompt", QUESTION, "--max-new-tokens", "12"]));
     assert!(!java.trim().is_empty() && !java.contains("WARNING"), "{java}");
     assert_eq!(java.trim_end(), rust.trim_end());
+}
+
+/// What watches a phone, on systems before and after they told how hot they are; Android and the sessions are a test's.
+#[test]
+fn sessions_are_kept_in_step_with_the_phone() {
+    if let Some(lacks) = ["javac", "java"].into_iter().find(|program| !machine::has_program(program)) {
+        println!("skipped: what watches a phone: no {lacks} here");
+        return;
+    }
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (face, stubs) =
+        (here.join("../bindings/android/java/dev/tvlmc"), here.join("../bindings/android/stubs/android"));
+    let fakes = here.join("tests/android_support/phone");
+    let classes = tempfile::tempdir().expect("a folder");
+    let mut files = vec![fakes.join("Watch.java")];
+    files.extend(["android/os", "dev/tvlmc"].iter().flat_map(|folder| sources(&fakes.join(folder))));
+    files.extend(["Phone", "Pressure", "TvlmException"].map(|name| face.join(format!("{name}.java"))));
+    files.extend(["ComponentCallbacks", "ComponentCallbacks2"].map(|name| stubs.join(format!("content/{name}.java"))));
+    files.push(stubs.join("content/res/Configuration.java"));
+    files.push(fakes.join("android/content/Context.java"));
+    run(Command::new("javac").args(["-encoding", "UTF-8", "-d"]).arg(classes.path()).args(files));
+    for version in ["24", "28", "29", "35"] {
+        let told = run(Command::new("java").arg("-cp").arg(classes.path()).args(["Watch", version]));
+        assert_eq!(told.trim_end(), format!("watched {version}"));
+    }
 }
 
 /// There is no C library of Android here, whose functions stay undefined, as they would in the end.
@@ -140,6 +165,7 @@ fn exports_what_it_should(library: &Path) {
     let names: Vec<&str> = told.lines().filter_map(|line| line.split(' ').next()).collect();
     let (java, others): (Vec<&str>, Vec<&str>) =
         names.iter().partition(|name| name.starts_with("Java_dev_tvlmc_Native_"));
-    assert_eq!((java.len(), others.len()), (11, 11), "{names:?}");
+    // Java needs no version of the library that it comes with.
+    assert_eq!((java.len(), others.len()), (20, 21), "{names:?}");
     assert!(others.iter().all(|name| name.starts_with("tvlm_")), "{names:?}");
 }

@@ -180,7 +180,7 @@ fn a_swift_package_has_a_library_for_every_system() {
     // What the manifests name is there.
     let manifest = text(&files, "Package.swift");
     assert!(manifest.contains("name: \"my-model\"") && manifest.contains("path: \"CTvlm.xcframework\""), "{manifest}");
-    for source in ["TvlmError", "TvlmImage", "TvlmModel", "TvlmSession"] {
+    for source in ["TvlmError", "TvlmImage", "TvlmModel", "TvlmPhone", "TvlmSession"] {
         assert!(text(&files, &format!("Sources/Tvlm/{source}.swift")).contains("import CTvlm\n"));
     }
     let pod = text(&files, "my-model.podspec");
@@ -316,7 +316,7 @@ fn an_android_archive_is_whole() {
     );
     assert_eq!(archive["jni/arm64-v8a/libtvlm.so"], shared(183, 16384));
     let classes = unzip(&archive["classes.jar"]);
-    for class in ["Bitmaps", "Model", "Native", "Native$Pieces", "Session", "TvlmException"] {
+    for class in ["Bitmaps", "Model", "Native", "Native$Pieces", "Phone", "Pressure", "Session", "TvlmException"] {
         let bytes = &classes[&format!("dev/tvlmc/{class}.class")];
         // Version 52 is that of Java 8, which Android tools of all ages read.
         assert_eq!(bytes[..8], [0xca, 0xfe, 0xba, 0xbe, 0, 0, 0, 52], "{class}");
@@ -371,6 +371,14 @@ fn all_faces_have_the_numbers_of_the_header() {
                 (swift("TvlmSession"), format!("case {camel} = {number}\n")),
                 (java("Answer"), format!("int {name} = {number};")),
             ),
+            "PRESSURE" => (
+                (swift("TvlmSession"), format!("case {camel} = {number}\n")),
+                (java("Pressure"), format!("int {name} = {number};")),
+            ),
+            "AFFINITY" | "BOUND" => (
+                (swift("TvlmSession"), format!("case {camel} = {number}\n")),
+                (java("Session"), format!("int {kind}_{name} = {number};")),
+            ),
             "FORMAT" => (
                 (swift("TvlmImage"), format!("let {}: UInt32 = {number}\n", name.to_lowercase())),
                 (java("Session"), format!("int {name} = {number};")),
@@ -383,7 +391,18 @@ fn all_faces_have_the_numbers_of_the_header() {
         assert!(in_java.0.contains(&in_java.1), "Java lacks {:?}", in_java.1);
     }
     let counts: Vec<(&str, i32)> = seen.into_iter().filter(|(kind, _)| *kind != "OK").collect();
-    assert_eq!(counts[..], [("", 1), ("ERROR", 22), ("FORMAT", 4), ("RESIDENCE", 3), ("STOP", 6), ("VERIFY", 3)]);
+    let expected = [
+        ("", 1),
+        ("AFFINITY", 2),
+        ("BOUND", 4),
+        ("ERROR", 24),
+        ("FORMAT", 4),
+        ("PRESSURE", 4),
+        ("RESIDENCE", 3),
+        ("STOP", 6),
+        ("VERIFY", 3),
+    ];
+    assert_eq!(counts[..], expected);
 }
 
 /// What Swift calls is what the header declares, with as many arguments.

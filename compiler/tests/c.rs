@@ -13,7 +13,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use cli_support::{finish, root, succeed, tvlmc};
-use runtime_c::{model, picture, session, status};
+use runtime_c::{delegate, model, picture, session, status};
 use tvlmc::machine::Machine;
 
 const TARGET: &str = cli_support::TARGET;
@@ -78,6 +78,8 @@ fn sizes() -> String {
         size_of::<picture::Pixels>(),
         size_of::<session::Outcome>(),
         size_of::<i32>(),
+        size_of::<delegate::Delegate>(),
+        size_of::<session::Info>(),
     ];
     all.iter().fold("sizes".to_string(), |text, size| format!("{text} {size}"))
 }
@@ -122,7 +124,7 @@ fn the_shared_library_exports_the_interface_alone() {
     let header = std::fs::read_to_string(library.join("include/tvlm.h")).expect("a header");
     let mut declared: Vec<&str> = header
         .lines()
-        .filter_map(|line| line.strip_prefix("TVLM_API int32_t "))
+        .filter_map(|line| line.strip_prefix("TVLM_API int32_t ").or(line.strip_prefix("TVLM_API const char *")))
         .filter_map(|line| line.split('(').next())
         .collect();
     declared.sort_unstable();
@@ -158,6 +160,9 @@ fn numbers_are_those_of_the_header() {
     };
     for (i, code) in status::CODES.iter().enumerate() {
         assert_eq!(number(&format!("TVLM_ERROR_{}", code.replace('-', "_").to_uppercase())), i as i32 + 1);
+    }
+    for (code, expected) in status::LATER {
+        assert_eq!(number(&format!("TVLM_ERROR_{}", code.replace('-', "_").to_uppercase())), expected);
     }
     assert_eq!((number("TVLM_ERROR_BUSY"), number("TVLM_ERROR_BUG")), (status::BUSY, status::BUG));
 }

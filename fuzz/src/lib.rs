@@ -19,13 +19,14 @@ mod compiler;
 mod runtime;
 
 pub use compiler::{emit_strings, st_header};
-pub use runtime::{api_calls, image, tokenizer, weights_load};
+pub use runtime::{api_calls, image, saved, tokenizer, weights_load};
 
 /// All targets by name.
-pub const TARGETS: [(&str, fn(&[u8])); 6] = [
+pub const TARGETS: [(&str, fn(&[u8])); 7] = [
     ("api_calls", api_calls),
     ("emit_strings", emit_strings),
     ("image", image),
+    ("saved", saved),
     ("st_header", st_header),
     ("tokenizer", tokenizer),
     ("weights_load", weights_load),

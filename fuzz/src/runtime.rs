@@ -265,6 +265,58 @@ fn ask(chat: &mut Session<'_, Fake>, images: &[Image], data: &mut Bytes<'_>) {
     assert!(answer.token_ids().iter().all(|&id| (id as usize) < vocab));
 }
 
+/// A saved conversation with changed words, whose checksums may be right all the same: what is restored goes on.
+///
+/// Bytes: flags; number of changes; place and value of each; where it ends, or what follows.
+pub fn saved(data: &[u8]) {
+    static GOOD: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        let sampler = SamplerOptions { temperature: 2.0, repetition_penalty: 1.1, ..SamplerOptions::default() };
+        let options = Options { max_new_tokens: 5, ignore_eos: true, threads: Some(1), sampler, ..Options::default() };
+        let mut chat = MODEL.session(options).expect("there is memory");
+        let pixels = [7; 48];
+        let image = chat.image(&Rgb8::new(4, 4, &pixels).expect("as many as said")).expect("a good picture");
+        chat.ask(&[&image], "What?").expect("fits").text().expect("runs");
+        let mut bytes = Vec::new();
+        chat.save(&mut bytes).expect("there is memory");
+        bytes
+    });
+    let mut data = Bytes(data);
+    let (flags, mut file) = (data.byte(), GOOD.clone());
+    let facts = 160..160 + 4 * u64_at(&file, 80) as usize + 8 * u64_at(&file, 64) as usize;
+    for _ in 0..data.byte() % 16 {
+        let (place, value) = (data.below(file.len()), data.long());
+        // Words of the header, half words behind it.
+        let (at, n) = if place < 160 { (place / 8 * 8, 8) } else { (place / 4 * 4, 4) };
+        file[at..at + n].copy_from_slice(&value.to_le_bytes()[..n]);
+    }
+    if flags & 1 != 0 {
+        let sum = runtime_min::hash::xxh64(&file[facts], 0);
+        file[152..160].copy_from_slice(&sum.to_le_bytes());
+        let sum = runtime_min::hash::xxh64(&file[32..], 0);
+        file[24..32].copy_from_slice(&sum.to_le_bytes());
+    }
+    match flags >> 1 & 3 {
+        1 => file.truncate(data.below(file.len())),
+        2 => file.extend_from_slice(data.0),
+        _ => {}
+    }
+    let options = Options { max_new_tokens: 5, threads: Some(1), ..Options::default() };
+    let mut chat = MODEL.session(options).expect("there is memory");
+    match chat.restore(&mut &file[..]) {
+        Ok(()) => assert!(chat.position() <= CONTEXT + 1),
+        Err(error) => {
+            allowed(&error);
+            assert!(matches!(error.code(), "saved-damaged" | "saved-foreign"), "{error}");
+            assert_eq!(chat.position(), 0, "a failure leaves a conversation");
+        }
+    }
+    let rest = chat.go_on().and_then(|mut answer| answer.text());
+    let more = chat.ask(&[], "And now?").and_then(|mut answer| answer.text());
+    for error in [rest, more].into_iter().filter_map(Result::err) {
+        allowed(&error);
+    }
+}
+
 /// Pictures of any claimed size, and the model's input from those that are true.
 ///
 /// Bytes: flags; width; height; surplus or missing bytes; side of the input; orientation; the color of padding; pixels,

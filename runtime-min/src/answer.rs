@@ -1,6 +1,8 @@
 //! An answer, made token by token while it is iterated.
 
 use crate::clock::Clock;
+#[cfg(feature = "std")]
+use crate::control::Pressure;
 use crate::error::Error;
 use crate::later::at_once;
 use crate::program::Program;
@@ -40,7 +42,13 @@ pub struct Timings {
     pub drafted: usize,
     /// Those among them that were right, each of which saved a step.
     pub accepted: usize,
+    /// Rests between tokens under critical [`Pressure`](crate::Pressure), which `decode` leaves out.
+    pub rested: Duration,
 }
+
+/// Most time between two tokens of a device that is too hot: longer would look like an end.
+#[cfg(feature = "std")]
+const LONGEST_REST: Duration = Duration::from_millis(250);
 
 impl Timings {
     /// Mean time of a decoded token; zero where there was none.
@@ -62,6 +70,14 @@ impl<'m> Room<'m> {
     pub(crate) fn new(wanted: usize, fitting: usize, tokenizer: &'m Tokenizer<'m>) -> Result<Self, Error> {
         let tokens = room::with_room(wanted.min(fitting), "the answer")?;
         Ok(Self { stream: DecodeStream::new(tokenizer)?, tokens })
+    }
+
+    /// The text goes on after these tokens: perhaps in the middle of a character, whose first bytes the last few hold.
+    pub(crate) fn after(&mut self, history: &[u32]) {
+        let start = history.len().saturating_sub(4);
+        for &id in history.get(start..).unwrap_or_default() {
+            self.stream.push(id);
+        }
     }
 }
 
@@ -190,7 +206,7 @@ impl<'s, 'm, P: Program> Answer<'s, 'm, P> {
                 return Ok(self.end(StopReason::ContextFull));
             }
             // Also between two tokens of a model whose code does not ask.
-            if self.session.cancel.is_cancelled() {
+            if self.session.cancel.orders().stops() {
                 return Ok(self.end(StopReason::Cancelled));
             }
             let clock = Clock::start();
@@ -203,8 +219,13 @@ impl<'s, 'm, P: Program> Answer<'s, 'm, P> {
                 Err(error) => return Err(error),
             }
             self.session.pending = None;
-            self.timings.decode += clock.elapsed();
+            let took = clock.elapsed();
+            self.timings.decode += took;
             self.timings.decode_steps += 1;
+            #[cfg(feature = "std")]
+            if self.session.cancel.orders().pressure() == Pressure::Critical {
+                self.timings.rested += self.session.cancel.orders().rest(took.min(LONGEST_REST));
+            }
         }
         let id = self.session.pick()?;
         self.tokens.push(id);

@@ -7,6 +7,7 @@
 use crate::error::Error;
 use crate::map;
 use core::alloc::Layout;
+use core::ops::Range;
 use core::ptr::NonNull;
 
 /// Alignment of the block: one line of the kernels, 64 bytes.
@@ -27,10 +28,8 @@ pub struct Arena {
 enum Source {
     /// Nothing to free: `len` is 0.
     Empty,
-    Kernel {
-        /// Freed by dropping.
-        _pages: map::Pages,
-    },
+    /// Freed by dropping.
+    Kernel(map::Pages),
     Heap(Layout),
 }
 
@@ -59,7 +58,7 @@ impl Arena {
                 let skip = pages.base().as_ptr().align_offset(FROM_KERNEL);
                 // SAFETY: `skip` is below FROM_KERNEL, the surplus that was mapped; so `len` bytes follow.
                 let base = unsafe { pages.base().add(skip.min(FROM_KERNEL)) };
-                return Ok(Self { base, len, source: Source::Kernel { _pages: pages } });
+                return Ok(Self { base, len, source: Source::Kernel(pages) });
             }
         }
         let refused = || Error::OutOfMemory { item, need: len as u64, have: map::available() };
@@ -109,6 +108,16 @@ impl Arena {
         let at = self.checked(offset, n)?;
         // SAFETY: `checked` proved bounds and alignment; `&mut self` makes the access exclusive.
         Some(unsafe { core::slice::from_raw_parts_mut(at, n) })
+    }
+
+    /// Gives memory of a range back to the system, which holds zeros or what it did afterwards: bytes that were in memory and
+    /// are given back. Memory of the allocator stays.
+    pub(crate) fn discard(&mut self, range: Range<usize>) -> usize {
+        let Source::Kernel(pages) = &self.source else { return 0 };
+        let skip = self.base.as_ptr() as usize - pages.base().as_ptr() as usize;
+        let (start, end) = (range.start.min(self.len), range.end.min(self.len));
+        // What was mapped behind the end, to begin on a huge page, was never touched.
+        map::discard(pages, start.saturating_add(skip)..end.saturating_add(skip))
     }
 
     fn checked(&self, offset: usize, n: usize) -> Option<*mut f32> {

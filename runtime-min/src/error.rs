@@ -154,6 +154,20 @@ pub enum Error {
         /// What is inconsistent.
         reason: String,
     },
+    /// A saved conversation that is cut short or changed.
+    SavedDamaged {
+        /// As given by the caller.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Something else than a saved conversation of this model and build.
+    SavedForeign {
+        /// As given by the caller.
+        path: String,
+        /// What it is instead.
+        reason: String,
+    },
 }
 
 impl Error {
@@ -180,6 +194,8 @@ impl Error {
             Self::Cancelled => "cancelled",
             Self::Poisoned { .. } => "poisoned",
             Self::Program { .. } => "program",
+            Self::SavedDamaged { .. } => "saved-damaged",
+            Self::SavedForeign { .. } => "saved-foreign",
         }
     }
 
@@ -199,7 +215,9 @@ impl Error {
             | Self::Image { .. }
             | Self::PromptTooLong { .. }
             | Self::EmptyPrompt
-            | Self::TokenOutOfRange { .. } => 3,
+            | Self::TokenOutOfRange { .. }
+            | Self::SavedDamaged { .. }
+            | Self::SavedForeign { .. } => 3,
             Self::Cpu { .. }
             | Self::OutOfMemory { .. }
             | Self::Cancelled
@@ -278,6 +296,12 @@ impl fmt::Display for Error {
             }
             Self::Program { reason } => {
                 write!(f, "the emitted code contradicts the runtime: {reason}; this is a bug worth reporting")
+            }
+            Self::SavedDamaged { path, reason } => {
+                write!(f, "{path}: the saved conversation is damaged: {reason}; begin a new conversation")
+            }
+            Self::SavedForeign { path, reason } => {
+                write!(f, "{path}: no saved conversation of this model: {reason}; begin a new conversation")
             }
         }
     }

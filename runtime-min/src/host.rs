@@ -126,6 +126,7 @@ fn execute<P: Program>(args: &Args, terminal: bool, out: &mut dyn Write, err: &m
         threads: args.threads,
         // What is measured is the cost of a token, not how well it was guessed.
         speculation: args.speculate.unwrap_or(if args.bench.is_some() { 0 } else { usize::MAX }),
+        ..Options::default()
     };
     let mut chat = model.session(options)?;
     let load = begin.elapsed();

@@ -16,6 +16,7 @@ extern crate alloc;
 
 pub mod arena;
 pub mod cpu;
+pub mod delegate;
 pub mod error;
 pub mod hash;
 pub mod image;
@@ -28,9 +29,11 @@ pub mod template;
 pub mod tokenizer;
 pub mod weights;
 
+mod affinity;
 mod answer;
 mod cancel;
 mod clock;
+mod control;
 mod float;
 mod later;
 mod map;
@@ -39,18 +42,24 @@ mod picture;
 mod processors;
 mod prompt;
 mod room;
+#[cfg(feature = "std")]
+mod saved;
 mod speculate;
 #[cfg(feature = "std")]
 mod sync;
 mod system;
+mod trim;
 
 #[cfg(feature = "std")]
 pub mod host;
 
+pub use affinity::{Affinity, Bound};
 pub use answer::{Answer, StopReason, Timings};
 pub use cancel::CancelToken;
 #[cfg(not(feature = "std"))]
 pub use clock::set_clock;
+pub use control::{Control, Pressure};
+pub use delegate::{Delegate, Delegation};
 pub use error::Error;
 pub use image::Rgb8;
 pub use model::{Model, OpenOptions};

@@ -1,6 +1,6 @@
 //! Memory from the operating system: read-only file maps and zeroed anonymous pages.
 //!
-//! Declared by hand because it is four functions; with the `std` feature on 64-bit Unix, the C library that holds them
+//! Declared by hand because it is a few functions; with the `std` feature on 64-bit Unix, the C library that holds them
 //! is linked anyway. Elsewhere (and under Miri, which has no file maps) [`file`] and [`zeroed`] answer `None`, and the
 //! callers read into ordinary memory.
 
@@ -36,6 +36,7 @@ impl Pages {
 mod system {
     use super::Pages;
     use core::ffi::{c_int, c_void};
+    use core::ops::Range;
     use core::ptr::{NonNull, null_mut};
     use std::fs::File;
     use std::os::fd::AsRawFd;
@@ -44,6 +45,8 @@ mod system {
         fn mmap(at: *mut c_void, len: usize, prot: c_int, flags: c_int, fd: c_int, offset: i64) -> *mut c_void;
         fn munmap(at: *mut c_void, len: usize) -> c_int;
         fn madvise(at: *mut c_void, len: usize, advice: c_int) -> c_int;
+        fn mincore(at: *mut c_void, len: usize, pages: *mut u8) -> c_int;
+        fn getpagesize() -> c_int;
     }
 
     const PROT_READ: c_int = 1;
@@ -54,6 +57,12 @@ mod system {
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     const MAP_ANONYMOUS: c_int = 0x1000;
     const MADV_WILLNEED: c_int = 3;
+    const MADV_DONTNEED: c_int = 4;
+    /// What makes private pages free: on Linux they are zeros from then on; elsewhere what they were until the system takes them.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    const MADV_DROP: c_int = MADV_DONTNEED;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    const MADV_DROP: c_int = 5;
     #[cfg(any(target_os = "linux", target_os = "android"))]
     const MADV_HUGEPAGE: c_int = 14;
 
@@ -100,6 +109,42 @@ mod system {
         let _ = pages;
     }
 
+    /// Gives back the whole pages of a range of `pages`, whose contents nobody needs: bytes of them that were in memory.
+    pub(crate) fn discard(pages: &Pages, range: Range<usize>) -> usize {
+        give_back(pages, range, MADV_DROP)
+    }
+
+    /// Gives back pages of a file, which are read again when they are needed: bytes of them that were in memory.
+    pub(crate) fn evict(pages: &Pages) -> usize {
+        give_back(pages, 0..pages.len, MADV_DONTNEED)
+    }
+
+    fn give_back(pages: &Pages, range: Range<usize>, advice: c_int) -> usize {
+        // SAFETY: asks for a number.
+        let page = usize::try_from(unsafe { getpagesize() }).unwrap_or(4096).max(4096);
+        let start = range.start.next_multiple_of(page);
+        // The mapping goes on to the end of its last page.
+        let last = if range.end == pages.len { range.end.next_multiple_of(page) } else { range.end };
+        let end = last / page * page;
+        if start >= end {
+            return 0;
+        }
+        let mut present = 0;
+        let mut flags = [0u8; 1024];
+        for at in (start..end).step_by(flags.len() * page) {
+            let len = (end - at).min(flags.len() * page);
+            // SAFETY: the range is a mapping we own, and there is a flag for each of its pages.
+            let refused = unsafe { mincore(pages.base.as_ptr().add(at).cast(), len, flags.as_mut_ptr()) };
+            if refused == 0 {
+                present += flags[..len.div_ceil(page)].iter().filter(|&flag| flag & 1 == 1).count();
+            }
+        }
+        // SAFETY: the range is a mapping we own, on whole pages. Of a file it reads the same afterwards; of private memory the
+        // caller, who has it exclusively, needs no more of what was there.
+        let refused = unsafe { madvise(pages.base.as_ptr().add(start).cast(), end - start, advice) };
+        if refused == 0 { present * page } else { 0 }
+    }
+
     impl Drop for Pages {
         fn drop(&mut self) {
             // SAFETY: the range was mapped by `file` or `zeroed` and is unmapped only here; borrowers have ended.
@@ -109,7 +154,7 @@ mod system {
 }
 
 #[cfg(all(feature = "std", unix, target_pointer_width = "64", not(miri)))]
-pub(crate) use system::{file, huge, will_need, zeroed};
+pub(crate) use system::{discard, evict, file, huge, will_need, zeroed};
 
 #[cfg(not(all(feature = "std", unix, target_pointer_width = "64", not(miri))))]
 mod system {
@@ -128,12 +173,21 @@ mod system {
     pub(crate) fn will_need(_pages: &Pages) {}
 
     pub(crate) fn huge(_pages: &Pages) {}
+
+    #[cfg(feature = "std")]
+    pub(crate) fn evict(_pages: &Pages) -> usize {
+        0
+    }
+
+    pub(crate) fn discard(_pages: &Pages, _range: core::ops::Range<usize>) -> usize {
+        0
+    }
 }
 
-#[cfg(all(feature = "std", not(all(unix, target_pointer_width = "64", not(miri)))))]
-pub(crate) use system::{file, will_need};
 #[cfg(not(all(feature = "std", unix, target_pointer_width = "64", not(miri))))]
-pub(crate) use system::{huge, zeroed};
+pub(crate) use system::{discard, huge, zeroed};
+#[cfg(all(feature = "std", not(all(unix, target_pointer_width = "64", not(miri)))))]
+pub(crate) use system::{evict, file, will_need};
 
 /// Bytes the system could still hand out, where it tells.
 pub(crate) fn available() -> Option<u64> {

@@ -1,12 +1,14 @@
 //! A model: its weights, tokenizer and code. Shared by any number of sessions.
 
 use crate::cpu;
+use crate::delegate::{Delegate, Delegated, Delegation};
 use crate::error::Error;
 use crate::program::{Level, Program};
 use crate::room::text;
 use crate::session::{Options, Session};
 use crate::tokenizer::Tokenizer;
 use crate::weights::{Expect, Residence, Verify, WeightBuffer, WeightFile};
+use alloc::boxed::Box;
 use core::ptr::NonNull;
 use core::time::Duration;
 
@@ -17,7 +19,7 @@ pub struct OpenOptions<'a> {
     pub verify: Verify,
     /// Where the weights live; in private memory below 256 MB, mapped from there on, unless told otherwise.
     pub residence: Residence,
-    /// Threads of sessions that do not say; all processors unless told otherwise.
+    /// Threads of sessions that do not say; all processors unless told otherwise, of phones the fast ones.
     pub threads: Option<usize>,
     /// Name of the level to use; the best that this processor has unless told otherwise.
     pub level: Option<&'a str>,
@@ -30,6 +32,7 @@ pub struct Model<P> {
     tokenizer: Tokenizer<'static>,
     pub(crate) file: WeightFile,
     pub(crate) threads: Option<usize>,
+    pub(crate) delegate: Option<Delegated>,
     level: usize,
     load: Duration,
 }
@@ -100,11 +103,22 @@ impl<P: Program> Model<P> {
         let section: &'static [u8] = unsafe { core::slice::from_raw_parts(section.as_ptr(), section.len()) };
         let tokenizer = Tokenizer::from_section(section)?;
         let program = P::with_level(level);
-        Ok(Self { program, tokenizer, file, threads: options.threads, level, load: Duration::ZERO })
+        Ok(Self { program, tokenizer, file, threads: options.threads, delegate: None, level, load: Duration::ZERO })
     }
 
     fn expect() -> Expect {
         Expect { model: P::info().name, digest: P::info().digest }
+    }
+
+    /// Has pictures encoded by somebody else, who is asked now whether that is possible; [`delegate`](Self::delegate) tells.
+    /// The processor does what a delegate does not.
+    pub fn set_delegate(&mut self, delegate: Box<dyn Delegate>) {
+        self.delegate = Some(Delegated::new(delegate, P::info()));
+    }
+
+    /// Who encodes pictures besides the processor, and why it does not if it does not.
+    pub fn delegate(&self) -> Option<Delegation<'_>> {
+        self.delegate.as_ref().map(Delegated::told)
     }
 
     /// A conversation of its own: allocates the arena and starts the threads.
@@ -113,6 +127,12 @@ impl<P: Program> Model<P> {
     /// [`Error::OutOfMemory`], or [`Error::Argument`] for options out of range.
     pub fn session(&self, options: Options) -> Result<Session<'_, P>, Error> {
         Session::new(self, options)
+    }
+
+    /// Gives back what memory of the weights can be read again, in an emergency: bytes that were in memory. Sessions may work
+    /// meanwhile; they get slower until the pages are there again.
+    pub fn trim(&self) -> usize {
+        self.file.trim()
     }
 
     /// The code.

@@ -1,19 +1,22 @@
 //! How many threads this process may run at once.
 //!
-//! On Linux that is what the standard library would say, found without its allocations, which abort where there is no
-//! memory: the processors that the scheduler may use, and no more than the quota of the process's control group.
+//! On Linux and Android that is what the standard library would say, found without its allocations, which abort where there
+//! is no memory: the processors that the scheduler may use, and no more than the quota of the process's control group.
 
 /// Threads that run at once; 1 where nobody knows.
 pub(crate) fn available() -> usize {
-    #[cfg(all(feature = "std", target_os = "linux", not(miri)))]
+    #[cfg(all(feature = "std", any(target_os = "linux", target_os = "android"), not(miri)))]
     return linux::available();
-    #[cfg(all(feature = "std", not(all(target_os = "linux", not(miri)))))]
+    #[cfg(all(feature = "std", not(all(any(target_os = "linux", target_os = "android"), not(miri)))))]
     return std::thread::available_parallelism().map_or(1, |n| n.get());
     #[cfg(not(feature = "std"))]
     return 1;
 }
 
-#[cfg(all(feature = "std", target_os = "linux", not(miri)))]
+#[cfg(all(feature = "std", any(target_os = "linux", target_os = "android"), not(miri)))]
+pub(crate) use linux::{Mask, read_at};
+
+#[cfg(all(feature = "std", any(target_os = "linux", target_os = "android"), not(miri)))]
 mod linux {
     use core::ffi::c_int;
     use std::ffi::OsStr;
@@ -23,17 +26,52 @@ mod linux {
 
     unsafe extern "C" {
         fn sched_getaffinity(process: c_int, bytes: usize, mask: *mut u64) -> c_int;
+        fn sched_setaffinity(process: c_int, bytes: usize, mask: *const u64) -> c_int;
     }
 
     /// Words of a mask: 8192 processors, the most that Linux can be built for.
     const WORDS: usize = 128;
 
+    /// Processors.
+    #[derive(Clone, Debug)]
+    pub(crate) struct Mask([u64; WORDS]);
+
+    impl Mask {
+        pub(crate) fn none() -> Self {
+            Self([0; WORDS])
+        }
+
+        /// Those that this thread may run on.
+        pub(crate) fn own() -> Option<Self> {
+            let mut mask = Self::none();
+            // SAFETY: the kernel writes at most the size that is given, which is that of the mask.
+            let refused = unsafe { sched_getaffinity(0, size_of_val(&mask.0), mask.0.as_mut_ptr()) };
+            (refused == 0).then_some(mask)
+        }
+
+        /// Lets this thread run on them alone; whether the system agrees.
+        pub(crate) fn set(&self) -> bool {
+            // SAFETY: the kernel reads the size that is given, which is that of the mask.
+            unsafe { sched_setaffinity(0, size_of_val(&self.0), self.0.as_ptr()) == 0 }
+        }
+
+        pub(crate) fn add(&mut self, cpu: usize) {
+            if let Some(word) = self.0.get_mut(cpu / 64) {
+                *word |= 1 << (cpu % 64);
+            }
+        }
+
+        pub(crate) fn iter(&self) -> impl Iterator<Item = usize> {
+            (0..64 * WORDS).filter(|cpu| self.0[cpu / 64] >> (cpu % 64) & 1 == 1)
+        }
+
+        pub(crate) fn count(&self) -> usize {
+            self.0.iter().map(|word| word.count_ones() as usize).sum()
+        }
+    }
+
     pub(super) fn available() -> usize {
-        let mut mask = [0u64; WORDS];
-        // SAFETY: the kernel writes at most the size that is given, which is that of the mask.
-        let refused = unsafe { sched_getaffinity(0, size_of_val(&mask), mask.as_mut_ptr()) };
-        let processors: u32 = mask.iter().map(|word| word.count_ones()).sum();
-        let processors = if refused == 0 { processors as usize } else { 1 };
+        let processors = Mask::own().map_or(1, |mask| mask.count());
         processors.min(quota().unwrap_or(usize::MAX)).max(1)
     }
 
@@ -43,14 +81,7 @@ mod linux {
         let group = group(read("/proc/self/cgroup".as_bytes(), &mut text)?)?;
         let mut least = None;
         for end in (1..=group.len()).rev().filter(|&end| end == group.len() || group[end] == b'/').chain([0]) {
-            // Paths below 384 bytes are opened without allocating.
-            let mut path = [0; 360];
-            let mut len = 0;
-            for part in [b"/sys/fs/cgroup", &group[..end], b"/cpu.max"] {
-                path.get_mut(len..len + part.len())?.copy_from_slice(part);
-                len += part.len();
-            }
-            let limit = read(&path[..len], &mut [0; 64]).and_then(limit);
+            let limit = read_at(&[b"/sys/fs/cgroup", &group[..end], b"/cpu.max"], &mut [0; 64]).and_then(limit);
             least = least.into_iter().chain(limit).min();
         }
         least
@@ -67,6 +98,18 @@ mod linux {
         let mut numbers = core::str::from_utf8(text).ok()?.split_ascii_whitespace().map(str::parse::<usize>);
         let (quota, period) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
         quota.checked_div(period)
+    }
+
+    /// The beginning of a small file, whose path is put together.
+    pub(crate) fn read_at<'b>(parts: &[&[u8]], bytes: &'b mut [u8]) -> Option<&'b [u8]> {
+        // Paths below 384 bytes are opened without allocating.
+        let mut path = [0; 360];
+        let mut len = 0;
+        for part in parts {
+            path.get_mut(len..len + part.len())?.copy_from_slice(part);
+            len += part.len();
+        }
+        read(&path[..len], bytes)
     }
 
     /// The beginning of a small file.

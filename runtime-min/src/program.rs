@@ -4,6 +4,7 @@
 //! slots it touches itself lie inside the arena. Offsets are bytes, pitches are floats.
 
 use crate::arena::Arena;
+use crate::cancel::Orders;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::room::text;
@@ -186,6 +187,7 @@ impl Info {
     }
 
     /// The largest side, at which an image is encoded unless told otherwise.
+    #[cfg(feature = "std")]
     pub(crate) fn largest(&self) -> usize {
         self.sides.last().map_or(0, |side| side.side)
     }
@@ -378,7 +380,8 @@ pub(crate) struct Call<'a> {
     pub(crate) info: &'a Info,
     pub(crate) phase: Phase,
     pub(crate) start: usize,
-    pub(crate) cancel: &'a AtomicBool,
+    /// None: nobody stops it.
+    pub(crate) orders: Option<&'a Orders>,
     /// The common decision to stop, so that no member waits for one that has left.
     stop: AtomicBool,
     watch: Option<Watch>,
@@ -400,11 +403,11 @@ impl<'a> Call<'a> {
         arena: &'a Arena,
         info: &'a Info,
         (phase, start): (Phase, usize),
-        cancel: &'a AtomicBool,
+        orders: Option<&'a Orders>,
         observer: Option<&'a mut Observer<'static>>,
     ) -> Self {
         let watch = observer.map(|observer| Watch { observer, last: Cell::new(Clock::start()) });
-        Self { weights, arena, info, phase, start, cancel, stop: AtomicBool::new(false), watch }
+        Self { weights, arena, info, phase, start, orders, stop: AtomicBool::new(false), watch }
     }
 
     /// True when the members left early.
@@ -482,7 +485,9 @@ impl<'a> Cx<'a> {
     #[must_use = "every member has to return when the call was cancelled"]
     pub fn end(&self, step: &Step, rows: usize) -> bool {
         let call = self.call;
-        self.member.barrier_with(|| call.stop.store(call.cancel.load(Ordering::Relaxed), Ordering::Relaxed));
+        // A pause holds the last member here, and so all of them.
+        let stops = || call.orders.is_some_and(Orders::stops);
+        self.member.barrier_with(|| call.stop.store(stops(), Ordering::Relaxed));
         if let Some(watch) = &call.watch {
             if self.id() == 0 {
                 let took = watch.last.get().elapsed();

@@ -121,6 +121,18 @@ impl Sampler {
         self.random = Random(self.options.seed);
     }
 
+    /// Where its random numbers are.
+    #[cfg(feature = "std")]
+    pub(crate) fn state(&self) -> u64 {
+        self.random.0
+    }
+
+    /// Puts them back where they were.
+    #[cfg(feature = "std")]
+    pub(crate) fn set_state(&mut self, state: u64) {
+        self.random = Random(state);
+    }
+
     /// True where the largest logit always wins, whatever came before.
     pub fn is_greedy(&self) -> bool {
         !self.draws() && !self.penalizes()

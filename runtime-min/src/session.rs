@@ -3,10 +3,12 @@
 //! Several sessions may share one model. A session remembers earlier turns in its KV cache, so a further question
 //! costs only its own tokens. Nothing is allocated per decoded token except the text that is handed out.
 
+use crate::affinity::{self, Affinity, Bound, Place};
 use crate::answer::{Answer, Room, StopReason, Timings};
 use crate::arena::Arena;
 use crate::cancel::CancelToken;
 use crate::clock::Clock;
+use crate::control::Control;
 use crate::error::Error;
 use crate::float;
 use crate::image::{Rgb8, preprocess};
@@ -22,7 +24,7 @@ use crate::team::{self, Team};
 use crate::weights::Start;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::sync::atomic::AtomicBool;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 /// Choices of a session.
 #[derive(Clone, Debug)]
@@ -33,8 +35,11 @@ pub struct Options {
     pub ignore_eos: bool,
     /// How tokens are chosen; greedy unless told otherwise.
     pub sampler: SamplerOptions,
-    /// Threads, the calling one included; as the model says unless told otherwise.
+    /// Threads, the calling one included; as the model says unless told otherwise. Where neither does: all processors, and
+    /// on phones (Android, iOS) the fast ones.
     pub threads: Option<usize>,
+    /// Which processors the threads run on.
+    pub affinity: Affinity,
     /// Most tokens that are guessed from what was said before and verified together, in one pass over the weights; 0 is
     /// off, and no model takes more than it was compiled for. Answers are the same tokens either way.
     pub speculation: usize,
@@ -43,7 +48,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let (sampler, speculation) = (SamplerOptions::default(), speculate::MOST);
-        Self { max_new_tokens: 256, ignore_eos: false, sampler, threads: None, speculation }
+        Self { max_new_tokens: 256, ignore_eos: false, sampler, threads: None, affinity: Affinity::Free, speculation }
     }
 }
 
@@ -90,6 +95,9 @@ pub struct Session<'m, P: Program> {
     weights: Start,
     pub(crate) arena: Arena,
     team: Team,
+    /// Where members are bound to, if they are.
+    place: Option<Place>,
+    bound: Bound,
     /// Members that do the work; another number than the team's where it is handed out.
     members: usize,
     pub(crate) options: Options,
@@ -105,10 +113,10 @@ pub struct Session<'m, P: Program> {
     /// A token that was handed out but is not in the KV cache yet.
     pub(crate) pending: Option<u32>,
     /// What was computed beyond `position`.
-    speculation: Speculation,
+    pub(crate) speculation: Speculation,
     pub(crate) cancel: CancelToken,
     /// Phase, start and rows of logits of the latest call, while these are unfinished.
-    unfinished: Option<(Phase, usize, usize)>,
+    pub(crate) unfinished: Option<(Phase, usize, usize)>,
     observer: Option<Box<Observer<'static>>>,
 }
 
@@ -135,8 +143,8 @@ impl<'m, P: Program> Session<'m, P> {
         options.sampler.check()?;
         let info = P::info();
         let weights = model.file.start("weights", info.weights_bytes)?;
-        let threads = options.threads.or(model.threads).unwrap_or_else(team::available);
-        let (team, members) = if P::HANDS_OUT {
+        let threads = options.threads.or(model.threads).unwrap_or_else(|| default_threads(options.affinity));
+        let (mut team, members) = if P::HANDS_OUT {
             team::check(threads)?;
             (Team::new(1)?, threads)
         } else {
@@ -144,6 +152,7 @@ impl<'m, P: Program> Session<'m, P> {
             let members = team.count();
             (team, members)
         };
+        let (place, bound) = bind(&mut team, if P::HANDS_OUT { Affinity::Free } else { options.affinity })?;
         let arena = Arena::new("the session's arena", info.session_bytes(members))?;
         let history = room::with_room(info.max_context.saturating_add(1), "the session's history")?;
         let cached = room::with_room(info.max_context, "the session's record of its cache")?;
@@ -153,6 +162,8 @@ impl<'m, P: Program> Session<'m, P> {
             weights,
             arena,
             team,
+            place,
+            bound,
             members,
             options,
             sampler,
@@ -162,13 +173,13 @@ impl<'m, P: Program> Session<'m, P> {
             prefilled: 0,
             pending: None,
             speculation: Speculation::default(),
-            cancel: CancelToken::new()?,
+            cancel: CancelToken::new(!P::HANDS_OUT)?,
             unfinished: None,
             observer: None,
         })
     }
 
-    /// Preprocesses and encodes a picture, once for any number of questions; at the largest side that the model has.
+    /// Preprocesses and encodes a picture, once for any number of questions; at the [side](Self::side) that is the default.
     ///
     /// # Errors
     /// [`Error::Image`], [`Error::Cancelled`], [`Error::OutOfMemory`], [`Error::Poisoned`].
@@ -182,7 +193,7 @@ impl<'m, P: Program> Session<'m, P> {
     /// # Errors
     /// [`Error::Image`], [`Error::OutOfMemory`].
     pub fn preprocess(&self, rgb: &Rgb8<'_>) -> Result<Pixels, Error> {
-        self.preprocess_at(rgb, P::info().largest())
+        self.preprocess_at(rgb, self.side())
     }
 
     /// As [`preprocess`](Self::preprocess), for one of [`Info::sides`].
@@ -199,7 +210,8 @@ impl<'m, P: Program> Session<'m, P> {
         Ok(Pixels { side, bytes, took: clock.elapsed() })
     }
 
-    /// The second half of [`image`](Self::image).
+    /// The second half of [`image`](Self::image): by the model's [delegate](Model::set_delegate) if there is one that can, else
+    /// by the processor. A delegate works on the calling thread.
     ///
     /// # Errors
     /// [`Error::Argument`] for pixels of another side, [`Error::Cancelled`], [`Error::OutOfMemory`], [`Error::Poisoned`].
@@ -218,8 +230,23 @@ impl<'m, P: Program> Session<'m, P> {
             let reason = text!("the side is {}, {} takes {}", pixels.side, info.name, Sides(info.sides));
             return Err(Error::Argument { name: "pixels", reason });
         };
-        let mut rows = room::with_room(side.tokens.saturating_mul(info.hidden), "an image's rows")?;
+        let floats = side.tokens.saturating_mul(info.hidden);
+        let mut rows = room::with_room(floats, "an image's rows")?;
         self.cancel.clear();
+        if let Some(delegate) = &self.model.delegate {
+            if self.cancel.orders().waited() {
+                return Err(Error::Cancelled);
+            }
+            rows.resize(floats, 0.0);
+            if delegate.rows(&pixels.bytes, side, &mut rows) {
+                // It has no way to stop early.
+                if self.cancel.is_cancelled() {
+                    return Err(Error::Cancelled);
+                }
+                return Ok(Image::new(rows, info, pixels.took, clock.elapsed()));
+            }
+            rows.clear();
+        }
         self.call(Phase::Vision, 0, |program, cx| {
             fill_image(cx, side, &pixels.bytes);
             cx.barrier();
@@ -255,6 +282,23 @@ impl<'m, P: Program> Session<'m, P> {
         prompt.pending(self.pending)?;
         prompt.question(first, images, text)?;
         self.read(prompt).await
+    }
+
+    /// Goes on with an answer that was given up before its end: dropped, cancelled, cut off at its longest, or saved and
+    /// restored. Its tokens are those that would have come; at most [`Options::max_new_tokens`] more.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] where there is none: the model has ended it, or nothing was asked; [`Error::OutOfMemory`].
+    pub fn go_on(&mut self) -> Result<Answer<'_, 'm, P>, Error> {
+        if self.pending.is_none() {
+            let reason = text!("no answer was left before its end: ask a question");
+            return Err(Error::Argument { name: "conversation", reason });
+        }
+        let fitting = P::info().max_context.saturating_sub(self.position) + 1;
+        let mut answer = Room::new(self.options.max_new_tokens, fitting, self.model.tokenizer())?;
+        answer.after(&self.history);
+        self.cancel.clear();
+        Ok(Answer::new(self, answer, Vec::new(), Timings::default(), None))
     }
 
     /// Begins a new conversation, of which these turns are told rather than asked, and asks. What the session still holds of
@@ -378,6 +422,11 @@ impl<'m, P: Program> Session<'m, P> {
         self.cancel.clone()
     }
 
+    /// A handle that tells this session, from any thread, how hot the device is, to wait, to go on and to stop.
+    pub fn control(&self) -> Control {
+        Control::new(self.cancel.clone())
+    }
+
     /// Positions the conversation takes in the context.
     pub fn position(&self) -> usize {
         self.position + usize::from(self.pending.is_some())
@@ -386,6 +435,23 @@ impl<'m, P: Program> Session<'m, P> {
     /// Threads in use, the calling one included.
     pub fn threads(&self) -> usize {
         self.members
+    }
+
+    /// What the system did about [`Options::affinity`].
+    pub fn bound(&self) -> Bound {
+        self.bound
+    }
+
+    /// Threads that work under the present [`Pressure`](crate::Pressure), from the next phase on.
+    pub fn active_threads(&self) -> usize {
+        self.cancel.orders().pressure().threads(self.members)
+    }
+
+    /// Which of [`Info::sides`] a picture is encoded at that asks for none: the largest one, or under
+    /// [`Pressure`](crate::Pressure) a smaller one.
+    pub fn side(&self) -> usize {
+        let sides = P::info().sides;
+        sides.get(self.cancel.orders().pressure().side(sides.len())).map_or(0, |side| side.side)
     }
 
     /// First byte of section "weights", for whoever does the work that is handed out.
@@ -430,13 +496,14 @@ impl<'m, P: Program> Session<'m, P> {
 
     /// Makes the logits that the latest call left out.
     async fn finish_logits(&mut self) -> Result<(), Error> {
-        // Nothing that a user stops: it is part of a call that has ended, and takes no longer than a token.
-        static NEVER: AtomicBool = AtomicBool::new(false);
+        let active = self.active_threads();
         let Some((phase, start, rows)) = self.unfinished.take() else { return Ok(()) };
         let observer = self.observer.as_deref_mut();
-        let call = Call::new(self.weights, &self.arena, P::info(), (phase, start), &NEVER, observer);
+        // Nothing that a user stops: it is part of a call that has ended, and takes no longer than a token.
+        let call = Call::new(self.weights, &self.arena, P::info(), (phase, start), None, observer);
         let program = &self.model.program;
-        self.team.run(&|member| float::standard(|| program.logits(&Cx::new(member, &call), rows)))?;
+        let _here = self.place.as_ref().map(Place::here);
+        self.team.run_on(active, &|member| float::standard(|| program.logits(&Cx::new(member, &call), rows)))?;
         finished(program).await;
         // Whoever was handed it may have left it.
         if P::HANDS_OUT && self.cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
@@ -483,7 +550,7 @@ impl<'m, P: Program> Session<'m, P> {
     }
 
     /// Positions from `start` on are about to change.
-    fn overwrite(&mut self, start: usize) {
+    pub(crate) fn overwrite(&mut self, start: usize) {
         self.cached.truncate(start);
         self.prefilled = self.prefilled.min(start);
     }
@@ -562,10 +629,16 @@ impl<'m, P: Program> Session<'m, P> {
         if phase != Phase::Vision {
             self.unfinished = None;
         }
+        let orders = self.cancel.orders();
+        if orders.waited() {
+            return Err(Error::Cancelled);
+        }
+        let active = self.active_threads();
         let observer = self.observer.as_deref_mut();
-        let call = Call::new(self.weights, &self.arena, P::info(), (phase, start), self.cancel.cancelled(), observer);
+        let call = Call::new(self.weights, &self.arena, P::info(), (phase, start), Some(orders), observer);
         let program = &self.model.program;
-        self.team.run(&|member| float::standard(|| work(program, &Cx::new(member, &call))))?;
+        let _here = self.place.as_ref().map(Place::here);
+        self.team.run_on(active, &|member| float::standard(|| work(program, &Cx::new(member, &call))))?;
         let stopped = call.stopped();
         finished(program).await;
         // Whoever was handed it may have left it.
@@ -577,6 +650,36 @@ impl<P: Program> core::fmt::Debug for Session<'_, P> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "Session({:?}, {} positions, {} threads)", self.model, self.position(), self.threads())
     }
+}
+
+/// Threads of a session that does not say.
+fn default_threads(affinity: Affinity) -> usize {
+    let (all, phone) = (team::available(), cfg!(any(target_os = "android", target_os = "ios")));
+    let fast = if phone || affinity == Affinity::Performance { affinity::fast() } else { None };
+    fast.unwrap_or(all).min(all)
+}
+
+/// Asks the system for what the members of a team are to have, and tells what came of it.
+fn bind(team: &mut Team, affinity: Affinity) -> Result<(Option<Place>, Bound), Error> {
+    if affinity == Affinity::Free {
+        return Ok((None, Bound::Free));
+    }
+    let place = match Place::find() {
+        Ok(place) => place,
+        Err(reason) => return Ok((None, Bound::Refused(reason))),
+    };
+    let refused = AtomicBool::new(false);
+    team.run(&|member| {
+        // The caller is somebody else's thread.
+        if member.id() > 0 && !place.bind() {
+            refused.store(true, Ordering::Relaxed);
+        }
+    })?;
+    if refused.into_inner() {
+        return Ok((None, Bound::Refused("the system refused to bind a thread")));
+    }
+    let bound = place.bound();
+    Ok((Some(place), bound))
 }
 
 /// The sides in words: "256", "256 or 512".

@@ -3,7 +3,8 @@
 //! Between two kernels of a token lie microseconds, so members spin before they park; between two answers lie seconds,
 //! so they do park. Work is divided by [`Member::part`], statically, which makes results independent of timing. The
 //! calling thread is member 0: a team of one has no threads and no synchronization at all, and that is also what
-//! builds without `std` get.
+//! builds without `std` get. A closure may be run by fewer members than there are: the others stay parked, and wake only
+//! to see that a closure is not theirs.
 
 use crate::error::Error;
 use core::ops::Range;
@@ -96,10 +97,19 @@ impl Team {
     /// # Errors
     /// [`Error::Poisoned`] when a member panicked, now or in an earlier call.
     pub fn run(&mut self, work: &(impl Fn(&Member<'_>) + Sync)) -> Result<(), Error> {
+        self.run_on(MAX_MEMBERS, work)
+    }
+
+    /// As [`run`](Self::run), on the first `members` of them: at least one, at most all.
+    ///
+    /// # Errors
+    /// As of [`run`](Self::run).
+    pub fn run_on(&mut self, members: usize, work: &(impl Fn(&Member<'_>) + Sync)) -> Result<(), Error> {
         #[cfg(feature = "std")]
-        return self.threads.run(work);
+        return self.threads.run(members, work);
         #[cfg(not(feature = "std"))]
         {
+            let _ = members;
             work(&Member { id: 0, count: 1, shared: core::marker::PhantomData });
             Ok(())
         }
@@ -153,7 +163,8 @@ mod threads {
 
     #[derive(Debug)]
     pub(super) struct Shared {
-        /// Counts closures; a change is the signal to run `job`.
+        /// Counts closures, in steps of `EPOCH`; a change is the signal to run `job`. Below that, how many members run it:
+        /// who is not among them must learn that from the same word, as nobody waits until it has looked.
         epoch: Padded<AtomicUsize>,
         /// Threads that still run the closure.
         running: Padded<AtomicUsize>,
@@ -163,17 +174,27 @@ mod threads {
         poisoned: AtomicBool,
         quit: AtomicBool,
         job: Cell<Option<Job>>,
-        /// Members in the current closure; read by threads after they saw the epoch change.
-        count: AtomicUsize,
         /// Ids given out; a thread takes the next one when it starts.
         ids: AtomicUsize,
         spins: usize,
+        /// Where members wait for a closure.
+        idle: Gate,
+        /// Where they wait for each other inside of one, and the caller for its end.
+        inside: Gate,
+        reason: Mutex<String>,
+    }
+
+    /// Where members park: two of them, so that who has no part in a closure sleeps through its barriers.
+    #[derive(Debug)]
+    struct Gate {
         /// Members inside `lock`, about to wait or waiting for `wake`.
         parked: AtomicUsize,
         lock: Mutex<()>,
         wake: Condvar,
-        reason: Mutex<String>,
     }
+
+    /// From one closure to the next; more than any number of members.
+    const EPOCH: usize = 2 * super::MAX_MEMBERS;
 
     // SAFETY: `job` is written by the calling thread while no other member runs (`running` is 0), and read by the others
     // after the epoch that publishes it; everything else synchronizes itself.
@@ -212,12 +233,10 @@ mod threads {
                 poisoned: AtomicBool::new(false),
                 quit: AtomicBool::new(false),
                 job: Cell::new(None),
-                count: AtomicUsize::new(1),
                 ids: AtomicUsize::new(1),
                 spins: if crowded { sync::SPINS_CROWDED } else { sync::SPINS },
-                parked: AtomicUsize::new(0),
-                lock: Mutex::new(()),
-                wake: Condvar::new(),
+                idle: Gate::new(),
+                inside: Gate::new(),
                 reason: Mutex::new(String::new()),
             };
             let shared = NonNull::from(Box::leak(room::boxed(shared, ITEM)?));
@@ -235,13 +254,13 @@ mod threads {
             1 + self.handles.len()
         }
 
-        pub(super) fn run<F: Fn(&Member<'_>) + Sync>(&mut self, work: &F) -> Result<(), Error> {
+        pub(super) fn run<F: Fn(&Member<'_>) + Sync>(&mut self, members: usize, work: &F) -> Result<(), Error> {
             // SAFETY: valid until `drop`, and never borrowed exclusively.
             let shared = unsafe { self.shared.as_ref() };
             if shared.poisoned.load(Acquire) {
                 return Err(shared.poisoned());
             }
-            let count = self.count();
+            let count = members.clamp(1, self.count());
             if count == 1 {
                 let member = Member { id: 0, count, shared: None };
                 shared.guard(|| work(&member));
@@ -249,16 +268,16 @@ mod threads {
                 let job = Job { data: core::ptr::from_ref(work).cast(), call: call::<F> };
                 // SAFETY: `&mut self`, and the previous `run` waited for `running` to be 0, so nobody reads `job` now.
                 shared.job.with_mut(|to| unsafe { *to = Some(job) });
-                shared.count.store(count, Relaxed);
                 shared.running.0.store(count - 1, Relaxed);
-                // Publishes the three above; only this thread changes it.
-                shared.epoch.0.fetch_add(1, Release);
-                shared.notify();
+                let epoch = shared.epoch.0.load(Relaxed);
+                // Publishes the two above; only this thread changes it.
+                shared.epoch.0.store((epoch - epoch % EPOCH).wrapping_add(EPOCH) + count, Release);
+                shared.idle.notify();
 
                 let member = Member { id: 0, count, shared: Some(shared) };
                 shared.guard(|| work(&member));
                 // Also after a panic: the others still use the closure.
-                shared.wait(|| shared.running.0.load(Acquire) == 0);
+                shared.inside.wait(shared.spins, || shared.running.0.load(Acquire) == 0);
             }
             if shared.poisoned.load(Acquire) { Err(shared.poisoned()) } else { Ok(()) }
         }
@@ -269,7 +288,7 @@ mod threads {
             // SAFETY: valid until the end of this function.
             let shared = unsafe { self.shared.as_ref() };
             shared.quit.store(true, Release);
-            shared.notify();
+            shared.idle.notify();
             for handle in self.handles.drain(..) {
                 handle.join();
             }
@@ -282,14 +301,21 @@ mod threads {
         /// What a thread does all its life.
         fn live(&self) {
             let id = self.ids.fetch_add(1, Relaxed);
-            let mut seen = 0;
+            let (mut seen, mut spins) = (0, self.spins);
             loop {
-                self.wait(|| self.epoch.0.load(Acquire) != seen || self.quit.load(Acquire));
+                self.idle.wait(spins, || self.epoch.0.load(Acquire) != seen || self.quit.load(Acquire));
                 if self.quit.load(Acquire) {
                     return;
                 }
                 seen = self.epoch.0.load(Acquire);
-                let member = Member { id, count: self.count.load(Relaxed), shared: Some(self) };
+                let count = seen % EPOCH;
+                // Nobody waits for who has no part: `job` and the rest may change already.
+                if id >= count {
+                    spins = 0;
+                    continue;
+                }
+                spins = self.spins;
+                let member = Member { id, count, shared: Some(self) };
                 // SAFETY: written before the epoch that was just read, and not again before `running` is 0.
                 if let Some(job) = self.job.with(|job| unsafe { *job }) {
                     // SAFETY: `run` keeps the closure alive until `running` is 0, which this thread counts down below.
@@ -297,7 +323,7 @@ mod threads {
                 }
                 // Hands over what this thread wrote to the caller, who waits for the last one.
                 if self.running.0.fetch_sub(1, Release) == 1 {
-                    self.notify();
+                    self.inside.notify();
                 }
             }
         }
@@ -319,12 +345,13 @@ mod threads {
                     }
                 }
                 self.poisoned.store(true, Release);
-                self.notify();
+                self.inside.notify();
             }
         }
 
         pub(super) fn barrier(&self, count: usize, last: impl FnOnce()) {
-            // Never an old number: this member was at every barrier before, and left it after it had opened.
+            // Never an old number: this member was at every barrier of this closure and left it after it had opened, and the
+            // epoch that began the closure came after those of the ones before.
             let opened = self.opened.0.load(Relaxed);
             // Hands over what this member wrote, and takes what those before it did.
             if self.arrived.0.fetch_add(1, AcqRel) + 1 == count {
@@ -332,18 +359,24 @@ mod threads {
                 self.arrived.0.store(0, Relaxed);
                 // Publishes all of it, the zero above included.
                 self.opened.0.store(opened.wrapping_add(1), Release);
-                self.notify();
+                self.inside.notify();
             } else {
-                self.wait(|| self.opened.0.load(Acquire) != opened || self.poisoned.load(Acquire));
+                self.inside.wait(self.spins, || self.opened.0.load(Acquire) != opened || self.poisoned.load(Acquire));
             }
             if self.poisoned.load(Acquire) {
                 resume_unwind(Box::new(Follower));
             }
         }
+    }
+
+    impl Gate {
+        fn new() -> Self {
+            Self { parked: AtomicUsize::new(0), lock: Mutex::new(()), wake: Condvar::new() }
+        }
 
         /// Spins, then parks, until `ready`.
-        fn wait(&self, ready: impl Fn() -> bool) {
-            for _ in 0..self.spins {
+        fn wait(&self, spins: usize, ready: impl Fn() -> bool) {
+            for _ in 0..spins {
                 if ready() {
                     return;
                 }

@@ -311,6 +311,16 @@ impl WeightFile {
         }
     }
 
+    /// Gives the pages of a mapped file back to the system, which reads them again when they are needed: bytes of them that
+    /// were in memory. A file in private memory stays.
+    pub fn trim(&self) -> usize {
+        match &self.bytes {
+            #[cfg(feature = "std")]
+            Bytes::Mapped(pages) => map::evict(pages),
+            _ => 0,
+        }
+    }
+
     /// The bytes of a section; they begin on a line.
     ///
     /// # Errors

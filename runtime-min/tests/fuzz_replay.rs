@@ -41,3 +41,8 @@ fn api_calls() {
 fn image() {
     replay("image", runtime::image);
 }
+
+#[test]
+fn saved() {
+    replay("saved", runtime::saved);
+}

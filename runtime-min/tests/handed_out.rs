@@ -138,3 +138,20 @@ fn ordinary_functions_refuse() {
     let options = Options { threads: Some(0), ..Options::default() };
     assert_eq!(model.session(options).map(|_| ()).expect_err("no members").code(), "argument");
 }
+
+/// Its thread belongs to others, who would wait as well.
+#[test]
+fn it_does_not_wait_when_it_is_paused() {
+    let model = later();
+    let options = Options { max_new_tokens: 5, ignore_eos: true, threads: Some(3), ..Options::default() };
+    let mut chat = model.session(options).expect("a session");
+    chat.control().pause();
+    let ask = async {
+        let mut answer = chat.ask_async(&[], "What?").await.expect("fits");
+        while let Some(piece) = answer.next_piece_async().await {
+            piece.expect("runs");
+        }
+        answer.token_ids().len()
+    };
+    assert_eq!(watched(60, || driven(ask, |_| ()).0), 5);
+}

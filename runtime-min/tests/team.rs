@@ -76,6 +76,32 @@ fn parked_members_wake() {
     });
 }
 
+/// Each closure by as many members as it asks for, in any order, with and without time to park.
+#[test]
+fn fewer_members_run_when_fewer_are_asked_for() {
+    watched(300, || {
+        for n in 1..=7 {
+            let mut team = Team::new(n).expect("in range");
+            let n = team.count();
+            for round in 0..if cfg!(miri) { 9 } else { 600 } {
+                let asked = round * 5 % 9;
+                let count = asked.clamp(1, n);
+                let runs: Vec<AtomicUsize> = (0..n).map(|_| AtomicUsize::new(0)).collect();
+                team.run_on(asked, &|member| {
+                    assert_eq!((member.count(), member.id() < count), (count, true));
+                    runs[member.id()].fetch_add(1, Relaxed);
+                    member.barrier();
+                    assert_eq!(runs.iter().map(|runs| runs.load(Relaxed)).sum::<usize>(), count);
+                })
+                .expect("no panic");
+                if round % 100 == 99 {
+                    std::thread::sleep(std::time::Duration::from_millis(2));
+                }
+            }
+        }
+    });
+}
+
 #[test]
 fn a_panic_anywhere_comes_back_as_an_error() {
     without_noise();

@@ -156,6 +156,25 @@ fn runs_follow_one_another_and_are_seen_by_the_caller() {
     }
 }
 
+/// Who has no part in a closure looks whenever it likes: after a later closure has begun, in which it has one, too.
+#[test]
+fn fewer_members_run_when_fewer_are_asked_for() {
+    explore(2, || {
+        let mut team = Team::new(3).expect("in range");
+        for (round, count) in [2, 3, 1].into_iter().enumerate() {
+            let cells = Cells::new(count);
+            team.run_on(count, &|member| {
+                assert_eq!(member.count(), count);
+                cells.set(member.id(), round);
+                member.barrier();
+                assert!(cells.all_are(round));
+            })
+            .expect("no panic");
+            assert!(cells.all_are(round));
+        }
+    });
+}
+
 #[test]
 fn the_last_to_arrive_decides_for_all() {
     explore(3, || {

@@ -359,7 +359,7 @@ impl Host {
                     StopReason::Cancelled => 3,
                 };
                 let ([tokens, n_tokens], [prompt, n_prompt]) = (place(&self.tokens), place(&self.prompt));
-                let Timings { prefill, prefill_rows, decode, decode_steps, drafted, accepted } = timings;
+                let Timings { prefill, prefill_rows, decode, decode_steps, drafted, accepted, rested: _ } = timings;
                 let counts = [prefill_rows, decode_steps, drafted, accepted].map(|n| n as u32);
                 self.mailbox.words[..5].copy_from_slice(&[stop, tokens, n_tokens, prompt, n_prompt]);
                 self.mailbox.words[5..9].copy_from_slice(&counts);

@@ -199,6 +199,9 @@ fn face(prepared: &Prepared, id: &Identity<'_>) -> File {
         lines(quote!(
             pub use runtime_min::{Rgb8, SamplerOptions, StepView, StopReason, Timings, Turn, Verify};
         )),
+        lines(quote!(
+            pub use runtime_min::{Affinity, Bound, Control, Delegate, Delegation, Info, Pressure, Side};
+        )),
         alias(
             "The model: weights, tokenizer and the code for this processor. Threads share it by reference.",
             quote!(

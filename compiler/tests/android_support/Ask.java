@@ -2,6 +2,7 @@ import dev.tvlmc.Answer;
 import dev.tvlmc.Image;
 import dev.tvlmc.Model;
 import dev.tvlmc.OnText;
+import dev.tvlmc.Pressure;
 import dev.tvlmc.Session;
 import dev.tvlmc.TvlmException;
 import java.io.File;
@@ -31,6 +32,71 @@ public final class Ask {
         throw new AssertionError(word + " was not refused");
     }
 
+    /** What an app on a phone does besides asking. */
+    static void manners(Session chat, String question, Image photo) throws Exception {
+        Session.Info info = chat.info();
+        check(info.threads == 2 && info.activeThreads == 2 && info.imageSide > 0 && info.bound == Session.Info.BOUND_FREE, "what it does");
+        chat.pressure(Pressure.SERIOUS);
+        check(chat.info().activeThreads == 1, "fewer threads under pressure");
+        chat.pressure(Pressure.NOMINAL);
+        try {
+            chat.pressure(4);
+            throw new AssertionError("a pressure of 4");
+        } catch (IllegalArgumentException e) {
+            check(e.getMessage().contains("4"), e.getMessage());
+        }
+        int[] statuses = {-1, 0, 1, 2, 3, 4, 5, 6, 7};
+        int[] pressures = {0, 0, 1, 1, 2, 3, 3, 3, 3};
+        for (int i = 0; i < statuses.length; i++) {
+            check(Pressure.ofThermalStatus(statuses[i]) == pressures[i], "status " + statuses[i]);
+        }
+
+        // An answer is paused by its listener, and goes on when another thread says so.
+        chat.reset();
+        String whole = chat.ask(question, new Image[] {photo}, null).text;
+        boolean[] resumed = new boolean[1];
+        Thread later = new Thread(() -> {
+            try {
+                Thread.sleep(100);
+            } catch (InterruptedException e) {
+                throw new IllegalStateException(e);
+            }
+            resumed[0] = true;
+            chat.resume();
+        });
+        boolean[] paused = new boolean[1];
+        chat.reset();
+        Answer waited = chat.ask(question, new Image[] {photo}, piece -> {
+            if (!paused[0]) {
+                paused[0] = true;
+                chat.pause();
+                later.start();
+            }
+            return true;
+        });
+        check(resumed[0] && waited.text.equals(whole), "a pause changes nothing");
+        later.join();
+
+        // An answer is stopped after its first piece, saved, taken up again and finished.
+        File file = File.createTempFile("chat", null);
+        chat.reset();
+        String first = chat.ask(question, new Image[] {photo}, piece -> false).text;
+        chat.save(file);
+        chat.reset();
+        refused(TvlmException.ARGUMENT, "no answer", () -> chat.goOn(null));
+        chat.restore(file);
+        check(chat.trim() >= 0, "memory that is given back");
+        StringBuilder pieces = new StringBuilder();
+        Answer rest = chat.goOn(piece -> pieces.append(piece).length() >= 0);
+        check(rest.text.contentEquals(pieces) && (first + rest.text).startsWith(whole), "the rest of an answer: " + first + "|" + rest.text);
+        Files.write(file.toPath(), new byte[] {'n', 'o'});
+        refused(TvlmException.SAVED_FOREIGN, file.getPath(), () -> chat.restore(file));
+        Files.delete(file.toPath());
+        refused(TvlmException.FILE, file.getPath(), () -> chat.restore(file));
+        refused(TvlmException.FILE, "no-such-folder", () -> chat.save(new File("no-such-folder/chat")));
+        chat.reset();
+    }
+
     public static void main(String[] arguments) throws Exception {
         File weights = new File(arguments[0]);
         byte[] rgb = Files.readAllBytes(new File(arguments[1]).toPath());
@@ -56,6 +122,7 @@ public final class Ask {
         options.maxNewTokens = 12;
         Session chat = model.session(options);
         Session other = model.session(options);
+        check(model.trim() == 0, "small weights are in private memory");
         model.close();
         model.close();
 
@@ -115,6 +182,8 @@ public final class Ask {
             check(e.getMessage().equals("Session is closed"), e.getMessage());
         }
         other.cancel();
+
+        manners(chat, question, photo);
 
         options.maxNewTokens = 1;
         options.temperature = 1000;

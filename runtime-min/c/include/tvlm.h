@@ -13,8 +13,8 @@
  * the caller's and may go when the function returns.
  *
  * A model may be used by several threads at once. A session works for one caller at a time: while it does, other calls with
- * it return TVLM_ERROR_BUSY, also those out of a callback, except for tvlm_session_cancel; one that works is not closed either:
- * cancel, wait until the other call has returned, then close. Handles are closed once, and closing NULL does nothing. A model
+ * it return TVLM_ERROR_BUSY, also those out of a callback, except for tvlm_session_cancel, _pause, _resume and _pressure; one
+ * that works is not closed either: cancel, wait until the other call has returned, then close. Handles are closed once, and closing NULL does nothing. A model
  * may be closed while sessions still use it, an image whenever no question about it is being answered.
  */
 #ifndef TVLM_H
@@ -22,6 +22,11 @@
 
 #include <stddef.h>
 #include <stdint.h>
+
+/* Of this header; tvlm_version tells the library's. */
+#define TVLM_VERSION_MAJOR 0
+#define TVLM_VERSION_MINOR 1
+#define TVLM_VERSION_PATCH 0
 
 #if defined(_WIN32)
 #define TVLM_API
@@ -61,7 +66,9 @@ typedef enum tvlm_code {
   TVLM_ERROR_POISONED = 19,           /* A thread failed: open a new session. */
   TVLM_ERROR_PROGRAM = 20,            /* The library contradicts itself: a bug. */
   TVLM_ERROR_BUSY = 21,               /* The session works for another caller. */
-  TVLM_ERROR_BUG = 22                 /* Worth a report. */
+  TVLM_ERROR_BUG = 22,                /* Worth a report. */
+  TVLM_ERROR_SAVED_DAMAGED = 23,      /* A saved conversation that is cut short or changed. */
+  TVLM_ERROR_SAVED_FOREIGN = 24       /* No saved conversation of this model and build. */
 } tvlm_code;
 
 typedef struct tvlm_error {
@@ -74,15 +81,32 @@ typedef struct tvlm_error {
 enum { TVLM_VERIFY_AUTO = 0, TVLM_VERIFY_HEADER = 1, TVLM_VERIFY_FULL = 2 };
 enum { TVLM_RESIDENCE_AUTO = 0, TVLM_RESIDENCE_MAPPED = 1, TVLM_RESIDENCE_COPIED = 2 };
 
+/* An app's own code that encodes pictures in place of the processor, for tvlm_open_options.
+ *
+ * `vision` makes of rgb, [side, side, 3]: red, green, blue, 0 to 255, the upper row first, the rows [tokens, hidden], all of
+ * them, as floats. A return value other than 0 has the processor encode this picture; so have rows that are not finite, after
+ * which it is not called again. It is called by the thread that called tvlm_session_encode, while that session is busy; by
+ * several threads at once where several sessions encode. It calls no function of this library with the same session but
+ * tvlm_session_cancel, _pause, _resume and _pressure. The name and this struct may go when tvlm_model_open returns; `context`
+ * and the function live until the model and all its sessions are closed. */
+typedef struct tvlm_delegate {
+  size_t size;
+  const char *name; /* In a few letters, for people. */
+  void *context;    /* The first argument of vision. */
+  int32_t (*vision)(void *context, const uint8_t *rgb, uint32_t side, float *rows, uint32_t tokens, uint32_t hidden);
+} tvlm_delegate;
+#define TVLM_DELEGATE_INIT {sizeof(tvlm_delegate), NULL, NULL, NULL}
+
 typedef struct tvlm_open_options {
   size_t size;
-  uint32_t threads;   /* Of sessions that do not say; 0: all processors. */
+  uint32_t threads;   /* Of sessions that do not say; 0: all processors, of phones the fast ones. */
   uint32_t verify;    /* TVLM_VERIFY_*: what is compared with its checksum. AUTO: files below 256 MB whole, of others the header. */
   uint32_t residence; /* TVLM_RESIDENCE_*: where the weights are. AUTO: files below 256 MB in private memory, others mapped. */
   uint32_t reserved;
   const char *level;  /* Instruction-set level, as the README lists them; NULL: the best that this processor has. */
+  const tvlm_delegate *delegate; /* Who encodes pictures; NULL: the processor. */
 } tvlm_open_options;
-#define TVLM_OPEN_OPTIONS_INIT {sizeof(tvlm_open_options), 0, 0, 0, 0, NULL}
+#define TVLM_OPEN_OPTIONS_INIT {sizeof(tvlm_open_options), 0, 0, 0, 0, NULL, NULL}
 
 typedef struct tvlm_model_info {
   size_t size;
@@ -93,9 +117,15 @@ typedef struct tvlm_model_info {
   uint64_t arena_bytes;      /* Memory of a session, shared by its threads. */
   uint64_t scratch_bytes_per_thread;
   uint64_t weights_bytes;    /* Of the weight file. */
-  const char *level;         /* Instruction-set level in use; lives as long as the handle. */
+  const char *level;         /* Instruction-set level in use; lives as long as the handle, as the texts below. */
+  const char *delegate;      /* Name of who is asked to encode the next picture; NULL: the processor. */
+  const char *delegate_reason; /* Why the processor first did what a delegate was to do; NULL: it never did. */
+  uint64_t delegate_encoded;   /* Pictures that the delegate encoded. */
+  uint64_t delegate_fell_back; /* Pictures that it was asked for and that the processor encoded. */
 } tvlm_model_info;
-#define TVLM_MODEL_INFO_INIT {sizeof(tvlm_model_info), 0, 0, 0, 0, 0, 0, 0, NULL}
+#define TVLM_MODEL_INFO_INIT {sizeof(tvlm_model_info), 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, 0, 0}
+
+enum { TVLM_AFFINITY_FREE = 0, TVLM_AFFINITY_PERFORMANCE = 1 };
 
 typedef struct tvlm_session_options {
   size_t size;
@@ -107,7 +137,8 @@ typedef struct tvlm_session_options {
   float repetition_penalty; /* 0: 1, which is off; up to 100. */
   uint64_t seed;            /* Where the random numbers start. */
   int32_t speculation;      /* Most tokens guessed and verified together, which changes no answer; 0: as suits; -1: none. */
-  uint32_t reserved;
+  uint32_t affinity;        /* TVLM_AFFINITY_*: PERFORMANCE binds the threads to the fast processors, the calling one while it
+                               works, where the system agrees. tvlm_session_configure does not look at it. */
 } tvlm_session_options;
 #define TVLM_SESSION_OPTIONS_INIT {sizeof(tvlm_session_options), 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
@@ -149,13 +180,38 @@ typedef struct tvlm_result {
 } tvlm_result;
 #define TVLM_RESULT_INIT {sizeof(tvlm_result), 0, 0, 0, 0, 0, 0}
 
+/* How much the device wants to be left alone: 3/4, 1/2 and one of the threads work, smaller pictures from SERIOUS on where the
+ * model has several sides, rests between tokens when CRITICAL. Answers stay the same. */
+enum { TVLM_PRESSURE_NOMINAL = 0, TVLM_PRESSURE_FAIR = 1, TVLM_PRESSURE_SERIOUS = 2, TVLM_PRESSURE_CRITICAL = 3 };
+
+/* What came of an affinity: not asked for; threads run on some processors; they have Apple's class "user-initiated"; the system
+ * does not tell fast processors, or refused. */
+enum { TVLM_BOUND_FREE = 0, TVLM_BOUND_PROCESSORS = 1, TVLM_BOUND_USER_INITIATED = 2, TVLM_BOUND_REFUSED = 3 };
+
+typedef struct tvlm_session_info {
+  size_t size;
+  uint32_t threads;        /* That there are, the calling one included. */
+  uint32_t active_threads; /* That work under the present pressure. */
+  uint32_t image_side;     /* Pixels on each side of the square that the next picture becomes. */
+  uint32_t position;       /* Positions of the conversation. */
+  uint32_t bound;          /* TVLM_BOUND_*. */
+  uint32_t processors;     /* With TVLM_BOUND_PROCESSORS, how many. */
+} tvlm_session_info;
+#define TVLM_SESSION_INFO_INIT {sizeof(tvlm_session_info), 0, 0, 0, 0, 0, 0}
+
 /* A piece of an answer: whole characters, `bytes` of them before the zero, gone when the function returns. It is called by the
  * thread that called tvlm_session_ask. Returning something else than 0 ends the answer. */
 typedef int32_t (*tvlm_on_text)(void *context, const char *text, size_t bytes);
 
+/* "0.1.0": the library's version. */
+TVLM_API const char *tvlm_version(void);
+
 /* Opens the weight file of this library, in milliseconds if it is mapped. */
 TVLM_API int32_t tvlm_model_open(const char *path, const tvlm_open_options *options, tvlm_model **model, tvlm_error *error);
 TVLM_API int32_t tvlm_model_info_get(const tvlm_model *model, tvlm_model_info *info, tvlm_error *error);
+/* Gives pages of mapped weights back to the system, which reads them again as they are needed; sessions may work meanwhile.
+ * `bytes`, which may be NULL, gets how many were in memory. */
+TVLM_API int32_t tvlm_model_trim(const tvlm_model *model, uint64_t *bytes, tvlm_error *error);
 TVLM_API int32_t tvlm_model_close(tvlm_model *model, tvlm_error *error);
 
 /* A conversation: its memory and its threads. */
@@ -172,6 +228,25 @@ TVLM_API int32_t tvlm_session_ask(tvlm_session *session, const tvlm_image *const
                                   tvlm_on_text on_text, void *context, tvlm_result *result, tvlm_error *error);
 /* Stops what the session does, from any thread; without effect where it does nothing. */
 TVLM_API int32_t tvlm_session_cancel(const tvlm_session *session, tvlm_error *error);
+/* Lets what the session does wait after its current step, with all threads asleep, from any thread; work that begins meanwhile
+ * waits too, until tvlm_session_resume. What is paused can be cancelled. */
+TVLM_API int32_t tvlm_session_pause(const tvlm_session *session, tvlm_error *error);
+TVLM_API int32_t tvlm_session_resume(const tvlm_session *session, tvlm_error *error);
+/* Tells how the device is, from any thread: TVLM_PRESSURE_*. Holds until something else is told. */
+TVLM_API int32_t tvlm_session_pressure(const tvlm_session *session, uint32_t pressure, tvlm_error *error);
+/* Goes on with an answer that ended before the model ended it: by a callback, by cancelling, at its longest, or before the
+ * conversation was saved. TVLM_ERROR_ARGUMENT if there is none. */
+TVLM_API int32_t tvlm_session_continue(tvlm_session *session, tvlm_on_text on_text, void *context, tvlm_result *result,
+                                       tvlm_error *error);
+/* Writes the conversation to a file, which is complete or as it was before; a session of the same library and weights takes it
+ * up again, also in another process, and goes on with the same tokens. Options of sampling are part of it. Files hold what was
+ * said: put them where other apps cannot read. After a failure of tvlm_session_restore the conversation is what it was. */
+TVLM_API int32_t tvlm_session_save(tvlm_session *session, const char *path, tvlm_error *error);
+TVLM_API int32_t tvlm_session_restore(tvlm_session *session, const char *path, tvlm_error *error);
+/* Gives back memory that the conversation does not need; the next answer takes longer to begin. `bytes`, which may be NULL, gets
+ * how many were in memory. */
+TVLM_API int32_t tvlm_session_trim(tvlm_session *session, uint64_t *bytes, tvlm_error *error);
+TVLM_API int32_t tvlm_session_info_get(tvlm_session *session, tvlm_session_info *info, tvlm_error *error);
 /* Begins a new conversation; pictures stay. */
 TVLM_API int32_t tvlm_session_reset(tvlm_session *session, tvlm_error *error);
 TVLM_API int32_t tvlm_session_close(tvlm_session *session, tvlm_error *error);

@@ -102,6 +102,17 @@ pub unsafe fn give<T: Sized0>(name: &'static str, value: &T, to: *mut T) -> Resu
     Ok(())
 }
 
+/// Gives a number; nothing if that is nowhere.
+///
+/// # Safety
+/// Null, or a place for one.
+pub unsafe fn put<T>(to: *mut T, value: T) {
+    if !to.is_null() {
+        // SAFETY: a place, whatever is in it.
+        unsafe { to.write(value) };
+    }
+}
+
 /// What a handle stands for.
 ///
 /// # Safety

@@ -251,6 +251,24 @@ pub unsafe fn model_info<P: Program>(env: Env, model: i64, info: Longs, level: B
     unsafe { env.report(error, tell) }
 }
 
+/// Fills `bytes` with what [`model::trim`] gave back.
+///
+/// # Safety
+/// As of [`model_open`].
+pub unsafe fn model_trim<P: Program>(env: Env, model: i64, bytes: Longs, error: Bytes) -> i32 {
+    let trim = || {
+        let mut given = 0;
+        // SAFETY: passed on.
+        unsafe {
+            model::trim::<P>(handle(model), &mut given)?;
+            env.give_longs(bytes, &[given as i64]);
+        }
+        Ok(())
+    };
+    // SAFETY: passed on.
+    unsafe { env.report(error, trim) }
+}
+
 /// # Safety
 /// As of [`model_open`]; the number is not used again.
 pub unsafe fn model_close<P: Program>(env: Env, model: i64, error: Bytes) -> i32 {
@@ -262,7 +280,7 @@ pub unsafe fn model_close<P: Program>(env: Env, model: i64, error: Bytes) -> i32
 fn chosen(
     (threads, max_new_tokens): (i32, i32),
     (temperature, top_k, top_p): (f32, i32, f32),
-    (repetition_penalty, seed, speculation): (f32, i64, i32),
+    (repetition_penalty, seed, speculation, affinity): (f32, i64, i32, i32),
 ) -> Result<Options, Problem> {
     let mut options: Options = given::blank();
     options.threads = count("options.threads", threads)?;
@@ -273,6 +291,7 @@ fn chosen(
     options.repetition_penalty = repetition_penalty;
     options.seed = seed as u64;
     options.speculation = speculation;
+    options.affinity = count("options.affinity", affinity)?;
     Ok(options)
 }
 
@@ -289,12 +308,13 @@ pub unsafe fn session_open<P: Program>(
     repetition_penalty: f32,
     seed: i64,
     speculation: i32,
+    affinity: i32,
     session: Longs,
     error: Bytes,
 ) -> i32 {
     let sampler = (temperature, top_k, top_p);
     let open = || {
-        let options = chosen((threads, max_new_tokens), sampler, (repetition_penalty, seed, speculation))?;
+        let options = chosen((threads, max_new_tokens), sampler, (repetition_penalty, seed, speculation, affinity))?;
         let mut opened: *mut Session<P> = ptr::null_mut();
         // SAFETY: passed on.
         unsafe {
@@ -320,11 +340,12 @@ pub unsafe fn session_configure<P: Program>(
     repetition_penalty: f32,
     seed: i64,
     speculation: i32,
+    affinity: i32,
     error: Bytes,
 ) -> i32 {
     let sampler = (temperature, top_k, top_p);
     let configure = || {
-        let options = chosen((threads, max_new_tokens), sampler, (repetition_penalty, seed, speculation))?;
+        let options = chosen((threads, max_new_tokens), sampler, (repetition_penalty, seed, speculation, affinity))?;
         // SAFETY: passed on.
         unsafe { session::configure::<P>(handle(session), &options) }
     };
@@ -382,6 +403,31 @@ struct Listener {
     method: Method,
 }
 
+impl Listener {
+    /// # Safety
+    /// A live object.
+    unsafe fn of(env: Env, object: Object) -> Result<Self, Problem> {
+        // SAFETY: an object has a class; a method that it lacks is null and an exception.
+        let method = unsafe { env.get_method_id(env.get_object_class(object), c"piece".as_ptr(), c"([B)I".as_ptr()) };
+        if method.0.is_null() {
+            return Err(Problem::argument("listener", "has no method piece"));
+        }
+        Ok(Self { env, object, method })
+    }
+}
+
+/// The numbers of `tvlm_result` in their order, times as the bits of a double.
+fn numbers(outcome: &Outcome) -> [i64; 6] {
+    [
+        outcome.stop.into(),
+        outcome.tokens.into(),
+        outcome.prefill_rows.into(),
+        outcome.position.into(),
+        outcome.prefill_ms.to_bits() as i64,
+        outcome.decode_ms.to_bits() as i64,
+    ]
+}
+
 /// [`session::OnText`] of a [`Listener`].
 ///
 /// # Safety
@@ -424,20 +470,16 @@ pub unsafe fn session_ask<P: Program>(
             return Err(Problem::argument("images", "is null, or the listener is"));
         }
         // SAFETY: an array, of which as many elements are taken as it has.
-        let numbers = unsafe {
+        let pointers = unsafe {
             let length = env.get_array_length(images);
-            let mut numbers = vec![0; length as usize];
-            env.get_long_array_region(images, 0, length, numbers.as_mut_ptr());
-            numbers
+            let mut pointers = vec![0; length as usize];
+            env.get_long_array_region(images, 0, length, pointers.as_mut_ptr());
+            pointers
         };
         let images: Vec<*const Image> =
-            numbers.into_iter().map(|number| handle::<Image>(number).cast_const()).collect();
-        // SAFETY: an object has a class; a method that it lacks is null and an exception.
-        let method = unsafe { env.get_method_id(env.get_object_class(listener), c"piece".as_ptr(), c"([B)I".as_ptr()) };
-        if method.0.is_null() {
-            return Err(Problem::argument("listener", "has no method piece"));
-        }
-        let mut listener = Listener { env, object: listener, method };
+            pointers.into_iter().map(|number| handle::<Image>(number).cast_const()).collect();
+        // SAFETY: passed on; not null.
+        let mut listener = unsafe { Listener::of(env, listener)? };
         let mut outcome: Outcome = given::blank();
         // SAFETY: passed on; the listener is used until this returns.
         unsafe {
@@ -451,20 +493,113 @@ pub unsafe fn session_ask<P: Program>(
                 &mut outcome,
             )?;
         }
-        let numbers = [
-            outcome.stop.into(),
-            outcome.tokens.into(),
-            outcome.prefill_rows.into(),
-            outcome.position.into(),
-            outcome.prefill_ms.to_bits() as i64,
-            outcome.decode_ms.to_bits() as i64,
-        ];
         // SAFETY: passed on.
-        unsafe { env.give_longs(result, &numbers) };
+        unsafe { env.give_longs(result, &numbers(&outcome)) };
         Ok(())
     };
     // SAFETY: passed on.
     unsafe { env.report(error, ask) }
+}
+
+/// As [`session_ask`], for [`session::go_on`].
+///
+/// # Safety
+/// As of [`model_open`].
+pub unsafe fn session_continue<P: Program>(
+    env: Env,
+    session: i64,
+    listener: Object,
+    result: Longs,
+    error: Bytes,
+) -> i32 {
+    let go_on = || {
+        if listener.0.is_null() {
+            return Err(Problem::argument("listener", "is null"));
+        }
+        let mut outcome: Outcome = given::blank();
+        // SAFETY: passed on; the listener, which is not null, is used until this returns.
+        unsafe {
+            let mut listener = Listener::of(env, listener)?;
+            session::go_on::<P>(handle(session), Some(on_text), (&raw mut listener).cast(), &mut outcome)?;
+            env.give_longs(result, &numbers(&outcome));
+        }
+        Ok(())
+    };
+    // SAFETY: passed on.
+    unsafe { env.report(error, go_on) }
+}
+
+/// # Safety
+/// As of [`model_open`].
+pub unsafe fn session_pause<P: Program>(env: Env, session: i64, error: Bytes) -> i32 {
+    // SAFETY: passed on.
+    unsafe { env.report(error, || session::pause::<P>(handle(session))) }
+}
+
+/// # Safety
+/// As of [`model_open`].
+pub unsafe fn session_resume<P: Program>(env: Env, session: i64, error: Bytes) -> i32 {
+    // SAFETY: passed on.
+    unsafe { env.report(error, || session::resume::<P>(handle(session))) }
+}
+
+/// # Safety
+/// As of [`model_open`].
+pub unsafe fn session_pressure<P: Program>(env: Env, session: i64, pressure: i32, error: Bytes) -> i32 {
+    // SAFETY: passed on.
+    unsafe { env.report(error, || session::pressure::<P>(handle(session), count("pressure", pressure)?)) }
+}
+
+/// # Safety
+/// As of [`model_open`].
+pub unsafe fn session_save<P: Program>(env: Env, session: i64, path: Bytes, error: Bytes) -> i32 {
+    // SAFETY: passed on; the text ends with a zero.
+    unsafe { env.report(error, || session::save::<P>(handle(session), env.text("path", path)?.as_ptr().cast())) }
+}
+
+/// # Safety
+/// As of [`model_open`].
+pub unsafe fn session_restore<P: Program>(env: Env, session: i64, path: Bytes, error: Bytes) -> i32 {
+    // SAFETY: passed on; the text ends with a zero.
+    unsafe { env.report(error, || session::restore::<P>(handle(session), env.text("path", path)?.as_ptr().cast())) }
+}
+
+/// Fills `bytes` with what [`session::trim`] gave back.
+///
+/// # Safety
+/// As of [`model_open`].
+pub unsafe fn session_trim<P: Program>(env: Env, session: i64, bytes: Longs, error: Bytes) -> i32 {
+    let trim = || {
+        let mut given = 0;
+        // SAFETY: passed on.
+        unsafe {
+            session::trim::<P>(handle(session), &mut given)?;
+            env.give_longs(bytes, &[given as i64]);
+        }
+        Ok(())
+    };
+    // SAFETY: passed on.
+    unsafe { env.report(error, trim) }
+}
+
+/// Fills `info` with the numbers of `tvlm_session_info` in their order.
+///
+/// # Safety
+/// As of [`model_open`].
+pub unsafe fn session_info<P: Program>(env: Env, session: i64, info: Longs, error: Bytes) -> i32 {
+    let tell = || {
+        let mut told: session::Info = given::blank();
+        // SAFETY: passed on.
+        unsafe {
+            session::info::<P>(handle(session), &mut told)?;
+            let numbers =
+                [told.threads, told.active_threads, told.image_side, told.position, told.bound, told.processors];
+            env.give_longs(info, &numbers.map(i64::from));
+        }
+        Ok(())
+    };
+    // SAFETY: passed on.
+    unsafe { env.report(error, tell) }
 }
 
 /// # Safety
@@ -506,11 +641,20 @@ macro_rules! export_jni {
             Java_dev_tvlmc_Native_modelOpen model_open(path: $crate::jni::Bytes, threads: i32, verify: i32, residence: i32, level: $crate::jni::Bytes, model: $crate::jni::Longs);
             Java_dev_tvlmc_Native_modelInfo model_info(model: i64, info: $crate::jni::Longs, level: $crate::jni::Bytes);
             Java_dev_tvlmc_Native_modelClose model_close(model: i64);
-            Java_dev_tvlmc_Native_sessionOpen session_open(model: i64, threads: i32, max_new_tokens: i32, temperature: f32, top_k: i32, top_p: f32, repetition_penalty: f32, seed: i64, speculation: i32, session: $crate::jni::Longs);
-            Java_dev_tvlmc_Native_sessionConfigure session_configure(session: i64, threads: i32, max_new_tokens: i32, temperature: f32, top_k: i32, top_p: f32, repetition_penalty: f32, seed: i64, speculation: i32);
+            Java_dev_tvlmc_Native_sessionOpen session_open(model: i64, threads: i32, max_new_tokens: i32, temperature: f32, top_k: i32, top_p: f32, repetition_penalty: f32, seed: i64, speculation: i32, affinity: i32, session: $crate::jni::Longs);
+            Java_dev_tvlmc_Native_sessionConfigure session_configure(session: i64, threads: i32, max_new_tokens: i32, temperature: f32, top_k: i32, top_p: f32, repetition_penalty: f32, seed: i64, speculation: i32, affinity: i32);
             Java_dev_tvlmc_Native_sessionEncode session_encode(session: i64, pixels: $crate::jni::Object, width: i32, height: i32, stride: i32, format: i32, image: $crate::jni::Longs);
             Java_dev_tvlmc_Native_sessionAsk session_ask(session: i64, images: $crate::jni::Longs, question: $crate::jni::Bytes, listener: $crate::jni::Object, result: $crate::jni::Longs);
             Java_dev_tvlmc_Native_sessionCancel session_cancel(session: i64);
+            Java_dev_tvlmc_Native_modelTrim model_trim(model: i64, bytes: $crate::jni::Longs);
+            Java_dev_tvlmc_Native_sessionContinue session_continue(session: i64, listener: $crate::jni::Object, result: $crate::jni::Longs);
+            Java_dev_tvlmc_Native_sessionPause session_pause(session: i64);
+            Java_dev_tvlmc_Native_sessionResume session_resume(session: i64);
+            Java_dev_tvlmc_Native_sessionPressure session_pressure(session: i64, pressure: i32);
+            Java_dev_tvlmc_Native_sessionSave session_save(session: i64, path: $crate::jni::Bytes);
+            Java_dev_tvlmc_Native_sessionRestore session_restore(session: i64, path: $crate::jni::Bytes);
+            Java_dev_tvlmc_Native_sessionTrim session_trim(session: i64, bytes: $crate::jni::Longs);
+            Java_dev_tvlmc_Native_sessionInfo session_info(session: i64, info: $crate::jni::Longs);
             Java_dev_tvlmc_Native_sessionReset session_reset(session: i64);
             Java_dev_tvlmc_Native_sessionClose session_close(session: i64);
             Java_dev_tvlmc_Native_imageClose image_close(image: i64);

@@ -7,6 +7,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(missing_docs)]
 
+pub mod delegate;
 pub mod jni;
 pub mod model;
 pub mod picture;
@@ -14,6 +15,13 @@ pub mod session;
 pub mod status;
 
 mod given;
+
+/// `tvlm_version`: that of this package, which is that of the compiler and of the header.
+pub const VERSION: &core::ffi::CStr =
+    match core::ffi::CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
+        Ok(version) => version,
+        Err(_) => panic!("a version without zeros"),
+    };
 
 /// Defines the functions of `tvlm.h` for a program.
 ///
@@ -34,7 +42,22 @@ macro_rules! export {
             session tvlm_session_cancel cancel(session: *const $crate::session::Session<$program>);
             session tvlm_session_reset reset(session: *const $crate::session::Session<$program>);
             session tvlm_session_close close(session: *mut $crate::session::Session<$program>);
+            session tvlm_session_pause pause(session: *const $crate::session::Session<$program>);
+            session tvlm_session_resume resume(session: *const $crate::session::Session<$program>);
+            session tvlm_session_pressure pressure(session: *const $crate::session::Session<$program>, pressure: u32);
+            session tvlm_session_continue go_on(session: *const $crate::session::Session<$program>, on_text: ::core::option::Option<$crate::session::OnText>, context: *mut ::core::ffi::c_void, result: *mut $crate::session::Outcome);
+            session tvlm_session_save save(session: *const $crate::session::Session<$program>, path: *const ::core::ffi::c_char);
+            session tvlm_session_restore restore(session: *const $crate::session::Session<$program>, path: *const ::core::ffi::c_char);
+            session tvlm_session_trim trim(session: *const $crate::session::Session<$program>, bytes: *mut u64);
+            session tvlm_session_info_get info(session: *const $crate::session::Session<$program>, info: *mut $crate::session::Info);
+            model tvlm_model_trim trim(model: *const $crate::model::Model<$program>, bytes: *mut u64);
             picture tvlm_image_close close(image: *mut $crate::picture::Image);
+        }
+
+        /// `tvlm_version` of `tvlm.h`.
+        #[unsafe(no_mangle)]
+        pub extern "C" fn tvlm_version() -> *const ::core::ffi::c_char {
+            $crate::VERSION.as_ptr()
         }
     };
     ($program:ty; $($module:ident $name:ident $function:ident($($argument:ident: $ty:ty),*);)*) => {
@@ -50,4 +73,33 @@ macro_rules! export {
             }
         )*
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use runtime_min::Error;
+
+    /// The header is one text for all, so its numbers are written by hand.
+    #[test]
+    fn the_header_is_of_this_version() {
+        let header = include_str!("../include/tvlm.h");
+        let number = |part: &str| {
+            let name = format!("#define TVLM_VERSION_{part} ");
+            header.lines().find_map(|line| line.strip_prefix(&name)).unwrap_or_else(|| panic!("no {name}"))
+        };
+        let version = format!("{}.{}.{}", number("MAJOR"), number("MINOR"), number("PATCH"));
+        assert_eq!(version, env!("CARGO_PKG_VERSION"));
+        assert_eq!(super::VERSION.to_str(), Ok(version.as_str()));
+        assert!(header.contains(&format!("/* \"{version}\": the library's version. */")));
+    }
+
+    /// Numbers once given stay, and new codes of the runtime have one.
+    #[test]
+    fn every_saved_fault_has_a_number() {
+        let (path, reason) = (String::new(), String::new());
+        let damaged = Error::SavedDamaged { path: path.clone(), reason: reason.clone() };
+        let foreign = Error::SavedForeign { path, reason };
+        let codes = crate::status::LATER.map(|(code, _)| code);
+        assert_eq!(codes, [damaged.code(), foreign.code()]);
+    }
 }

@@ -1,16 +1,21 @@
 //! Handles of models.
 
+use crate::delegate::{self, Delegate};
 use crate::given::{self, Sized0};
 use crate::status::Problem;
 use core::ffi::c_char;
+use core::ptr::null;
 use runtime_min::{Program, Residence, Verify};
 use std::ffi::CString;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// `tvlm_model`. Sessions keep what they need of it.
 pub struct Model<P: Program> {
     pub(crate) shared: Arc<runtime_min::Model<P>>,
     level: CString,
+    delegate: CString,
+    /// Set once, when it is first asked for.
+    reason: OnceLock<CString>,
 }
 
 /// `tvlm_open_options`.
@@ -28,6 +33,8 @@ pub struct OpenOptions {
     reserved: u32,
     /// Name of an instruction-set level; null: the best that this processor has.
     pub level: *const c_char,
+    /// Who encodes pictures; null: the processor.
+    pub delegate: *const Delegate,
 }
 
 // SAFETY: numbers and a pointer behind a size; zeros are the defaults.
@@ -55,13 +62,22 @@ pub struct Info {
     pub weights_bytes: u64,
     /// Name of the level in use; lives as long as the handle.
     pub level: *const c_char,
+    /// Name of who encodes pictures, null if that is the processor; lives as long as the handle.
+    pub delegate: *const c_char,
+    /// Why the processor first did a delegate's work, null if it did not; lives as long as the handle.
+    pub delegate_reason: *const c_char,
+    /// Pictures that the delegate encoded.
+    pub delegate_encoded: u64,
+    /// Pictures that were offered to it and that the processor encoded.
+    pub delegate_fell_back: u64,
 }
 
 // SAFETY: numbers and a pointer behind a size.
 unsafe impl Sized0 for Info {}
 
 /// # Safety
-/// `path` and the text in `options` end with zeros; `options` has the size that it says; `model` is a place for a handle.
+/// `path` and the text in `options` end with zeros; `options` has the size that it says, and so has its delegate; `model` is a
+/// place for a handle.
 pub unsafe fn open<P: Program>(
     path: *const c_char,
     options: *const OpenOptions,
@@ -70,6 +86,7 @@ pub unsafe fn open<P: Program>(
     // SAFETY: passed on.
     let (path, options) = unsafe { (given::text("path", path)?, given::options("options", options)?) };
     let mut chosen = runtime_min::OpenOptions::default();
+    let mut helper = None;
     if let Some(options) = options {
         given::reserved("options.reserved", options.reserved)?;
         chosen.threads = (options.threads > 0).then_some(options.threads as usize);
@@ -87,11 +104,18 @@ pub unsafe fn open<P: Program>(
         };
         // SAFETY: passed on.
         chosen.level = unsafe { given::optional_text("options.level", options.level)? };
+        // SAFETY: passed on.
+        helper = unsafe { delegate::given(options.delegate)? };
     }
     let open = || {
-        let shared = Arc::new(runtime_min::Model::open_with(path, &chosen)?);
-        let level = CString::new(shared.level()).unwrap_or_default();
-        Ok(Model { shared, level })
+        let mut model = runtime_min::Model::open_with(path, &chosen)?;
+        if let Some(helper) = helper {
+            model.set_delegate(Box::new(helper));
+        }
+        let level = CString::new(model.level()).unwrap_or_default();
+        let delegate = model.delegate().map_or("", |told| told.name);
+        let delegate = CString::new(delegate).unwrap_or_default();
+        Ok(Model { shared: Arc::new(model), level, delegate, reason: OnceLock::new() })
     };
     // SAFETY: passed on.
     unsafe { given::new("model", model, open) }
@@ -106,6 +130,11 @@ pub unsafe fn info<P: Program>(model: *const Model<P>, info: *mut Info) -> Resul
         return Err(Problem::argument("info", "is NULL"));
     }
     let own = P::info();
+    let told = model.shared.delegate();
+    let reason = told.and_then(|told| told.reason).map(|reason| {
+        let text = || CString::new(reason.replace('\0', " ")).unwrap_or_default();
+        model.reason.get_or_init(text).as_ptr()
+    });
     let (side, tokens) = own.sides.last().map_or((0, 0), |side| (side.side, side.tokens));
     let value = Info {
         size: 0,
@@ -117,9 +146,24 @@ pub unsafe fn info<P: Program>(model: *const Model<P>, info: *mut Info) -> Resul
         scratch_bytes_per_thread: own.scratch_bytes as u64,
         weights_bytes: model.shared.weights().len() as u64,
         level: model.level.as_ptr(),
+        delegate: told.filter(|told| told.in_use).map_or(null(), |_| model.delegate.as_ptr()),
+        delegate_reason: reason.unwrap_or(null()),
+        delegate_encoded: told.map_or(0, |told| told.encoded as u64),
+        delegate_fell_back: told.map_or(0, |told| told.fell_back as u64),
     };
     // SAFETY: passed on.
     unsafe { given::give("info", &value, info) }
+}
+
+/// # Safety
+/// `model` is a handle; `bytes` is null or a place for a number.
+pub unsafe fn trim<P: Program>(model: *const Model<P>, bytes: *mut u64) -> Result<(), Problem> {
+    // SAFETY: passed on.
+    unsafe {
+        let freed = given::handle("model", model)?.shared.trim();
+        given::put(bytes, freed as u64);
+    }
+    Ok(())
 }
 
 /// # Safety

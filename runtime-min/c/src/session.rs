@@ -8,7 +8,7 @@ use core::cell::UnsafeCell;
 use core::ffi::{c_char, c_void};
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
-use runtime_min::{CancelToken, Program, Rgb8, SamplerOptions, StopReason};
+use runtime_min::{Affinity, Answer, Bound, Control, Pressure, Program, Rgb8, SamplerOptions, StopReason};
 use std::sync::Arc;
 
 /// `tvlm_session`.
@@ -17,7 +17,7 @@ pub struct Session<P: Program> {
     inner: UnsafeCell<runtime_min::Session<'static, P>>,
     /// Whether somebody has `inner`.
     busy: AtomicBool,
-    cancel: CancelToken,
+    control: Control,
     _model: Arc<runtime_min::Model<P>>,
 }
 
@@ -46,7 +46,8 @@ pub struct Options {
     pub seed: u64,
     /// Tokens that are guessed and verified together; 0: what suits the model; -1: none.
     pub speculation: i32,
-    reserved: u32,
+    /// 0: threads run anywhere; 1: on the fast processors. Later changes have no effect.
+    pub affinity: u32,
 }
 
 // SAFETY: numbers behind a size; zeros are the defaults.
@@ -74,6 +75,29 @@ pub struct Outcome {
 
 // SAFETY: numbers behind a size.
 unsafe impl Sized0 for Outcome {}
+
+/// `tvlm_session_info`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Info {
+    /// Bytes of the whole, as the caller was compiled.
+    pub size: usize,
+    /// Threads that there are, the calling one included.
+    pub threads: u32,
+    /// Threads that work under the present pressure.
+    pub active_threads: u32,
+    /// Pixels on each side of the square that the next picture becomes.
+    pub image_side: u32,
+    /// Positions of the conversation.
+    pub position: u32,
+    /// What came of the affinity that was asked for: `TVLM_BOUND_*`.
+    pub bound: u32,
+    /// Processors that threads are bound to, if they are.
+    pub processors: u32,
+}
+
+// SAFETY: numbers behind a size.
+unsafe impl Sized0 for Info {}
 
 /// `tvlm_on_text`: a piece of an answer, UTF-8 with a zero behind its bytes, whole characters. Not 0: no more.
 pub type OnText = unsafe extern "C" fn(context: *mut c_void, text: *const c_char, bytes: usize) -> i32;
@@ -108,7 +132,11 @@ impl<P: Program> Drop for Turn<'_, P> {
 fn chosen(options: Option<Options>) -> Result<runtime_min::Options, Problem> {
     let mut chosen = runtime_min::Options::default();
     let Some(options) = options else { return Ok(chosen) };
-    given::reserved("options.reserved", options.reserved)?;
+    chosen.affinity = match options.affinity {
+        0 => Affinity::Free,
+        1 => Affinity::Performance,
+        _ => return Err(Problem::argument("options.affinity", "is none of TVLM_AFFINITY_*")),
+    };
     chosen.threads = (options.threads > 0).then_some(options.threads as usize);
     if options.max_new_tokens > 0 {
         chosen.max_new_tokens = options.max_new_tokens as usize;
@@ -146,8 +174,8 @@ pub unsafe fn open<P: Program>(
         // SAFETY: the model lies behind an `Arc` that this handle keeps until the session is dropped.
         let forever: &'static runtime_min::Model<P> = unsafe { &*Arc::as_ptr(&model) };
         let inner = forever.session(chosen(options)?)?;
-        let cancel = inner.cancel_token();
-        Ok(Session { inner: UnsafeCell::new(inner), busy: AtomicBool::new(false), cancel, _model: model })
+        let control = inner.control();
+        Ok(Session { inner: UnsafeCell::new(inner), busy: AtomicBool::new(false), control, _model: model })
     };
     // SAFETY: passed on.
     unsafe { given::new("session", session, open) }
@@ -206,7 +234,35 @@ pub unsafe fn ask<P: Program>(
         pictures.push(&unsafe { given::handle("images", *images.add(i))? }.0);
     }
     let inner = turn.inner();
-    let mut answer = inner.ask(&pictures, question)?;
+    let told = tell(inner.ask(&pictures, question)?, on_text, context)?;
+    let value = Outcome { position: inner.position() as u32, ..told };
+    // SAFETY: passed on.
+    unsafe { given::give("result", &value, result) }
+}
+
+/// # Safety
+/// `session` is a handle; `on_text` takes `context`; `result` has the size that it says.
+pub unsafe fn go_on<P: Program>(
+    session: *const Session<P>,
+    on_text: Option<OnText>,
+    context: *mut c_void,
+    result: *mut Outcome,
+) -> Result<(), Problem> {
+    // SAFETY: passed on.
+    let mut turn = unsafe { Turn::take(session)? };
+    let inner = turn.inner();
+    let told = tell(inner.go_on()?, on_text, context)?;
+    let value = Outcome { position: inner.position() as u32, ..told };
+    // SAFETY: passed on.
+    unsafe { given::give("result", &value, result) }
+}
+
+/// Makes an answer, and gives its pieces to `on_text`, which takes `context`: the callers' promise.
+fn tell<P: Program>(
+    mut answer: Answer<'_, '_, P>,
+    on_text: Option<OnText>,
+    context: *mut c_void,
+) -> Result<Outcome, Problem> {
     let (mut text, mut stopped) = (Vec::new(), false);
     while let Some(piece) = answer.next_piece() {
         let piece = piece?;
@@ -229,27 +285,105 @@ pub unsafe fn ask<P: Program>(
         Some(StopReason::Cancelled) => 4,
         None => 0,
     };
-    drop(answer);
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
-    let value = Outcome {
+    Ok(Outcome {
         size: 0,
         stop,
         tokens: tokens as u32,
         prefill_rows: timings.prefill_rows as u32,
-        position: inner.position() as u32,
+        position: 0,
         prefill_ms: ms(timings.prefill),
         decode_ms: ms(timings.decode),
-    };
-    // SAFETY: passed on.
-    unsafe { given::give("result", &value, result) }
+    })
 }
 
 /// # Safety
 /// `session` is a handle.
 pub unsafe fn cancel<P: Program>(session: *const Session<P>) -> Result<(), Problem> {
     // SAFETY: passed on.
-    unsafe { given::handle("session", session)? }.cancel.cancel();
+    unsafe { given::handle("session", session)? }.control.cancel();
     Ok(())
+}
+
+/// # Safety
+/// `session` is a handle.
+pub unsafe fn pause<P: Program>(session: *const Session<P>) -> Result<(), Problem> {
+    // SAFETY: passed on.
+    unsafe { given::handle("session", session)? }.control.pause();
+    Ok(())
+}
+
+/// # Safety
+/// `session` is a handle.
+pub unsafe fn resume<P: Program>(session: *const Session<P>) -> Result<(), Problem> {
+    // SAFETY: passed on.
+    unsafe { given::handle("session", session)? }.control.resume();
+    Ok(())
+}
+
+/// # Safety
+/// `session` is a handle.
+pub unsafe fn pressure<P: Program>(session: *const Session<P>, pressure: u32) -> Result<(), Problem> {
+    // SAFETY: passed on.
+    let session = unsafe { given::handle("session", session)? };
+    let refused = || Problem::argument("pressure", "is none of TVLM_PRESSURE_*");
+    session.control.set_pressure(Pressure::from_number(pressure).ok_or_else(refused)?);
+    Ok(())
+}
+
+/// # Safety
+/// `session` is a handle; `path` ends with a zero.
+pub unsafe fn save<P: Program>(session: *const Session<P>, path: *const c_char) -> Result<(), Problem> {
+    // SAFETY: passed on.
+    let (mut turn, path) = unsafe { (Turn::take(session)?, given::text("path", path)?) };
+    Ok(turn.inner().save_file(path)?)
+}
+
+/// # Safety
+/// `session` is a handle; `path` ends with a zero.
+pub unsafe fn restore<P: Program>(session: *const Session<P>, path: *const c_char) -> Result<(), Problem> {
+    // SAFETY: passed on.
+    let (mut turn, path) = unsafe { (Turn::take(session)?, given::text("path", path)?) };
+    Ok(turn.inner().restore_file(path)?)
+}
+
+/// # Safety
+/// `session` is a handle; `bytes` is null or a place for a number.
+pub unsafe fn trim<P: Program>(session: *const Session<P>, bytes: *mut u64) -> Result<(), Problem> {
+    // SAFETY: passed on.
+    unsafe {
+        let freed = Turn::take(session)?.inner().trim();
+        given::put(bytes, freed as u64);
+    }
+    Ok(())
+}
+
+/// # Safety
+/// `session` is a handle; `info` has the size that it says.
+pub unsafe fn info<P: Program>(session: *const Session<P>, info: *mut Info) -> Result<(), Problem> {
+    if info.is_null() {
+        return Err(Problem::argument("info", "is NULL"));
+    }
+    // SAFETY: passed on.
+    let mut turn = unsafe { Turn::take(session)? };
+    let inner = turn.inner();
+    let (bound, processors) = match inner.bound() {
+        Bound::Free => (0, 0),
+        Bound::Processors(n) => (1, n),
+        Bound::UserInitiated => (2, 0),
+        Bound::Refused(_) => (3, 0),
+    };
+    let value = Info {
+        size: 0,
+        threads: inner.threads() as u32,
+        active_threads: inner.active_threads() as u32,
+        image_side: inner.side() as u32,
+        position: inner.position() as u32,
+        bound,
+        processors: processors as u32,
+    };
+    // SAFETY: passed on.
+    unsafe { given::give("info", &value, info) }
 }
 
 /// # Safety

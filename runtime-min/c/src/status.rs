@@ -30,6 +30,9 @@ pub const CODES: [&str; 20] = [
     "program",
 ];
 
+/// The codes of [`Error`] that came later, and their numbers.
+pub const LATER: [(&str, i32); 2] = [("saved-damaged", 23), ("saved-foreign", 24)];
+
 /// `TVLM_ERROR_BUSY`.
 pub const BUSY: i32 = 21;
 
@@ -68,7 +71,10 @@ impl Problem {
     }
 
     fn code(&self) -> i32 {
-        let number = |code: &str| CODES.iter().position(|known| *known == code).map(|i| i as i32 + 1);
+        let number = |code: &str| {
+            let first = CODES.iter().position(|known| *known == code).map(|i| i as i32 + 1);
+            first.or_else(|| LATER.iter().find(|(known, _)| *known == code).map(|(_, number)| *number))
+        };
         match self {
             Self::Error(error) => number(error.code()).unwrap_or(BUG),
             Self::Busy => BUSY,

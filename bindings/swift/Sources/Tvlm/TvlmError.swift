@@ -55,6 +55,10 @@ public struct TvlmError: Error, Equatable, Sendable, LocalizedError, CustomStrin
         public static let busy = Code(rawValue: 21)
         /// Worth a report.
         public static let bug = Code(rawValue: 22)
+        /// A saved conversation that is cut short or changed.
+        public static let savedDamaged = Code(rawValue: 23)
+        /// No saved conversation of this model and build.
+        public static let savedForeign = Code(rawValue: 24)
     }
 
     public let code: Code

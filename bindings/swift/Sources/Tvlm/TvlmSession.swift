@@ -26,6 +26,8 @@ public final class TvlmSession: @unchecked Sendable {
         public var seed: UInt64 = 0
         /// Tokens guessed and verified together, which changes no answer; 0: as suits; -1: none.
         public var speculation: Int32 = 0
+        /// Which processors threads run on. Not changed later.
+        public var affinity = Affinity.free
 
         public init() {}
 
@@ -41,14 +43,73 @@ public final class TvlmSession: @unchecked Sendable {
             given.repetition_penalty = repetitionPenalty
             given.seed = seed
             given.speculation = speculation
+            given.affinity = affinity.rawValue
             return given
+        }
+    }
+
+    /// Which processors threads run on.
+    public enum Affinity: UInt32, Sendable {
+        /// Any.
+        case free = 0
+        /// Those threads that the session has besides the calling one get the class "user-initiated", and so the fast
+        /// processors.
+        case performance = 1
+    }
+
+    /// What a session does, and with what.
+    public struct Info: Sendable {
+        /// What came of an affinity.
+        public enum Bound: UInt32, Sendable {
+            /// None was asked for.
+            case free = 0
+            /// Threads run on some processors and no others; not on Apple's systems.
+            case processors = 1
+            /// Threads have the class.
+            case userInitiated = 2
+            /// The system refused.
+            case refused = 3
+        }
+
+        /// Threads, the calling one included.
+        public let threads: Int
+        /// Those that work under the present pressure.
+        public let activeThreads: Int
+        /// Pixels on each side of the square that the next picture becomes.
+        public let imageSide: Int
+        /// Positions of the conversation.
+        public let position: Int
+        public let bound: Bound
+    }
+
+    /// How much the device wants to be left alone: 3/4, 1/2 and one of the threads work, smaller pictures from `serious` on
+    /// where the model has several sides, rests between tokens when `critical`. Answers stay the same.
+    public enum Pressure: UInt32, Sendable, Comparable {
+        case nominal = 0
+        case fair = 1
+        case serious = 2
+        case critical = 3
+
+        /// Of `ProcessInfo.thermalState`.
+        public init(_ state: ProcessInfo.ThermalState) {
+            switch state {
+            case .nominal: self = .nominal
+            case .fair: self = .fair
+            case .serious: self = .serious
+            case .critical: self = .critical
+            @unknown default: self = .critical
+            }
+        }
+
+        public static func < (a: Pressure, b: Pressure) -> Bool {
+            a.rawValue < b.rawValue
         }
     }
 
     /// The model that answers.
     public let model: TvlmModel
 
-    /// A `tvlm_session`: used on `queue` alone, but for cancelling.
+    /// A `tvlm_session`: used on `queue` alone, but for what any thread may tell it.
     private let handle: OpaquePointer
     private let queue = DispatchQueue(label: "dev.tvlmc.session", qos: .userInitiated)
 
@@ -92,6 +153,18 @@ public final class TvlmSession: @unchecked Sendable {
     /// The question waits until what was asked before is answered. Whoever stops iterating, or whose task is cancelled, stops
     /// the answer.
     public func ask(_ question: String, about images: [TvlmImage] = []) -> AsyncThrowingStream<String, Error> {
+        stream { try self.answer(question, images, $0) }
+    }
+
+    /// As `ask`, the rest of an answer that ended before the model ended it: it was stopped, was cut off at its longest, or the
+    /// conversation was saved before its end. Throws `TvlmError` of code `argument` if there is none.
+    public func rest() -> AsyncThrowingStream<String, Error> {
+        stream { try self.rest($0) }
+    }
+
+    private func stream(
+        _ work: @escaping @Sendable (Turn) throws -> TvlmAnswer
+    ) -> AsyncThrowingStream<String, Error> {
         AsyncThrowingStream { continuation in
             let turn = Turn(handle) { _ = continuation.yield($0) }
             continuation.onTermination = { termination in
@@ -101,7 +174,7 @@ public final class TvlmSession: @unchecked Sendable {
             }
             queue.async {
                 do {
-                    _ = try turn.take { try self.answer(question, images, turn) }
+                    _ = try turn.take { try work(turn) }
                     continuation.finish()
                 } catch {
                     continuation.finish(throwing: error)
@@ -128,6 +201,73 @@ public final class TvlmSession: @unchecked Sendable {
         try await perform { session, _ in
             try TvlmError.check { tvlm_session_reset(session.handle, $0) }
         }
+    }
+
+    /// Lets what this session does wait after its current step, with all threads asleep; work that begins meanwhile waits too,
+    /// until `resume`. From any thread; what is paused can be cancelled. iOS ends apps that work in the background.
+    public func pause() {
+        tvlm_session_pause(handle, nil)
+    }
+
+    /// Lets it go on, from any thread.
+    public func resume() {
+        tvlm_session_resume(handle, nil)
+    }
+
+    /// Tells how the device is, from any thread; holds until something else is told. `TvlmPhone` does it by itself.
+    public func tell(_ pressure: Pressure) {
+        tvlm_session_pressure(handle, pressure.rawValue, nil)
+    }
+
+    /// Writes the conversation to a file, which is complete or as it was before. It holds what was said.
+    public func save(to url: URL) async throws {
+        let path = try TvlmSession.path(url)
+        try await perform { session, _ in
+            try TvlmError.check { tvlm_session_save(session.handle, path, $0) }
+        }
+    }
+
+    /// Takes up a conversation that a session of the same library and weights saved, also in another process: it goes on with
+    /// the same tokens. Options of sampling are part of it. After a failure the conversation is what it was.
+    public func restore(from url: URL) async throws {
+        let path = try TvlmSession.path(url)
+        try await perform { session, _ in
+            try TvlmError.check { tvlm_session_restore(session.handle, path, $0) }
+        }
+    }
+
+    /// Gives back memory that the conversation does not need, when what was asked before is done; the next answer takes longer
+    /// to begin. Bytes that were in memory.
+    @discardableResult
+    public func trim() async throws -> UInt64 {
+        try await perform { session, _ in
+            var bytes: UInt64 = 0
+            try TvlmError.check { tvlm_session_trim(session.handle, &bytes, $0) }
+            return bytes
+        }
+    }
+
+    /// What this session does, when what was asked before is done.
+    public func info() async throws -> Info {
+        try await perform { session, _ in
+            var info = tvlm_session_info()
+            info.size = MemoryLayout<tvlm_session_info>.stride
+            try TvlmError.check { tvlm_session_info_get(session.handle, &info, $0) }
+            return Info(
+                threads: Int(info.threads),
+                activeThreads: Int(info.active_threads),
+                imageSide: Int(info.image_side),
+                position: Int(info.position),
+                bound: Info.Bound(rawValue: info.bound) ?? .refused
+            )
+        }
+    }
+
+    private static func path(_ url: URL) throws -> String {
+        guard url.isFileURL else {
+            throw TvlmError(code: .argument, message: "\(url): is no file")
+        }
+        return url.path
     }
 
     /// Runs `work` on the queue. Cancelling the task cancels it, also while it waits.
@@ -158,28 +298,44 @@ public final class TvlmSession: @unchecked Sendable {
             throw TvlmError(code: .argument, message: "question: has a character U+0000, which ends texts")
         }
         let handles: [OpaquePointer?] = images.map { $0.handle }
-        var result = tvlm_result()
-        result.size = MemoryLayout<tvlm_result>.stride
-        // Pictures and the listener are used until the call returns.
-        try withExtendedLifetime((images, turn)) {
-            let context = Unmanaged.passUnretained(turn).toOpaque()
+        return try withExtendedLifetime(images) {
             try handles.withUnsafeBufferPointer { pointers in
-                try TvlmError.check { error in
+                try told(turn) { context, result, error in
                     tvlm_session_ask(
-                        handle, pointers.baseAddress, pointers.count, question,
-                        { context, text, bytes in
-                            guard let context = context, let text = text else {
-                                return 1
-                            }
-                            let turn = Unmanaged<Turn>.fromOpaque(context).takeUnretainedValue()
-                            let utf8 = UnsafeRawBufferPointer(start: text, count: bytes)
-                            return turn.give(String(decoding: utf8, as: UTF8.self)) ? 0 : 1
-                        },
-                        context, &result, error)
+                        handle, pointers.baseAddress, pointers.count, question, TvlmSession.onText, context, result, error)
                 }
             }
         }
+    }
+
+    private func rest(_ turn: Turn) throws -> TvlmAnswer {
+        try told(turn) { context, result, error in
+            tvlm_session_continue(handle, TvlmSession.onText, context, result, error)
+        }
+    }
+
+    /// Gives a turn the pieces of an answer that `call` makes.
+    private func told(
+        _ turn: Turn,
+        _ call: (UnsafeMutableRawPointer, UnsafeMutablePointer<tvlm_result>, UnsafeMutablePointer<tvlm_error>) -> Int32
+    ) throws -> TvlmAnswer {
+        var result = tvlm_result()
+        result.size = MemoryLayout<tvlm_result>.stride
+        // The turn is used until the call returns.
+        try withExtendedLifetime(turn) {
+            let context = Unmanaged.passUnretained(turn).toOpaque()
+            try TvlmError.check { call(context, &result, $0) }
+        }
         return TvlmAnswer(text: turn.text, result)
+    }
+
+    private static let onText: tvlm_on_text = { context, text, bytes in
+        guard let context = context, let text = text else {
+            return 1
+        }
+        let turn = Unmanaged<Turn>.fromOpaque(context).takeUnretainedValue()
+        let utf8 = UnsafeRawBufferPointer(start: text, count: bytes)
+        return turn.give(String(decoding: utf8, as: UTF8.self)) ? 0 : 1
     }
 }
 

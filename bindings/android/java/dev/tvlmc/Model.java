@@ -32,7 +32,7 @@ public final class Model extends Handle {
         /** Private memory. */
         public static final int RESIDENCE_COPIED = 2;
 
-        /** Threads of sessions that do not say; 0: all processors. */
+        /** Threads of sessions that do not say; 0: the fast processors. */
         public int threads;
         /** One of {@code VERIFY_}. */
         public int verify;
@@ -123,12 +123,29 @@ public final class Model extends Handle {
                                     options.repetitionPenalty,
                                     options.seed,
                                     options.speculation,
+                                    options.affinity,
                                     session,
                                     error));
         } finally {
             leave();
         }
         return new Session(session[0]);
+    }
+
+    /**
+     * Gives pages of mapped weights back to the system, which reads them again as they are needed; sessions may work meanwhile.
+     *
+     * @return bytes that were in memory
+     */
+    public long trim() throws TvlmException {
+        long[] bytes = new long[1];
+        long model = enter();
+        try {
+            Native.check(error -> Native.modelTrim(model, bytes, error));
+        } finally {
+            leave();
+        }
+        return bytes[0];
     }
 
     @Override

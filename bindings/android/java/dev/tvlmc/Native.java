@@ -32,6 +32,8 @@ final class Native {
 
     static native int modelInfo(long model, long[] info, byte[] level, byte[] error);
 
+    static native int modelTrim(long model, long[] bytes, byte[] error);
+
     static native int modelClose(long model, byte[] error);
 
     static native int sessionOpen(
@@ -44,6 +46,7 @@ final class Native {
             float repetitionPenalty,
             long seed,
             int speculation,
+            int affinity,
             long[] session,
             byte[] error);
 
@@ -57,6 +60,7 @@ final class Native {
             float repetitionPenalty,
             long seed,
             int speculation,
+            int affinity,
             byte[] error);
 
     static native int sessionEncode(
@@ -64,6 +68,22 @@ final class Native {
 
     static native int sessionAsk(
             long session, long[] images, byte[] question, Pieces pieces, long[] result, byte[] error);
+
+    static native int sessionContinue(long session, Pieces pieces, long[] result, byte[] error);
+
+    static native int sessionPause(long session, byte[] error);
+
+    static native int sessionResume(long session, byte[] error);
+
+    static native int sessionPressure(long session, int pressure, byte[] error);
+
+    static native int sessionSave(long session, byte[] path, byte[] error);
+
+    static native int sessionRestore(long session, byte[] path, byte[] error);
+
+    static native int sessionTrim(long session, long[] bytes, byte[] error);
+
+    static native int sessionInfo(long session, long[] info, byte[] error);
 
     static native int sessionCancel(long session, byte[] error);
 

@@ -46,6 +46,10 @@ public final class TvlmException extends Exception {
     public static final int BUSY = 21;
     /** Worth a report. */
     public static final int BUG = 22;
+    /** A saved conversation that is cut short or changed. */
+    public static final int SAVED_DAMAGED = 23;
+    /** No saved conversation of this model and build. */
+    public static final int SAVED_FOREIGN = 24;
 
     private static final long serialVersionUID = 1;
 

@@ -13,12 +13,17 @@ import kotlinx.coroutines.launch
  * Asks when it is collected, off the collecting thread, and gives the answer piece by piece. Whoever stops collecting stops
  * the answer. Fails with [TvlmException].
  */
-fun Session.answer(question: String, vararg images: Image): Flow<String> {
+fun Session.answer(question: String, vararg images: Image): Flow<String> = pieces { ask(question, images, it) }
+
+/** As [answer], the rest of an answer that ended before the model ended it; see [Session.goOn]. */
+fun Session.rest(): Flow<String> = pieces { goOn(it) }
+
+private fun Session.pieces(work: Session.(OnText) -> Answer): Flow<String> {
     val session = this
     return callbackFlow {
             launch(Dispatchers.Default) {
                 try {
-                    session.ask(question, images) { piece -> isActive && channel.trySend(piece).isSuccess }
+                    session.work { piece -> isActive && channel.trySend(piece).isSuccess }
                     channel.close()
                 } catch (e: TvlmException) {
                     channel.close(e)

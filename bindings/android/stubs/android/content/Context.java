@@ -1,0 +1,14 @@
+package android.content;
+
+/** As {@link ComponentCallbacks}. */
+public abstract class Context {
+    public static final String POWER_SERVICE = "power";
+
+    public abstract Context getApplicationContext();
+
+    public abstract Object getSystemService(String name);
+
+    public native void registerComponentCallbacks(ComponentCallbacks callbacks);
+
+    public native void unregisterComponentCallbacks(ComponentCallbacks callbacks);
+}

@@ -1,0 +1,30 @@
+package android.os;
+
+/** As hot as a test says. */
+public final class PowerManager {
+    public interface OnThermalStatusChangedListener {
+        void onThermalStatusChanged(int status);
+    }
+
+    public int status;
+    public boolean saves;
+    public OnThermalStatusChangedListener listener;
+
+    public void addThermalStatusListener(OnThermalStatusChangedListener listener) {
+        this.listener = listener;
+    }
+
+    public int getCurrentThermalStatus() {
+        return status;
+    }
+
+    public boolean isPowerSaveMode() {
+        return saves;
+    }
+
+    public void removeThermalStatusListener(OnThermalStatusChangedListener listener) {
+        if (this.listener == listener) {
+            this.listener = null;
+        }
+    }
+}
