@@ -11,6 +11,17 @@ use std::sync::Arc;
 pub struct Model<P: Program> {
     pub(crate) shared: Arc<runtime_min::Model<P>>,
     level: CString,
+    sides: Vec<Side>,
+}
+
+/// `tvlm_side`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Side {
+    /// Pixels on each side of the square that a picture becomes.
+    pub side: u32,
+    /// Positions that it takes.
+    pub tokens: u32,
 }
 
 /// `tvlm_open_options`.
@@ -39,9 +50,9 @@ unsafe impl Sized0 for OpenOptions {}
 pub struct Info {
     /// Bytes of the whole, as the caller was compiled.
     pub size: usize,
-    /// Pixels on each side of the square that a picture becomes.
+    /// The largest side.
     pub image_side: u32,
-    /// Positions that a picture takes.
+    /// Positions that a picture of it takes.
     pub tokens_per_image: u32,
     /// Positions of a conversation.
     pub max_context: u32,
@@ -55,6 +66,10 @@ pub struct Info {
     pub weights_bytes: u64,
     /// Name of the level in use; lives as long as the handle.
     pub level: *const c_char,
+    /// All sides, from small to large; they live as long as the handle.
+    pub sides: *const Side,
+    /// How many.
+    pub side_count: usize,
 }
 
 // SAFETY: numbers and a pointer behind a size.
@@ -91,7 +106,8 @@ pub unsafe fn open<P: Program>(
     let open = || {
         let shared = Arc::new(runtime_min::Model::open_with(path, &chosen)?);
         let level = CString::new(shared.level()).unwrap_or_default();
-        Ok(Model { shared, level })
+        let sides = P::info().sides.iter().map(|known| Side { side: known.side as u32, tokens: known.tokens as u32 });
+        Ok(Model { shared, level, sides: sides.collect() })
     };
     // SAFETY: passed on.
     unsafe { given::new("model", model, open) }
@@ -117,6 +133,8 @@ pub unsafe fn info<P: Program>(model: *const Model<P>, info: *mut Info) -> Resul
         scratch_bytes_per_thread: own.scratch_bytes as u64,
         weights_bytes: model.shared.weights().len() as u64,
         level: model.level.as_ptr(),
+        sides: model.sides.as_ptr(),
+        side_count: model.sides.len(),
     };
     // SAFETY: passed on.
     unsafe { given::give("info", &value, info) }

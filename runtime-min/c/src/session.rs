@@ -176,8 +176,10 @@ pub unsafe fn encode<P: Program>(
     let mut turn = unsafe { Turn::take(session)? };
     let encode = || {
         // SAFETY: passed on.
-        let (width, height, rgb) = unsafe { picture::packed(pixels)? };
-        Ok(Image(turn.inner().image(&Rgb8::new(width, height, &rgb)?)?))
+        let ((width, height, rgb), side) =
+            unsafe { (picture::packed(pixels)?, picture::side(pixels, P::info().sides)?) };
+        let input = turn.inner().preprocess_at(&Rgb8::new(width, height, &rgb)?, side)?;
+        Ok(Image(turn.inner().encode(&input)?))
     };
     // SAFETY: passed on.
     unsafe { given::new("image", image, encode) }
