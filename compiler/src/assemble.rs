@@ -11,7 +11,7 @@ use crate::frontend::{Checkpoint, OpenOptions, tokenizer_section};
 use crate::machine::Machine;
 use crate::output::Staging;
 use crate::package::{self, Identity, Package, WEIGHTS_NAME};
-use crate::pipeline::{self, Prepared};
+use crate::pipeline::{self, Prepared, Sides};
 use crate::quant::{QUANTIZATION_NAME, Report};
 use crate::tune::Tuning;
 use crate::weightfile::WeightFileWriter;
@@ -36,6 +36,8 @@ pub struct Options<'a> {
     pub tuning: Option<Tuning>,
     /// What the system message of all conversations says; the reference's if not given.
     pub system: Option<String>,
+    /// Sides of pictures, [`Sides::These`]; if not given, the model's own, and for web pages smaller ones too.
+    pub sides: Option<Vec<usize>>,
     /// What the crate is for.
     pub machine: Machine,
     /// The cache after it, for the weight file to carry: what [`SYSTEM_CACHE`] makes the emitted program write.
@@ -93,7 +95,8 @@ fn assemble_known(model: &Path, options: &Options<'_>, digest: Option<[u8; 32]>)
     let Options { context, dump, recipe, tuning, .. } = options;
     let (recipe, tuning) = (recipe.as_ref(), tuning.as_ref());
     let (machine, context, dump) = (options.machine, *context, *dump);
-    let choices = pipeline::Options { context, dump, recipe, tuning, machine, sides: &[] };
+    let sides = Sides::asked(options.sides.as_deref());
+    let choices = pipeline::Options { context, dump, recipe, tuning, machine, sides };
     let prepared = pipeline::prepare(&checkpoint, &choices)?;
     let tokenizer = tokenizer_section(&checkpoint, &prepared.description)?;
     let name = match options.name {

@@ -101,12 +101,13 @@ pub fn compare(
     let dump = Dump { folder, index };
     let mut judge = Judge { ops: Vec::new(), seen };
 
-    let side = prepared.description.vision.side;
     let mut image_rows = Vec::new();
     if let Some(pixels) = dump.entry("input", "pixels", 0) {
+        let side = pixels.rows;
+        let graph = prepared.vision_at(side).ok_or_else(|| wrong(format!("pixels of {side} rows")))?;
         let bytes = dump.read(&pixels.file)?;
         let pixels = Value::map(side, side, 3, bytes.into_iter().map(f32::from).collect());
-        run(&prepared.vision, prepared, checkpoint, None, &pixels, &dump, ("vision", 0), &mut judge)?;
+        run(graph, prepared, checkpoint, None, &pixels, &dump, ("vision", 0), &mut judge)?;
         let last = dump.index.files.iter().rfind(|entry| entry.phase == "vision");
         let last = last.ok_or_else(|| wrong("the dump has pixels, and no step of the vision tower".into()))?;
         image_rows = dump.floats(last)?;

@@ -19,6 +19,57 @@ use crate::tune::Tuning;
 /// Positions of the cache when the user does not say: enough for a picture and a conversation.
 const DEFAULT_CONTEXT: usize = 2048;
 
+/// Sides of images that a model is lowered for: each is another way through the tower, over the same weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sides<'a> {
+    /// The model's own.
+    #[default]
+    Own,
+    /// The model's own and those of these that are smaller, from small to large.
+    Below(&'a [usize]),
+    /// Just these, in any order: the model's own or multiples of [`SIDE_UNIT`] below it, each once.
+    These(&'a [usize]),
+}
+
+/// Pixels of an image, in a row and in a column, that become one of the tower's. A side between two multiples takes as
+/// many positions as the next one and shows less.
+pub const SIDE_UNIT: usize = 64;
+
+impl<'a> Sides<'a> {
+    /// These, or the model's own if none are asked for.
+    pub fn asked(sides: Option<&'a [usize]>) -> Sides<'a> {
+        sides.map_or(Sides::Own, Sides::These)
+    }
+
+    /// Gives a description the largest of the sides and returns the others, from small to large.
+    ///
+    /// # Errors
+    /// A side that a model of this description is not lowered for, or none.
+    pub fn choose(self, description: &mut Description) -> Result<Vec<usize>, Error> {
+        let own = description.vision.side;
+        let mut all = match self {
+            Sides::Own => vec![own],
+            Sides::Below(some) => some.iter().copied().filter(|side| *side < own).chain([own]).collect(),
+            Sides::These(some) => some.to_vec(),
+        };
+        all.sort_unstable();
+        let refused = |reason: String| Err(Error::Usage(format!("side of pictures: {reason}")));
+        if let Some(twice) = all.windows(2).find(|pair| pair[0] == pair[1]) {
+            return refused(format!("{} is named twice", twice[0]));
+        }
+        let fits = |side: &usize| *side == own || (side.is_multiple_of(SIDE_UNIT) && (1..own).contains(side));
+        if let (Sides::These(_), Some(side)) = (self, all.iter().find(|side| !fits(side))) {
+            return refused(format!(
+                "{side}: this model takes {own}, its own, and smaller multiples of {SIDE_UNIT}; a side between two of them \
+                 would take as many positions as the larger one and show less",
+            ));
+        }
+        let Some(largest) = all.pop() else { return refused("none is named".into()) };
+        description.vision.side = largest;
+        Ok(all)
+    }
+}
+
 /// What the user may choose.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options<'a> {
@@ -32,13 +83,13 @@ pub struct Options<'a> {
     pub tuning: Option<&'a Tuning>,
     /// What runs the model.
     pub machine: Machine,
-    /// Sides of images besides the model's own; those that are not smaller are left out.
-    pub sides: &'a [usize],
+    /// Sides of images.
+    pub sides: Sides<'a>,
 }
 
 /// A model ready to be emitted.
 pub struct Prepared {
-    /// What the model is.
+    /// What the model is, with the largest of its sides.
     pub description: Description,
     /// Sentences for the user about how the checkpoint was read.
     pub notes: Vec<String>,
@@ -90,7 +141,8 @@ pub fn context(description: &Description, asked: Option<usize>) -> Result<usize,
 pub fn prepare(checkpoint: &Checkpoint, options: &Options<'_>) -> Result<Prepared, Error> {
     let described = describe(checkpoint)?;
     let licenses = checkpoint.licenses()?;
-    let description = described.description;
+    let mut description = described.description;
+    let smaller_sides = options.sides.choose(&mut description)?;
     let config = checkpoint.folder().join("config.json").display().to_string();
     let refused = |what: &str, e: &dyn std::fmt::Display| Error::input(&config, what, e.to_string());
     let context = context(&description, options.context)?;
@@ -100,15 +152,17 @@ pub fn prepare(checkpoint: &Checkpoint, options: &Options<'_>) -> Result<Prepare
     };
     let formats = Formats::of(&recipe, &recipe.name).map_err(|e| Error::Usage(e.to_string()))?;
     let mut weights = Weights::new();
+    if !smaller_sides.is_empty() {
+        // From the first graph on: what is in it twice would make others of all that is built on it.
+        weights.share();
+    }
     let vision = models::vision(&description, &mut weights).map_err(|e| refused("the vision tower", &e))?;
     let decoder = models::decoder(&description, &mut weights).map_err(|e| refused("the decoder", &e))?;
     let table = models::embedding(&description, &mut weights);
     let vision = passes::run_all(vision, &mut weights, options.dump).map_err(|e| pass_error(&config, &e))?;
     let decoder = passes::run_all(decoder, &mut weights, options.dump).map_err(|e| pass_error(&config, &e))?;
     let mut smaller = Vec::new();
-    for side in options.sides.iter().filter(|side| **side < description.vision.side) {
-        // The same weights as those of the model's own side.
-        weights.share();
+    for side in &smaller_sides {
         let mut other = description.clone();
         other.vision.side = *side;
         let graph = models::vision(&other, &mut weights).map_err(|e| refused("the vision tower", &e))?;
@@ -163,6 +217,12 @@ fn pass_error(config: &str, e: &passes::PassError) -> Error {
 }
 
 impl Prepared {
+    /// The tower's graph for images of a side, if there is one.
+    pub fn vision_at(&self, side: usize) -> Option<&Graph> {
+        let own = (self.description.vision.side == side).then_some(&self.vision);
+        own.or_else(|| self.smaller.iter().find(|(d, _)| d.vision.side == side).map(|(_, graph)| graph))
+    }
+
     /// The schedule of each level.
     pub fn schedules(&self) -> Vec<Schedule> {
         schedules(&self.targets, self.tuning.as_ref())

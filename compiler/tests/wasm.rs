@@ -211,6 +211,7 @@ fn check(layout: &str, recipe: &str, sides: &[usize]) {
 /// The logits of the same by the interpreter at a level of x86-64.
 fn on_x86(web: &Web, recipe: &str, sides: &[usize], folder: &Path) -> Vec<u32> {
     let recipe = Recipe::named(recipe).unwrap_or_else(|e| panic!("{e}"));
+    let sides = pipeline::Sides::Below(sides);
     let options = pipeline::Options { recipe: Some(&recipe), sides, ..pipeline::Options::default() };
     let prepared = pipeline::prepare(&web.checkpoint, &options).unwrap_or_else(|e| panic!("{e}"));
     let packed = prepared.packed(&web.checkpoint).expect("weights");

@@ -43,7 +43,10 @@ pub fn run<P: Program>(
     let result = match args::parse(arguments) {
         Ok(None) => {
             let levels: Vec<&str> = P::LEVELS.iter().map(|level| level.name).collect();
-            let help = args::help(P::info().name, P::info().weights_name, &levels.join(" or "));
+            let info = P::info();
+            let sides: Vec<String> = info.sides.iter().map(|known| known.side.to_string()).collect();
+            let sides = (info.largest(), &sides.join(", ")[..]);
+            let help = args::help(info.name, info.weights_name, &levels.join(" or "), sides);
             out.write_all(help.as_bytes()).map_err(Fault::Output)
         }
         Ok(Some(args)) => execute::<P>(&args, terminal, out, err),
@@ -96,6 +99,9 @@ impl From<io::Error> for Fault {
 
 fn execute<P: Program>(args: &Args, terminal: bool, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Fault> {
     let begin = Instant::now();
+    for side in &args.sides {
+        known_side::<P>(*side)?;
+    }
     let prompt = match (&args.prompt, &args.prompt_file) {
         (Some(text), _) => Some(text.clone()),
         (None, Some(path)) => Some(text_file(path)?),
@@ -137,13 +143,13 @@ fn execute<P: Program>(args: &Args, terminal: bool, out: &mut dyn Write, err: &m
     }
     let profile = args.profile.then(|| profile::Profile::watch(&mut chat));
     if let Some(path) = &args.questions {
-        questions(&mut chat, path, load, out)?;
+        questions(&mut chat, path, args.side(0), load, out)?;
     } else if let Some(prompt) = prompt {
         let dump = args.dump.as_deref().map(|folder| dump::Dump::watch(&mut chat, folder)).transpose()?;
         let mut images = Vec::new();
-        for raw in &args.images {
-            images
-                .push(Encoded::new(&mut chat, raw, |pixels| dump.as_ref().map_or(Ok(()), |dump| dump.pixels(pixels)))?);
+        for (i, raw) in args.images.iter().enumerate() {
+            let seen = |pixels: &Pixels| dump.as_ref().map_or(Ok(()), |dump| dump.pixels(pixels));
+            images.push(Encoded::new(&mut chat, raw, args.side(i), seen)?);
         }
         if args.json || dump.is_some() {
             let mut silent = |_: &str| Ok(());
@@ -174,6 +180,19 @@ fn execute<P: Program>(args: &Args, terminal: bool, out: &mut dyn Write, err: &m
     Ok(())
 }
 
+/// Refuses a side that the model does not have.
+fn known_side<P: Program>(side: usize) -> Result<(), Error> {
+    let info = P::info();
+    if info.sides.iter().any(|known| known.side == side) {
+        return Ok(());
+    }
+    let known: Vec<String> = info.sides.iter().map(|known| known.side.to_string()).collect();
+    Err(Error::Argument {
+        name: "side",
+        reason: format!("{side} is not of {}, which has {}", info.name, known.join(", ")),
+    })
+}
+
 /// An encoded image and what it took.
 struct Encoded {
     image: Image,
@@ -185,6 +204,7 @@ impl Encoded {
     fn new<P: Program>(
         chat: &mut Session<'_, P>,
         raw: &RawImage,
+        side: Option<usize>,
         seen: impl FnOnce(&Pixels) -> Result<(), Error>,
     ) -> Result<Self, Error> {
         let bytes = rgb_file(raw)?;
@@ -193,7 +213,7 @@ impl Encoded {
             other => other,
         };
         let rgb = Rgb8::new(raw.width, raw.height, &bytes).map_err(named)?;
-        let pixels = chat.preprocess(&rgb).map_err(named)?;
+        let pixels = chat.preprocess_at(&rgb, side.unwrap_or(P::info().largest())).map_err(named)?;
         seen(&pixels)?;
         let image = chat.encode(&pixels)?;
         let bytes = bytes.len() + pixels.bytes().len() + size_of_val(image.rows());
@@ -264,6 +284,7 @@ fn answer<P: Program>(
 fn questions<P: Program>(
     chat: &mut Session<'_, P>,
     path: &Path,
+    side: Option<usize>,
     load: Duration,
     out: &mut dyn Write,
 ) -> Result<(), Fault> {
@@ -287,7 +308,7 @@ fn questions<P: Program>(
         } else {
             let raw = args::sized(size, image.into()).map_err(wrong)?;
             if encoded.as_ref().is_none_or(|(known, _)| *known != raw) {
-                let image = Encoded::new(chat, &raw, |_| Ok(()))?;
+                let image = Encoded::new(chat, &raw, side, |_| Ok(()))?;
                 encoded = Some((raw, vec![image]));
             }
             encoded.as_ref().map_or(&[][..], |(_, images)| images)

@@ -133,6 +133,48 @@ fn bench_and_profile_report() {
 }
 
 #[test]
+fn pictures_have_the_sides_that_are_asked_for() {
+    let weights = TempFile::new("sides.tvlm", &fake_file());
+    let picture = TempFile::new("sides.rgb", &[7; SIDE * SIDE * 3]);
+    let rgb = format!("{SIDE}x{SIDE}:{}", path(&picture));
+    let common = ["--weights", path(&weights), "--rgb", &rgb, "--rgb", &rgb, "--prompt", "x", "--json"];
+    // What a picture of this side becomes: of fewer pixels, another sum and fewer rows.
+    let values = |side: usize, tokens: usize| -> Vec<u32> {
+        let sum = 7 * (side * side * 3) as u32;
+        (0..tokens as u32).map(|row| (sum + row) * HIDDEN as u32).collect()
+    };
+    let (small, large) = (values(SMALL_SIDE, SMALL_TOKENS), values(SIDE, TOKENS));
+    assert_eq!(large, image_values(7));
+    let cases: [(&[&str], [&Vec<u32>; 2]); 4] = [
+        (&[], [&large, &large]),
+        (&["--side", "2"], [&small, &small]),
+        (&["--side=2,4"], [&small, &large]),
+        (&["--side", "4,2"], [&large, &small]),
+    ];
+    for (more, images) in cases {
+        let (code, out, err) = host(&[&common[..], &["--max-new-tokens", "8", "--ignore-eos"], more].concat());
+        assert_eq!((code, err.as_str()), (0, ""), "{more:?}");
+        let report = json(&out);
+        let prompt: Vec<i64> = ids(&report["prompt_token_ids"]).into_iter().map(i64::from).collect();
+        let prompt = prompt_values(&prompt, &images.map(Clone::clone));
+        assert_eq!(ids(&report["token_ids"]), expected(&prompt, 8, true), "{more:?}");
+    }
+    let bench = |side: &[&str]| json(&host(&[&["--weights", path(&weights), "--bench", "1"], side].concat()).1);
+    assert_eq!((&bench(&[])["side"], &bench(&["--side=2"])["side"]), (&SIDE.into(), &SMALL_SIDE.into()));
+    let refused = |more: &[&str]| {
+        let (code, out, err) = host(&[&common[..], more].concat());
+        assert_eq!((code, out.as_str()), (2, ""));
+        err
+    };
+    assert_eq!(
+        refused(&["--side", "3"]),
+        "error: --side: 3 is not of fake, which has 2, 4; --help lists the options\n"
+    );
+    assert!(refused(&["--side", "2,4,2"]).contains("3 sides for 2 pictures: give one for all, or one for each"));
+    assert!(refused(&["--side", "2,x"]).contains("--side x: expected a number"));
+}
+
+#[test]
 fn exit_codes_and_messages() {
     let weights = TempFile::new("codes.tvlm", &fake_file());
     let damaged = TempFile::new("codes-bad.tvlm", &{

@@ -111,6 +111,15 @@ pub struct Choices {
     pub allow_non_finite: bool,
 }
 
+/// What pictures a model is compiled for
+#[derive(Args, Clone, Debug, Default)]
+pub struct Sides {
+    /// Sides of pictures in pixels, as in 256,512,1024: whoever asks chooses one,
+    /// the weights are the same [the model's own; web: smaller ones too]
+    #[arg(long, value_name = "N,N,...", value_delimiter = ',')]
+    pub sides: Vec<usize>,
+}
+
 /// What is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Form {
@@ -145,6 +154,8 @@ pub struct Compile {
     pub delegate: Option<String>,
     #[command(flatten)]
     pub choices: Choices,
+    #[command(flatten)]
+    pub sides: Sides,
     /// Folder to write [NAME-TRIPLE in this folder]
     #[arg(short, long, value_name = "OUT")]
     pub output: Option<PathBuf>,
@@ -180,6 +191,10 @@ pub struct Run {
     /// Picture to ask about, - for stdin; may be repeated, order counts
     #[arg(long, value_name = "PICTURE")]
     pub image: Vec<PathBuf>,
+    /// Side of pictures in pixels, as compile --sides names them; several, as
+    /// in 256,512, are for one picture each [the largest]
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    pub side: Vec<usize>,
     /// Question about the pictures, or without any
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub prompt: OsString,
@@ -237,6 +252,8 @@ pub struct Inspect {
     pub model: PathBuf,
     #[command(flatten)]
     pub choices: Choices,
+    #[command(flatten)]
+    pub sides: Sides,
     /// One JSON object instead of text
     #[arg(long)]
     pub json: bool,
@@ -260,7 +277,11 @@ pub struct Predict {
     /// Threads, on the fastest cores first [as many as are fastest]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
-    /// Positions of a prompt, its picture included [290, or what the context has]
+    /// Side of the picture in pixels [the model's own]
+    #[arg(long, value_name = "N")]
+    pub side: Option<usize>,
+    /// Positions of a prompt, its picture included [the picture's and 34, or
+    /// what the context has]
     #[arg(long, value_name = "N")]
     pub prompt_rows: Option<usize>,
     /// List the slowest steps of each phase
@@ -298,6 +319,9 @@ pub struct Verify {
     /// Picture to compare on, - for stdin [a drawn one]
     #[arg(long, value_name = "PICTURE")]
     pub image: Option<PathBuf>,
+    /// Side of the picture in pixels [the largest]
+    #[arg(long, value_name = "N")]
+    pub side: Option<usize>,
     /// Question to compare on
     #[arg(long, value_name = "TEXT", default_value = "What is this?", allow_hyphen_values = true)]
     pub prompt: OsString,

@@ -22,6 +22,7 @@ pub fn compile(args: &Compile, ui: &Ui) -> Result<u8, Error> {
     let delegated = delegate::asked(args.delegate.as_deref(), machine)?;
     let for_web = machine == Machine::Wasm;
     let mut chosen = args.choices.resolve()?;
+    chosen.options.sides = args.sides.given();
     chosen.options.system = args.system_prompt.as_deref().map(system::text).transpose()?;
     if let Model::Compiled(_) = Model::open(&args.model)? {
         let problem = "was compiled already: name the checkpoint it was made from";

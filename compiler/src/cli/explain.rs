@@ -36,14 +36,9 @@ pub fn explain(prepared: &Prepared) -> String {
     }
     let _ = writeln!(text, "\nmatrices: {}", prepared.program.formats);
     let program = &prepared.program;
-    let phases = [
-        ("vision", &program.vision),
-        ("prefill", &program.prefill),
-        ("decode", &program.decode),
-        ("verify", &program.verify),
-    ];
-    for (name, phase) in phases.into_iter().filter(|(_, phase)| !phase.steps.is_empty()) {
-        write_phase(&mut text, name, phase, program.chunk);
+    let phases = program.all_phases().into_iter().filter(|(name, phase)| name != "logits" && !phase.steps.is_empty());
+    for (name, phase) in phases {
+        write_phase(&mut text, &name, phase, program.chunk);
     }
     text
 }

@@ -8,7 +8,7 @@ use models::{Layout, Policy, VisionForm};
 use serde_json::{Value, json};
 
 use super::args::Inspect;
-use super::model::{Compiled, Model};
+use super::model::{Compiled, Model, Side};
 use super::ui::{Ui, count, size};
 use super::{compile, tuned};
 use crate::assemble::{Assembled, Options, TARGET, hex};
@@ -20,10 +20,16 @@ use crate::quant::{QUANTIZATION_NAME, Report};
 use crate::wasm;
 
 pub fn inspect(args: &Inspect, ui: &Ui) -> Result<u8, Error> {
-    let chosen = args.choices.resolve()?;
+    let mut chosen = args.choices.resolve()?;
+    chosen.options.sides = args.sides.given();
     let (text, json) = match Model::open(&args.model)? {
         Model::Compiled(compiled) => {
             chosen.refuse_for_compiled()?;
+            if chosen.options.sides.is_some() {
+                return Err(Error::Usage(
+                    "--sides: the folder was compiled already; compile it again to change it".into(),
+                ));
+            }
             folder(&compiled)?
         }
         Model::Checkpoint(path) => {
@@ -42,6 +48,13 @@ impl Table {
     fn row(&mut self, title: &str, text: impl std::fmt::Display) {
         // Writing to a string cannot fail.
         let _ = writeln!(self.0, "{title:18} {text}");
+    }
+
+    /// The sides below the largest, from large to small.
+    fn smaller(&mut self, sides: &[Side]) {
+        for Side { side, tokens, macs } in sides.iter().rev().skip(1) {
+            self.row("", format!("{side} x {side} pixels, {tokens} tokens, {} multiply-adds", count(*macs)));
+        }
     }
 }
 
@@ -99,6 +112,9 @@ fn checkpoint(assembled: &Assembled) -> (String, Value) {
         table.row("", format!("  {:12} {}", count(*values), part));
     }
     table.row("image", format!("{0} x {0} pixels, {1} tokens, {policy}", vision.side, vision.tokens()));
+    let sides = prepared.program.sides(&prepared.description).into_iter();
+    let sides: Vec<Side> = sides.map(|(side, tokens, .., phase)| Side { side, tokens, macs: phase.macs() }).collect();
+    table.smaller(&sides);
     table.row("vision tower", format!("widths {:?}, blocks {:?}", vision.dims, vision.depths));
     let (heads, kv) = (text.heads, text.kv_heads);
     table.row("decoder", format!("{} layers of {}, {heads} heads on {kv}, MLP {}", text.layers, text.hidden, text.ffn));
@@ -142,6 +158,7 @@ fn checkpoint(assembled: &Assembled) -> (String, Value) {
         "parameters": n_values,
         "parts": parts,
         "image": {"side": vision.side, "tokens": vision.tokens()},
+        "sides": sides,
         "decoder": {"layers": text.layers, "hidden": text.hidden, "heads": heads, "kv_heads": kv, "ffn": text.ffn, "vocab": text.vocab, "tied": text.tied},
         "macs": {
             "vision": vision_macs,
@@ -183,6 +200,7 @@ fn folder(compiled: &Compiled) -> Result<(String, Value), Error> {
     table.row("checkpoint", &m.checkpoint_sha256);
     table.row("digest", &m.pairing_sha256);
     table.row("image", format!("{0} x {0} pixels, {1} tokens", m.image_side, m.tokens_per_image));
+    table.smaller(&m.sides);
     table.row("context", format!("{} positions", m.max_context));
     table.row("levels", m.levels.join(", "));
     table.row("multiply-adds", format!("{:12} one image", count(vision)));
@@ -218,6 +236,7 @@ fn folder(compiled: &Compiled) -> Result<(String, Value), Error> {
             "max_context": m.max_context,
         },
         "image": {"side": m.image_side, "tokens": m.tokens_per_image},
+        "sides": m.sides,
         "macs": {"vision": vision, "decode": decode},
         "core_ml": models.iter().map(|model| json!({"name": model.name, "bytes": model.bytes, "operations": model.operations, "opset": model.opset})).collect::<Vec<_>>(),
         "quantization": quantization,

@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 use models::Recipe;
 use runtime_decode::Alpha;
 use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use super::args::Choices;
+use super::args::{Choices, Sides};
 use super::recipe;
 use super::tuned::Tuned;
 use crate::assemble::{Options, TARGET};
 use crate::error::{Error, Quoted, did_you_mean};
 use crate::machine::Machine;
 use crate::output::MANIFEST;
+use crate::package::listed;
 use crate::tune::Tuning;
 
 /// What the user named.
@@ -66,6 +67,8 @@ pub struct Manifest {
     pub image_side: usize,
     /// Positions one picture takes.
     pub tokens_per_image: usize,
+    /// The sides that pictures can have, from small to large.
+    pub sides: Vec<Side>,
     /// Positions of a conversation.
     pub max_context: usize,
     /// The system message whose cache is in the weight file.
@@ -87,11 +90,36 @@ fn alpha<'de, D: Deserializer<'de>>(from: D) -> Result<Alpha, D::Error> {
     })
 }
 
+/// A side that pictures can have.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Side {
+    /// Pixels.
+    pub side: usize,
+    /// Positions a picture takes.
+    pub tokens: usize,
+    /// Multiply-adds of the tower.
+    pub macs: u64,
+}
+
 /// One step of a compiled model.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Op {
     /// Multiply-adds.
     pub macs: u64,
+}
+
+impl Compiled {
+    /// Refuses sides that it was not compiled for.
+    fn check_sides(&self, wanted: &[usize]) -> Result<(), Error> {
+        let known: Vec<usize> = self.manifest.sides.iter().map(|known| known.side).collect();
+        let Some(side) = wanted.iter().find(|side| !known.contains(side)) else { return Ok(()) };
+        let names: Vec<String> = known.iter().map(usize::to_string).collect();
+        Err(Error::Usage(format!(
+            "--side {side}: {} was compiled for {}; compile it again with --sides to change that",
+            self.folder.display(),
+            listed(&names, "and")
+        )))
+    }
 }
 
 impl Model {
@@ -173,7 +201,30 @@ impl Choices {
     }
 }
 
+impl Sides {
+    /// What was asked for, if anything.
+    pub fn given(&self) -> Option<Vec<usize>> {
+        (!self.sides.is_empty()).then(|| self.sides.clone())
+    }
+}
+
 impl Chosen {
+    /// The same for a command that takes these sides of pictures. A checkpoint is compiled for them, a compiled folder has
+    /// to have them.
+    ///
+    /// # Errors
+    /// A folder without one of them.
+    pub fn at_sides(mut self, sides: &[usize], model: &Model) -> Result<Chosen, Error> {
+        let mut wanted = sides.to_vec();
+        wanted.sort_unstable();
+        wanted.dedup();
+        match model {
+            Model::Compiled(compiled) => compiled.check_sides(&wanted)?,
+            Model::Checkpoint(_) => self.options.sides = (!wanted.is_empty()).then_some(wanted),
+        }
+        Ok(self)
+    }
+
     /// Refuses choices that were made when a folder was compiled.
     pub fn refuse_for_compiled(&self) -> Result<(), Error> {
         match self.given.first() {

@@ -14,14 +14,14 @@ use super::{print, tuned};
 use crate::error::Error;
 use crate::frontend::{self, Checkpoint, OpenOptions};
 use crate::machine::Machine;
-use crate::pipeline::{self, Prepared};
+use crate::pipeline::{self, Prepared, Sides};
 use crate::predict::{Device, Kind, PhaseTime, Prediction, Predictor, StepTime};
 
 /// Bytes of a device file that are read. The built-in ones have a tenth of this.
 const MOST_BYTES: u64 = 1 << 16;
 
-/// Positions of a prompt when the user does not say, where the context has room for them: a picture's 256 and a question.
-const PROMPT_ROWS: usize = 290;
+/// Positions of a prompt besides its picture's when the user does not say, where the context has room for them.
+const QUESTION_ROWS: usize = 34;
 
 /// Steps that `--steps` lists of each phase.
 const SLOWEST: usize = 10;
@@ -43,9 +43,13 @@ pub fn predict(args: &Predict, ui: &Ui) -> Result<u8, Error> {
     let checkpoint = Checkpoint::open(&args.model, &open)?;
     let (recipe, tuning) = (options.recipe.as_ref(), tuning.as_ref());
     let context = options.context;
-    let choices = pipeline::Options { context, recipe, tuning, machine, ..pipeline::Options::default() };
+    let sides = if args.side.is_some() { Sides::These(args.side.as_slice()) } else { Sides::Own };
+    let choices = pipeline::Options { context, recipe, tuning, machine, sides, ..pipeline::Options::default() };
     let prepared = pipeline::prepare(&checkpoint, &choices)?;
-    let rows = args.prompt_rows.unwrap_or(PROMPT_ROWS.min(prepared.program.context - 1));
+    let rows = args.prompt_rows.unwrap_or_else(|| {
+        let rows = prepared.description.vision.tokens() + QUESTION_ROWS;
+        rows.min(prepared.program.context - 1)
+    });
     let mut predictor = Predictor::new(&prepared, &device)?;
     let prediction = match args.threads {
         Some(threads) => predictor.predict(threads, rows)?,
@@ -193,6 +197,7 @@ fn json(device: &Device, prepared: &Prepared, prediction: &Prediction) -> Value 
         "threads": prediction.threads(),
         "cores": prediction.cores.iter().map(|(name, n)| json!({"name": name, "cores": n})).collect::<Vec<_>>(),
         "recipe": prepared.recipe,
+        "side": prepared.description.vision.side,
         "context": prepared.program.context,
         "phases": prediction.phases.iter().map(phase).collect::<Vec<_>>(),
         "first_token_ms": prediction.first_token_ms(),

@@ -6,15 +6,23 @@ use runtime_decode::Options;
 
 use super::args::Run;
 use super::cache::Cache;
+use super::model::Model;
 use super::runner::{self, RawPictures, Runner};
 use super::ui::Ui;
 use crate::error::Error;
 
 pub fn run(args: &Run, ui: &Ui) -> Result<u8, Error> {
-    let chosen = args.choices.resolve()?;
+    let model = Model::open(&args.model)?;
+    let chosen = args.choices.resolve()?.at_sides(&args.side, &model)?;
     let prompt = prompt(&args.prompt)?;
     if args.image.iter().filter(|path| *path == Path::new("-")).count() > 1 {
         return Err(Error::Usage("--image -: stdin holds one picture, so it can be named once".into()));
+    }
+    let (n_sides, n_images) = (args.side.len(), args.image.len());
+    if n_sides > 1 && n_sides != n_images {
+        return Err(Error::Usage(format!(
+            "--side: {n_sides} sides for {n_images} pictures: give one for all, or one for each"
+        )));
     }
     let cache = Cache::open()?;
     let compiled = cache.compiled(&args.model, &chosen, ui)?;
@@ -46,6 +54,10 @@ pub fn run(args: &Run, ui: &Ui) -> Result<u8, Error> {
     }
     if let Some(speculate) = args.speculate {
         command.arg("--speculate").arg(speculate.to_string());
+    }
+    if !args.side.is_empty() {
+        let sides: Vec<String> = args.side.iter().map(usize::to_string).collect();
+        command.arg("--side").arg(sides.join(","));
     }
     if let Some(level) = &args.level {
         command.arg("--level").arg(level);

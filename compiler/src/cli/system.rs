@@ -57,7 +57,8 @@ pub fn text(given: &OsStr) -> Result<String, Error> {
 fn check_room(args: &Compile, chosen: &Chosen) -> Result<(), Error> {
     let Options { allow_non_finite, context, .. } = chosen.options;
     let checkpoint = Checkpoint::open(&args.model, &OpenOptions { allow_non_finite })?;
-    let description = describe(&checkpoint)?.description;
+    let mut description = describe(&checkpoint)?.description;
+    pipeline::Sides::asked(chosen.options.sides.as_deref()).choose(&mut description)?;
     let context = pipeline::context(&description, context)?;
     let section = tokenizer_section(&checkpoint, &description)?;
     let bug = |e: runtime_min::Error| Error::Bug(format!("the tokenizer's tables: {e}"));

@@ -27,9 +27,10 @@ struct Report<'a> {
 
 pub fn verify(args: &Verify, ui: &Ui) -> Result<u8, Error> {
     let prompt = prompt(&args.prompt)?;
-    let chosen = args.choices.resolve()?;
+    let model = Model::open(&args.model)?;
+    let chosen = args.choices.resolve()?.at_sides(args.side.as_slice(), &model)?;
     let cache = Cache::open()?;
-    let (compiled, assembled) = match Model::open(&args.model)? {
+    let (compiled, assembled) = match model {
         Model::Compiled(compiled) => {
             chosen.refuse_for_compiled()?;
             runner::check_target(&compiled)?;
@@ -58,7 +59,8 @@ pub fn verify(args: &Verify, ui: &Ui) -> Result<u8, Error> {
             let options = runtime_decode::Options { alpha: compiled.manifest.alpha, exif: false };
             pictures.add(path, options)?
         }
-        None => pictures.add_rgb(&drawn(compiled.manifest.image_side as u32), Path::new("drawn picture"))?,
+        None => pictures
+            .add_rgb(&drawn(args.side.unwrap_or(compiled.manifest.image_side) as u32), Path::new("drawn picture"))?,
     };
     let runner = Runner::build(&cache, &compiled, ui)?;
     let dump = pictures.folder().join("dump");
@@ -66,6 +68,9 @@ pub fn verify(args: &Verify, ui: &Ui) -> Result<u8, Error> {
     pictures.give(&mut command);
     command.arg("--prompt-file").arg(pictures.text("prompt", prompt.as_bytes())?);
     command.arg("--dump").arg(&dump);
+    if let Some(side) = args.side {
+        command.arg("--side").arg(side.to_string());
+    }
     if let Some(threads) = args.threads {
         command.arg("--threads").arg(threads.to_string());
     }
@@ -89,11 +94,12 @@ pub fn verify(args: &Verify, ui: &Ui) -> Result<u8, Error> {
 fn same_model(compiled: &Compiled, checkpoint: &Path, options: &Options<'_>, ui: &Ui) -> Result<Assembled, Error> {
     let manifest = &compiled.manifest;
     let (name, context) = (Some(&manifest.name[..]), Some(manifest.max_context));
+    let sides = Some(manifest.sides.iter().map(|known| known.side).collect());
     let (recipe, tuning) = (Some(manifest.recipe.clone()), manifest.tuning.clone());
     let system = manifest.system_prompt.clone();
     // That the cache is there counts, not what it holds.
     let baked = system.is_some().then(Vec::new);
-    let options = Options { name, context, recipe, tuning, system, baked, ..options.clone() };
+    let options = Options { name, context, recipe, tuning, system, baked, sides, ..options.clone() };
     let assembled = compile::read(checkpoint, &options, ui)?;
     let found = hex(&assembled.digest);
     if found != manifest.pairing_sha256 {

@@ -103,11 +103,26 @@ pub struct Phase {
     pub steps: Vec<Step>,
 }
 
+impl Phase {
+    /// Multiply-adds, of one row where a result's rows are dynamic.
+    pub fn macs(&self) -> u64 {
+        self.steps.iter().map(|step| step.macs).sum()
+    }
+}
+
 impl Program {
     /// The phases by name, in the order of the emitted code's.
     pub fn phases(&self) -> [(&'static str, &Phase); 5] {
         let Program { vision, prefill, decode, verify, logits, .. } = self;
         [("vision", vision), ("prefill", prefill), ("decode", decode), ("verify", verify), ("logits", logits)]
+    }
+
+    /// Every list of steps by name: `vision-256` for a smaller side, else as in [`Program::phases`], in their order.
+    pub fn all_phases(&self) -> Vec<(String, &Phase)> {
+        let [vision, rest @ ..] = self.phases();
+        let smaller = self.smaller.iter().map(|s| (format!("vision-{}", s.side), &s.phase));
+        let named = |(name, phase): (&str, _)| (name.to_string(), phase);
+        [named(vision)].into_iter().chain(smaller).chain(rest.map(named)).collect()
     }
 
     /// Side, tokens, slots of the image and of its rows, and phase of each side of an image, from small to large.
@@ -354,8 +369,11 @@ pub fn lower_with(
     let (image, image_rows, vision) = vision::lower(&mut cx, description, vision)?;
     let mut others = Vec::new();
     for (description, graph) in smaller {
+        let from = cx.slots.len();
         let (image, image_rows, phase) = vision::lower(&mut cx, description, graph)?;
         let (side, tokens) = (description.vision.side, description.vision.tokens());
+        // Those of the largest side have the names already.
+        cx.slots[from..].iter_mut().for_each(|slot| slot.name += &format!(".{side}"));
         others.push(Smaller { side, tokens, image, image_rows, phase });
     }
     let text = decoder::lower(&mut cx, description, decoder, table, options.context, chunk)?;

@@ -70,6 +70,10 @@ pub(crate) const MODULE_MAP: &str = "module CTvlm {\n    header \"tvlm.h\"\n    
 /// What programs on Linux are linked with.
 const LINUX: &str = " -lpthread -ldl -lm";
 
+/// How a picture gets another side than the largest.
+const SIDES: &str = "A picture has the largest side unless `side` in `tvlm_pixels` says another: a smaller one is encoded sooner, takes fewer\n\
+                     positions and shows less.\n\n";
+
 fn readme(package: &Package, prepared: &Prepared, shared: bool) -> String {
     let machine = prepared.machine;
     let libraries = if shared { "`lib/libtvlm.a` and `lib/libtvlm.so` need" } else { "`lib/libtvlm.a` needs" };
@@ -102,7 +106,9 @@ fn readme(package: &Package, prepared: &Prepared, shared: bool) -> String {
          | what | size |\n|---|---|\n\
          | weights | {weights} |\n\
          | memory of a session, shared by its threads | {arena} |\n\
-         | memory of each thread | {scratch} |\n\n\
+         | memory of each thread | {scratch} |\n\
+         {pictures}\n\
+         {sides}\
          The library has the license of the runtime, [MIT](lib/LICENSE-MIT) or [Apache 2.0](lib/LICENSE-APACHE), the weights that of\n\
          their checkpoint ({license}).\n",
         triple = machine.triple(),
@@ -110,6 +116,8 @@ fn readme(package: &Package, prepared: &Prepared, shared: bool) -> String {
         weights = mib(package.weights_bytes),
         arena = mib(package.arena_bytes),
         scratch = mib(package.scratch_bytes),
+        pictures = super::readme::pictures(prepared),
+        sides = if prepared.program.smaller.is_empty() { "" } else { SIDES },
         license = prepared.licenses.summary(),
     )
 }

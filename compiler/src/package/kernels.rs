@@ -70,7 +70,7 @@ fn family_docs(family: &str) -> &'static str {
 /// The kernels that the plan calls, in the order of their first call, at one level.
 pub(super) fn entry_points(prepared: &Prepared, level: usize) -> Result<Vec<Rc<Kernel>>, Error> {
     let program = &prepared.program;
-    let steps = program.phases().into_iter().flat_map(|(_, p)| &p.steps).map(|s| &s.kernels[level]);
+    let steps = program.all_phases().into_iter().flat_map(|(_, p)| &p.steps).map(|s| &s.kernels[level]);
     let mut out = Vec::new();
     for kernel in steps.chain([&program.embed[level]]) {
         add(&mut out, kernel)?;

@@ -116,6 +116,8 @@ fn face(prepared: &Prepared, id: &Identity<'_>) -> File {
         let n = Literal::usize_unsuffixed(n);
         quote!(#n)
     };
+    let sides: Vec<TokenStream> = program.sides(&prepared.description).into_iter().map(|side| n(side.0)).collect();
+    let n_sides = n(sides.len());
     let library = id.name.replace('-', "_");
     let has_std = prepared.machine.has_std();
     // Targets without files are given the weights' bytes.
@@ -227,7 +229,18 @@ fn face(prepared: &Prepared, id: &Identity<'_>) -> File {
                 pub type Answer<'s, 'm> = runtime_min::Answer<'s, 'm, plan::Program>;
             ),
         ),
-        constant("Pixels on each side of the square a picture becomes.", "IMAGE_SIDE", quote!(usize), n(vision.side)),
+        constant(
+            "Pixels on each side of the square a picture becomes, unless a smaller one is asked for.",
+            "IMAGE_SIDE",
+            quote!(usize),
+            n(vision.side),
+        ),
+        constant(
+            "The sides that can be asked for, `Session::preprocess_at`, from small to large.",
+            "IMAGE_SIDES",
+            quote!([usize; #n_sides]),
+            quote!([#(#sides),*]),
+        ),
         constant("Positions one picture takes.", "TOKENS_PER_IMAGE", quote!(usize), n(vision.tokens())),
         constant(
             "Positions of a conversation, pictures and answers included.",

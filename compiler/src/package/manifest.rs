@@ -34,6 +34,8 @@ struct Manifest<'a> {
     scratch_bytes_per_thread: usize,
     image_side: usize,
     tokens_per_image: usize,
+    /// From small to large; the last one is that of `image_side`, `tokens_per_image` and `vision`.
+    sides: Vec<Side>,
     /// What the reference implementation of the layout makes of transparent pictures.
     alpha: &'static str,
     max_context: usize,
@@ -43,6 +45,15 @@ struct Manifest<'a> {
     levels: Vec<String>,
     vision: Vec<Op<'a>>,
     decode: Vec<Op<'a>>,
+}
+
+/// A side that pictures can have.
+#[derive(Serialize)]
+struct Side {
+    side: usize,
+    tokens: usize,
+    /// Multiply-adds of the tower.
+    macs: u64,
 }
 
 /// What the checkpoint says about the license of the weights; empty if nothing.
@@ -92,6 +103,7 @@ pub(super) fn manifest(prepared: &Prepared, id: &Identity<'_>) -> String {
         scratch_bytes_per_thread: prepared.program.scratch_bytes,
         image_side: prepared.description.vision.side,
         tokens_per_image: prepared.description.vision.tokens(),
+        sides: sides(prepared),
         alpha: alpha(prepared).name(),
         max_context: prepared.program.context,
         system_prompt: id.baked.then_some(id.system),
@@ -102,6 +114,11 @@ pub(super) fn manifest(prepared: &Prepared, id: &Identity<'_>) -> String {
     let mut text = serde_json::to_string_pretty(&manifest).expect("plain data has a JSON form");
     text.push('\n');
     text
+}
+
+fn sides(prepared: &Prepared) -> Vec<Side> {
+    let all = prepared.program.sides(&prepared.description).into_iter();
+    all.map(|(side, tokens, .., phase)| Side { side, tokens, macs: phase.macs() }).collect()
 }
 
 /// What the reference implementation of the layout makes of transparent pictures.

@@ -31,7 +31,7 @@ const INTERFACE: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/interface
 pub(crate) use c::{HEADER, MODULE_MAP, library_files};
 pub(crate) use kernels::family;
 pub(crate) use library::LICENSES;
-pub(crate) use readme::license;
+pub(crate) use readme::{license, listed};
 
 /// Name of the weight file.
 pub const WEIGHTS_NAME: &str = "weights.tvlm";
@@ -196,10 +196,7 @@ pub fn emit(prepared: &Prepared, id: &Identity<'_>) -> Result<Package, Error> {
         arena_bytes: prepared.memory.total,
         scratch_bytes: prepared.program.scratch_bytes,
         weights_bytes: prepared.program.packs.total() * 4,
-        macs: (
-            prepared.program.vision.steps.iter().map(|s| s.macs).sum(),
-            prepared.program.decode.steps.iter().map(|s| s.macs).sum(),
-        ),
+        macs: (prepared.program.vision.macs(), prepared.program.decode.macs()),
         files,
     };
     let mut package = package;

@@ -10,19 +10,25 @@ use quote::quote;
 
 use super::names::Names;
 use super::{Identity, WEIGHTS_NAME};
-use crate::lower::{Phase, Place, Step, Units};
+use crate::lower::{Phase, Place, SlotId, Smaller, Step, Units};
 use crate::machine::Machine;
 use crate::pack::PackId;
 use crate::pipeline::Prepared;
 
 pub(super) fn emit(prepared: &Prepared, id: &Identity<'_>, names: &Names, files: &mut BTreeMap<String, String>) {
     let program = &prepared.program;
-    for (name, phase) in program.phases().into_iter().filter(|(_, phase)| !phase.steps.is_empty()) {
-        files.insert(format!("src/plan/{name}.rs"), emit::print(&phase_file(prepared, name, phase, names)));
+    for (name, phase) in program.all_phases().into_iter().filter(|(_, phase)| !phase.steps.is_empty()) {
+        let file = emit::print(&phase_file(prepared, &name, phase, names));
+        files.insert(format!("src/plan/{}.rs", module(&name)), file);
     }
     files.insert("src/plan/weights.rs".to_string(), emit::print(&weights_file(prepared, names)));
     files.insert("src/plan/slots.rs".to_string(), emit::print(&slots_file(prepared, names)));
     files.insert("src/plan/mod.rs".to_string(), emit::print(&plan_file(prepared, id, names)));
+}
+
+/// The module of a phase.
+fn module(phase: &str) -> String {
+    phase.replace('-', "_")
 }
 
 fn ident(name: &str) -> Ident {
@@ -54,7 +60,7 @@ fn weights_file(prepared: &Prepared, names: &Names) -> File {
 fn slots_file(prepared: &Prepared, names: &Names) -> File {
     let mut items = Vec::new();
     for (i, slot) in prepared.program.slots.iter().enumerate() {
-        let (name, at) = (names.slot(crate::lower::SlotId(i)), number(prepared.memory.offsets[i]));
+        let (name, at) = (names.slot(SlotId(i)), number(prepared.memory.offsets[i]));
         let bytes = slot.floats * 4;
         let docs = vec![format!("{bytes} bytes{}.", if slot.persistent { ", kept between calls" } else { "" })];
         items.push(Item::Line { docs, attrs: vec![], tokens: quote!(pub const #name: usize = #at;) });
@@ -86,8 +92,10 @@ fn slots_file(prepared: &Prepared, names: &Names) -> File {
 }
 
 fn phase_file(prepared: &Prepared, name: &str, phase: &Phase, names: &Names) -> File {
+    let vision = name == "vision" || name.starts_with("vision-");
     let docs = match name {
         "vision" => "From the slot `IMAGE` to the rows of the picture.",
+        _ if vision => "From the slot of a smaller image to the rows of the picture.",
         "prefill" => "Many positions: `rows` rows from position `start` on.",
         "logits" => "All logits of the `rows` rows whose tokens the latest call made.",
         "verify" => "A few positions, `rows` rows from position `start` on, with logits for each.",
@@ -135,7 +143,7 @@ fn phase_file(prepared: &Prepared, name: &str, phase: &Phase, names: &Names) -> 
         step_statements(prepared, step, i, names, &mut body);
     }
     let params = match name {
-        "vision" => vec![quote!(k: &Kernels), quote!(cx: &Cx<'_>)],
+        _ if vision => vec![quote!(k: &Kernels), quote!(cx: &Cx<'_>)],
         "logits" => vec![quote!(k: &Kernels), quote!(cx: &Cx<'_>), quote!(rows: usize)],
         "prefill" | "verify" => {
             vec![quote!(k: &Kernels), quote!(cx: &Cx<'_>), quote!(start: usize), quote!(rows: usize)]
@@ -333,21 +341,6 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
         rows,
         delimiters: ("{", "};"),
     };
-    let (input, image_rows) = (slot(program.io.image), slot(program.io.image_rows));
-    let sides = Item::Table {
-        docs: vec!["The square inputs, and what images of them become.".to_string()],
-        attrs: vec![],
-        head: quote!(const SIDES: &[Side] =),
-        rows: vec![
-            (vec![], quote!(side: crate::IMAGE_SIDE)),
-            (vec![], quote!(tokens: crate::TOKENS_PER_IMAGE)),
-            (vec![], quote!(input: #input)),
-            (vec![], quote!(rows: #image_rows)),
-            (vec![], quote!(steps: vision::STEPS)),
-        ],
-        // A list of one, as rustfmt has it.
-        delimiters: ("&[Side {", "}];"),
-    };
     let info = Item::Function(Function {
         docs: vec![],
         attrs: vec![quote!(inline)],
@@ -378,17 +371,24 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
         Machine::WasmRust => (quote!(_: usize), vec![Stmt::Line(quote!(Program { kernels: kernels::BUILT }))]),
         _ => (quote!(level: usize), several),
     };
+    let largest = Stmt::Line(quote!(vision::run(&self.kernels, cx);));
+    let (side, encode) = match &program.smaller[..] {
+        [] => (quote!(_: usize), vec![largest]),
+        smaller => {
+            let arm = |(i, other): (usize, &Smaller)| {
+                let (i, run) = (number(i), vision_module(other.side));
+                Stmt::Line(quote!(#i => #run::run(&self.kernels, cx),))
+            };
+            let last = Stmt::Line(quote!(_ => vision::run(&self.kernels, cx),));
+            let body = smaller.iter().enumerate().map(arm).chain([last]).collect();
+            (quote!(side: usize), vec![Stmt::Scope { head: quote!(match side), body }])
+        }
+    };
     let mut methods = vec![
         level_rows,
         info,
         function("", quote!(fn with_level), vec![level], Some(quote!(Self)), choose),
-        function(
-            "",
-            quote!(fn vision),
-            vec![quote!(&self), cx.clone(), quote!(_: usize)],
-            None,
-            vec![Stmt::Line(quote!(vision::run(&self.kernels, cx);))],
-        ),
+        function("", quote!(fn vision), vec![quote!(&self), cx.clone(), side], None, encode),
         function(
             "",
             quote!(fn prefill),
@@ -435,9 +435,12 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
         let run = Stmt::Line(quote!(logits::run(&self.kernels, cx, rows);));
         methods.push(function("", quote!(fn logits), params, None, vec![run]));
     }
-    let mut items: Vec<Item> = ["decode", "logits", "prefill", "slots", "verify", "vision", "weights"]
+    let phases = program.all_phases().into_iter().filter(|(_, phase)| !phase.steps.is_empty());
+    let mut modules: Vec<String> = phases.map(|(name, _)| module(&name)).collect();
+    modules.extend(["slots", "weights"].map(String::from));
+    modules.sort_unstable();
+    let mut items: Vec<Item> = modules
         .iter()
-        .filter(|m| (verifies || **m != "verify") && (late || **m != "logits"))
         .map(|m| {
             let m = ident(m);
             line(quote!(mod #m;))
@@ -457,7 +460,71 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
         rows: vec![(vec![], quote!(kernels: Kernels))],
         delimiters: ("{", "}"),
     });
-    items.extend([sides, table_rows]);
+    items.extend(sides(prepared, names));
+    items.push(table_rows);
     items.push(Item::Scope { docs: vec![], head: quote!(impl runtime_min::Program for Program), items: methods });
     File { docs: vec!["What is run, in which order, on which memory.".to_string()], items }
+}
+
+/// The constant `SIDES`; where there are several, each is a constant before it.
+fn sides(prepared: &Prepared, names: &Names) -> Vec<Item> {
+    let program = &prepared.program;
+    let slot = |slot| {
+        let name = names.slot(slot);
+        quote!(slots::#name)
+    };
+    let fields = |[side, tokens]: [TokenStream; 2], [input, rows]: [SlotId; 2], steps: TokenStream| {
+        let (input, rows) = (slot(input), slot(rows));
+        let all = [
+            quote!(side: #side),
+            quote!(tokens: #tokens),
+            quote!(input: #input),
+            quote!(rows: #rows),
+            quote!(steps: #steps),
+        ];
+        all.map(|field| (vec![], field)).to_vec()
+    };
+    let table = |docs: &str, head: TokenStream, rows, delimiters| {
+        let docs = if docs.is_empty() { vec![] } else { vec![docs.to_string()] };
+        Item::Table { docs, attrs: vec![], head, rows, delimiters }
+    };
+    let all = "The square inputs, and what images of them become.";
+    let largest = fields(
+        [quote!(crate::IMAGE_SIDE), quote!(crate::TOKENS_PER_IMAGE)],
+        [program.io.image, program.io.image_rows],
+        quote!(vision::STEPS),
+    );
+    if program.smaller.is_empty() {
+        // A list of one, as rustfmt has it.
+        return vec![table(all, quote!(const SIDES: &[Side] =), largest, ("&[Side {", "}];"))];
+    }
+    let (mut items, mut list) = (Vec::new(), Vec::new());
+    for other in &program.smaller {
+        let (name, run) = (side_name(other.side), vision_module(other.side));
+        let numbers = [other.side, other.tokens].map(number_tokens);
+        let rows = fields(numbers, [other.image, other.image_rows], quote!(#run::STEPS));
+        items.push(table("", quote!(const #name: Side = Side), rows, ("{", "};")));
+        list.push(name);
+    }
+    let name = side_name(prepared.description.vision.side);
+    items.push(table("", quote!(const #name: Side = Side), largest, ("{", "};")));
+    list.push(name);
+    let tokens = quote!(const SIDES: &[Side] = &[#(#list),*];);
+    items.push(if emit::tokens_to_string(&tokens).len() <= emit::MAX_WIDTH {
+        Item::Line { docs: vec![all.to_string()], attrs: vec![], tokens }
+    } else {
+        let rows = list.into_iter().map(|name| (vec![], quote!(#name))).collect();
+        table(all, quote!(const SIDES: &[Side] =), rows, ("&[", "];"))
+    });
+    items
+}
+
+/// The constant of a side: long enough that rustfmt does not put several on a line of a list.
+fn side_name(side: usize) -> Ident {
+    ident(&format!("PICTURES_{side}"))
+}
+
+/// The module of the tower for a smaller side.
+fn vision_module(side: usize) -> Ident {
+    ident(&module(&format!("vision-{side}")))
 }

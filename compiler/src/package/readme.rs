@@ -4,11 +4,11 @@ use runtime_decode::Alpha;
 
 use super::{Identity, TOOL_VERSION, WEIGHTS_NAME};
 use crate::frontend::Licenses;
+use crate::lower::{Phase, SlotId};
 use crate::pipeline::Prepared;
 
 pub(super) fn readme(prepared: &Prepared, id: &Identity<'_>) -> String {
     let (program, memory) = (&prepared.program, &prepared.memory);
-    let vision = &prepared.description.vision;
     let (name, library) = (id.name, id.name.replace('-', "_"));
     let alpha = super::manifest::alpha(prepared);
     let has_std = prepared.machine.has_std();
@@ -18,6 +18,7 @@ pub(super) fn readme(prepared: &Prepared, id: &Identity<'_>) -> String {
         (wasm_example(&library), wasm_build(id.target))
     };
     let options = if has_std { "  `Model::open_with` takes `OpenOptions`, such as the level.\n" } else { "" };
+    let sides = if program.smaller.is_empty() { String::new() } else { several(prepared) };
     let chosen = if has_std { CHOSEN_WHEN_OPENED } else { CHOSEN_WHEN_BUILT };
     format!(
         "# {name}\n\n\
@@ -39,6 +40,7 @@ pub(super) fn readme(prepared: &Prepared, id: &Identity<'_>) -> String {
          - `Options` has the longest answer, the threads and the sampler (greedy unless told otherwise), and how many tokens are\n\
          \x20 guessed and verified together, which makes answers that repeat something come sooner and changes no token.\n\
          {options}\
+         {sides}\
          - To keep a conversation in a struct of yours, name it `{library}::Session<'m>`, where `'m` is how long the model lives\n\
          \x20 (in a `static` or behind `Box::leak` it is `'static`). A model is shared by threads, a session moves between them.\n\
          - To stop an answer, drop the iterator, or take `chat.cancel_token()` before asking and call `cancel()` on it in another\n\
@@ -52,7 +54,7 @@ pub(super) fn readme(prepared: &Prepared, id: &Identity<'_>) -> String {
          | weights; `{WEIGHTS_NAME}` holds the tokenizer too | {weights} |\n\
          | memory of a session, shared by its threads | {arena} |\n\
          | memory of each thread | {scratch} |\n\
-         | picture | {side} x {side} pixels, {tokens} positions |\n\
+         {pictures}\
          | context | {context} positions |\n\
          | levels | {levels}; {chosen} |\n\n\
          The numbers are constants of the library, `ARENA_BYTES` and the like.\n\n\
@@ -66,12 +68,41 @@ pub(super) fn readme(prepared: &Prepared, id: &Identity<'_>) -> String {
         weights = mib(program.packs.total() * 4),
         arena = mib(memory.total),
         scratch = mib(program.scratch_bytes),
-        side = vision.side,
-        tokens = vision.tokens(),
+        pictures = pictures(prepared),
         context = program.context,
         levels = super::manifest::levels(prepared).join(", "),
         license = license(&prepared.licenses, "runtime"),
     )
+}
+
+/// How a picture gets another side than the largest.
+fn several(prepared: &Prepared) -> String {
+    let all = prepared.program.sides(&prepared.description);
+    let names: Vec<String> = all.iter().map(|side| format!("`{}`", side.0)).collect();
+    let example = all.first().map_or(0, |side| side.0);
+    format!(
+        "- A picture becomes a square of {} pixels a side: a smaller one is encoded sooner, takes fewer positions and shows less.\n\
+         \x20 `let pixels = chat.preprocess_at(&rgb, {example})?; let picture = chat.encode(&pixels)?;` chooses, picture by picture;\n\
+         \x20 `chat.image` takes the largest. `IMAGE_SIDES` lists them.\n",
+        listed(&names, "or"),
+    )
+}
+
+/// Words as a list: "1", "1 or 2", "1, 2 or 3".
+pub(crate) fn listed(words: &[String], last: &str) -> String {
+    match words {
+        [] => String::new(),
+        [one] => one.clone(),
+        [first @ .., end] => format!("{} {last} {end}", first.join(", ")),
+    }
+}
+
+/// The rows of a table of sizes that tell the sides of pictures.
+pub(super) fn pictures(prepared: &Prepared) -> String {
+    let row = |(side, tokens, ..): (usize, usize, SlotId, SlotId, &Phase)| {
+        format!("| picture | {side} x {side} pixels, {tokens} positions |\n")
+    };
+    prepared.program.sides(&prepared.description).into_iter().rev().map(row).collect()
 }
 
 /// A size for people.

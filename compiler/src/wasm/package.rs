@@ -22,14 +22,14 @@ use crate::lower::{Phase, Place};
 use crate::machine::Machine;
 use crate::output::{MANIFEST, Staging};
 use crate::package::{self, Identity, LICENSES, TOOL_VERSION, WEIGHTS_NAME};
-use crate::pipeline::{self, Prepared};
+use crate::pipeline::{self, Prepared, Sides};
 use crate::quant::QUANTIZATION_NAME;
 use crate::shared_memory::share;
 
 /// The target triple.
 pub const TARGET: &str = Machine::Wasm.triple();
 
-/// Sides of images that a model is compiled for, those above its own left out.
+/// Sides of images that a model is compiled for beside its own unless others are asked for, those above it left out.
 pub const SIDES: [usize; 4] = [256, 512, 768, 1024];
 
 /// What goes into every folder as it is, but for placeholders: names and contents.
@@ -84,7 +84,8 @@ struct Piece {
     sha256: String,
 }
 
-/// Reads a checkpoint and makes all of its code; weights are read once for their digest.
+/// Reads a checkpoint and makes all of its code; weights are read once for their digest. Images have the sides of the
+/// options; if these name none, the model's own and those of `sides` that are smaller.
 ///
 /// # Errors
 /// As of `assemble`, and a model that takes more than 32 bits can address.
@@ -92,6 +93,7 @@ pub fn assemble(model: &Path, options: &Options<'_>, sides: &[usize]) -> Result<
     let checkpoint = Checkpoint::open(model, &OpenOptions { allow_non_finite: options.allow_non_finite })?;
     let Options { context, dump, recipe, tuning, .. } = options;
     let (recipe, tuning) = (recipe.as_ref(), tuning.as_ref());
+    let sides = options.sides.as_deref().map_or(Sides::Below(sides), Sides::These);
     let choices = pipeline::Options { context: *context, dump: *dump, recipe, tuning, machine: Machine::Wasm, sides };
     let prepared = pipeline::prepare(&checkpoint, &choices)?;
     let tokenizer = tokenizer_section(&checkpoint, &prepared.description)?;

@@ -117,6 +117,8 @@ public final class Ask {
         Model.Info info = model.info();
         check(info.weightsBytes == weights.length(), "the weight file's size");
         check(info.imageSide > 0 && info.maxContext > info.tokensPerImage && !info.level.isEmpty(), "the model's info");
+        int last = info.sides.length - 1;
+        check(info.sides[last] == info.imageSide && info.tokensOfSides[last] == info.tokensPerImage, "the model's sides");
         Session.Options options = new Session.Options();
         options.threads = 2;
         options.maxNewTokens = 12;
@@ -142,6 +144,7 @@ public final class Ask {
         check(gaps.position() == 4, "the buffer stays as it was");
         refused(TvlmException.ARGUMENT, "pixels", () -> chat.encode(gaps, width, height + 1, stride, Session.BGRA8));
         refused(TvlmException.ARGUMENT, "format", () -> chat.encode(gaps, width, height, stride, 4));
+        refused(TvlmException.ARGUMENT, "side: 7 is not", () -> chat.encode(gaps, width, height, stride, Session.BGRA8, 7));
         refused(TvlmException.IMAGE, "0", () -> chat.encode(gaps, 0, height, stride, Session.BGRA8));
         refused(TvlmException.ARGUMENT, "U+0000", () -> chat.ask("a\0b"));
 

@@ -228,6 +228,8 @@ int main(int argc, char **argv) {
   expect("told", tvlm_model_info_get(model, &info, &error), TVLM_OK, "");
   printf("level %s, side %u, positions %u\n", info.level, (unsigned)info.image_side, (unsigned)info.max_context);
   if (info.size != sizeof info || info.image_side == 0 || info.weights_bytes == 0) return 6;
+  if (info.side_count == 0 || info.sides[info.side_count - 1].side != info.image_side ||
+      info.sides[info.side_count - 1].tokens != info.tokens_per_image) return 12;
   info.size = sizeof(size_t) + 4;
   info.tokens_per_image = 4711;
   if (tvlm_model_info_get(model, &info, NULL) || info.tokens_per_image != 4711) return 7;
@@ -270,6 +272,9 @@ int main(int argc, char **argv) {
   pixels.height = 0;
   expect("no height", tvlm_session_encode(chat, &pixels, &image, &error), TVLM_ERROR_IMAGE, "image: 32 x 0 pixels");
   pixels.height = 24;
+  pixels.side = 7;
+  expect("no side", tvlm_session_encode(chat, &pixels, &image, &error), TVLM_ERROR_ARGUMENT, "pixels.side: 7 is not of the model, which has");
+  pixels.side = 0;
   expect("image", tvlm_session_encode(chat, &pixels, &image, &error), TVLM_OK, "");
 
   expect("no question", tvlm_session_ask(chat, NULL, 0, "", NULL, NULL, NULL, &error), TVLM_ERROR_EMPTY_PROMPT, "empty");

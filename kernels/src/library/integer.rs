@@ -178,13 +178,14 @@ fn tile(
         let in_pairs = |k: &mut Builder, of: Int, four: &[Reg]| {
             let a: Vec<[Reg; pairs::TURNS]> =
                 (0..rows / 2).map(|pair| pairs::rows(k, pair, [four[2 * pair], four[2 * pair + 1]])).collect();
+            let of_rows = |pair: usize, turn: usize| a[pair][turn];
             for turn in 0..pairs::TURNS {
                 let [first, second] = [0usize, 1].map(|n| weights(k, &(of.clone() + (2 * turn + n))));
                 for j in 0..width {
                     let w = pairs::weights(k, j, [first[j], second[j]]);
                     // Low sums of all rows first: what is behind them has registers then.
                     for i in (0..rows).step_by(2).chain((1..rows).step_by(2)) {
-                        add(k, (i, j), turn, &|acc| Op::DotPairs(w[i % 2], a[i / 2][turn], acc));
+                        add(k, (i, j), turn, &|acc| Op::DotPairs(w[i % 2], of_rows(i / 2, turn), acc));
                     }
                 }
             }

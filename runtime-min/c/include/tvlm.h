@@ -108,22 +108,30 @@ typedef struct tvlm_open_options {
 } tvlm_open_options;
 #define TVLM_OPEN_OPTIONS_INIT {sizeof(tvlm_open_options), 0, 0, 0, 0, NULL, NULL}
 
+/* A side that pictures can have. */
+typedef struct tvlm_side {
+  uint32_t side;   /* Pixels on each side of the square that a picture becomes. */
+  uint32_t tokens; /* Positions that it takes. */
+} tvlm_side;
+
 typedef struct tvlm_model_info {
   size_t size;
-  uint32_t image_side;       /* Pixels on each side of the square that a picture becomes. */
-  uint32_t tokens_per_image; /* Positions that a picture takes. */
+  uint32_t image_side;       /* The largest side. */
+  uint32_t tokens_per_image; /* Positions that a picture of it takes. */
   uint32_t max_context;      /* Positions of a conversation, pictures and answers included. */
   uint32_t max_speculation;  /* Most tokens that are guessed and verified together. */
   uint64_t arena_bytes;      /* Memory of a session, shared by its threads. */
   uint64_t scratch_bytes_per_thread;
   uint64_t weights_bytes;    /* Of the weight file. */
-  const char *level;         /* Instruction-set level in use; lives as long as the handle, as the texts below. */
+  const char *level;         /* Instruction-set level in use; lives as long as the handle, as the texts and sides below. */
+  const tvlm_side *sides;    /* All sides, from small to large. */
+  size_t side_count;
   const char *delegate;      /* Name of who is asked to encode the next picture; NULL: the processor. */
   const char *delegate_reason; /* Why the processor first did what a delegate was to do; NULL: it never did. */
   uint64_t delegate_encoded;   /* Pictures that the delegate encoded. */
   uint64_t delegate_fell_back; /* Pictures that it was asked for and that the processor encoded. */
 } tvlm_model_info;
-#define TVLM_MODEL_INFO_INIT {sizeof(tvlm_model_info), 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, 0, 0}
+#define TVLM_MODEL_INFO_INIT {sizeof(tvlm_model_info), 0, 0, 0, 0, 0, 0, 0, NULL, NULL, 0, NULL, NULL, 0, 0}
 
 enum { TVLM_AFFINITY_FREE = 0, TVLM_AFFINITY_PERFORMANCE = 1 };
 
@@ -156,7 +164,8 @@ typedef struct tvlm_pixels {
   uint32_t height;
   size_t stride;       /* Bytes from one row to the next; 0: without gaps. */
   uint32_t format;     /* TVLM_FORMAT_*. */
-  uint32_t reserved;
+  uint32_t side;       /* Of the square that the model sees, one of those in tvlm_model_info; 0: the largest, smaller under
+                        * tvlm_session_pressure. */
 } tvlm_pixels;
 #define TVLM_PIXELS_INIT {sizeof(tvlm_pixels), NULL, 0, 0, 0, 0, 0}
 

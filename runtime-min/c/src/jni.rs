@@ -219,7 +219,8 @@ pub unsafe fn model_open<P: Program>(
     unsafe { env.report(error, open) }
 }
 
-/// Fills `info` with the numbers of `tvlm_model_info` in their order, and `level` with a text that ends with a zero byte.
+/// Fills `info` with the numbers of `tvlm_model_info` in their order, how many sides there are, and side and tokens of each,
+/// and `level` with a text that ends with a zero byte.
 ///
 /// # Safety
 /// As of [`model_open`].
@@ -231,6 +232,8 @@ pub unsafe fn model_info<P: Program>(env: Env, model: i64, info: Longs, level: B
             model::info::<P>(handle(model), &mut told)?;
             CStr::from_ptr(told.level)
         };
+        // SAFETY: as many are there, which live as long as the handle.
+        let sides = unsafe { core::slice::from_raw_parts(told.sides, told.side_count) };
         let numbers = [
             told.image_side.into(),
             told.tokens_per_image.into(),
@@ -239,7 +242,10 @@ pub unsafe fn model_info<P: Program>(env: Env, model: i64, info: Longs, level: B
             told.arena_bytes as i64,
             told.scratch_bytes_per_thread as i64,
             told.weights_bytes as i64,
+            told.side_count as i64,
         ];
+        let sides = sides.iter().flat_map(|known| [known.side.into(), known.tokens.into()]);
+        let numbers: Vec<i64> = numbers.into_iter().chain(sides).collect();
         // SAFETY: passed on.
         unsafe {
             env.give_longs(info, &numbers);
@@ -363,6 +369,7 @@ pub unsafe fn session_encode<P: Program>(
     height: i32,
     stride: i32,
     format: i32,
+    side: i32,
     image: Longs,
     error: Bytes,
 ) -> i32 {
@@ -380,6 +387,7 @@ pub unsafe fn session_encode<P: Program>(
         given.height = count("pixels.height", height)?;
         given.stride = count("pixels.stride", stride)? as usize;
         given.format = count("pixels.format", format)?;
+        given.side = count("pixels.side", side)?;
         // What has no extent is refused below, and says why.
         if given.extent().is_some_and(|extent| i64::try_from(extent).map_or(true, |extent| extent > capacity)) {
             return Err(Problem::argument("pixels", "is no direct buffer, or has less than the rows of the picture"));
@@ -643,7 +651,7 @@ macro_rules! export_jni {
             Java_dev_tvlmc_Native_modelClose model_close(model: i64);
             Java_dev_tvlmc_Native_sessionOpen session_open(model: i64, threads: i32, max_new_tokens: i32, temperature: f32, top_k: i32, top_p: f32, repetition_penalty: f32, seed: i64, speculation: i32, affinity: i32, session: $crate::jni::Longs);
             Java_dev_tvlmc_Native_sessionConfigure session_configure(session: i64, threads: i32, max_new_tokens: i32, temperature: f32, top_k: i32, top_p: f32, repetition_penalty: f32, seed: i64, speculation: i32, affinity: i32);
-            Java_dev_tvlmc_Native_sessionEncode session_encode(session: i64, pixels: $crate::jni::Object, width: i32, height: i32, stride: i32, format: i32, image: $crate::jni::Longs);
+            Java_dev_tvlmc_Native_sessionEncode session_encode(session: i64, pixels: $crate::jni::Object, width: i32, height: i32, stride: i32, format: i32, side: i32, image: $crate::jni::Longs);
             Java_dev_tvlmc_Native_sessionAsk session_ask(session: i64, images: $crate::jni::Longs, question: $crate::jni::Bytes, listener: $crate::jni::Object, result: $crate::jni::Longs);
             Java_dev_tvlmc_Native_sessionCancel session_cancel(session: i64);
             Java_dev_tvlmc_Native_modelTrim model_trim(model: i64, bytes: $crate::jni::Longs);

@@ -16,6 +16,17 @@ pub struct Model<P: Program> {
     delegate: CString,
     /// Set once, when it is first asked for.
     reason: OnceLock<CString>,
+    sides: Vec<Side>,
+}
+
+/// `tvlm_side`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Side {
+    /// Pixels on each side of the square that a picture becomes.
+    pub side: u32,
+    /// Positions that it takes.
+    pub tokens: u32,
 }
 
 /// `tvlm_open_options`.
@@ -46,9 +57,9 @@ unsafe impl Sized0 for OpenOptions {}
 pub struct Info {
     /// Bytes of the whole, as the caller was compiled.
     pub size: usize,
-    /// Pixels on each side of the square that a picture becomes.
+    /// The largest side.
     pub image_side: u32,
-    /// Positions that a picture takes.
+    /// Positions that a picture of it takes.
     pub tokens_per_image: u32,
     /// Positions of a conversation.
     pub max_context: u32,
@@ -62,6 +73,10 @@ pub struct Info {
     pub weights_bytes: u64,
     /// Name of the level in use; lives as long as the handle.
     pub level: *const c_char,
+    /// All sides, from small to large; they live as long as the handle.
+    pub sides: *const Side,
+    /// How many.
+    pub side_count: usize,
     /// Name of who encodes pictures, null if that is the processor; lives as long as the handle.
     pub delegate: *const c_char,
     /// Why the processor first did a delegate's work, null if it did not; lives as long as the handle.
@@ -115,7 +130,8 @@ pub unsafe fn open<P: Program>(
         let level = CString::new(model.level()).unwrap_or_default();
         let delegate = model.delegate().map_or("", |told| told.name);
         let delegate = CString::new(delegate).unwrap_or_default();
-        Ok(Model { shared: Arc::new(model), level, delegate, reason: OnceLock::new() })
+        let sides = P::info().sides.iter().map(|known| Side { side: known.side as u32, tokens: known.tokens as u32 });
+        Ok(Model { shared: Arc::new(model), level, delegate, reason: OnceLock::new(), sides: sides.collect() })
     };
     // SAFETY: passed on.
     unsafe { given::new("model", model, open) }
@@ -146,6 +162,8 @@ pub unsafe fn info<P: Program>(model: *const Model<P>, info: *mut Info) -> Resul
         scratch_bytes_per_thread: own.scratch_bytes as u64,
         weights_bytes: model.shared.weights().len() as u64,
         level: model.level.as_ptr(),
+        sides: model.sides.as_ptr(),
+        side_count: model.sides.len(),
         delegate: told.filter(|told| told.in_use).map_or(null(), |_| model.delegate.as_ptr()),
         delegate_reason: reason.unwrap_or(null()),
         delegate_encoded: told.map_or(0, |told| told.encoded as u64),

@@ -2,7 +2,7 @@
 
 use crate::given::{self, Sized0};
 use crate::status::Problem;
-use runtime_min::{Error, Rgb8};
+use runtime_min::{Error, Rgb8, Side};
 use std::borrow::Cow;
 
 /// `tvlm_image`: what a picture became, for sessions of the same model.
@@ -24,7 +24,8 @@ pub struct Pixels {
     pub stride: usize,
     /// 0: red, green, blue; 1: these and one byte that is not looked at; 2: blue, green, red and one byte that is not; 3: gray.
     pub format: u32,
-    reserved: u32,
+    /// Of the square that the model sees; 0: the largest.
+    pub side: u32,
 }
 
 // SAFETY: numbers and a pointer behind a size.
@@ -57,7 +58,6 @@ impl Pixels {
 pub(crate) unsafe fn packed<'a>(pixels: *const Pixels) -> Result<(usize, usize, Cow<'a, [u8]>), Problem> {
     // SAFETY: passed on.
     let pixels = unsafe { given::options("pixels", pixels)? }.ok_or_else(|| Problem::argument("pixels", "is NULL"))?;
-    given::reserved("pixels.reserved", pixels.reserved)?;
     let (bytes, [red, green, blue]) = pixels.layout()?;
     let (width, height) = (pixels.width as usize, pixels.height as usize);
     // Sizes first, so that no product below is too large.
@@ -88,6 +88,20 @@ pub(crate) unsafe fn packed<'a>(pixels: *const Pixels) -> Result<(usize, usize, 
     Ok((width, height, Cow::Owned(to)))
 }
 
+/// The side that `pixels` asks for, one of `known`, or `otherwise` if it asks for none.
+///
+/// # Safety
+/// `pixels` is null or has the size that it says.
+pub(crate) unsafe fn side(pixels: *const Pixels, known: &[Side], otherwise: usize) -> Result<usize, Problem> {
+    // SAFETY: passed on.
+    let asked = unsafe { given::options("pixels", pixels)? }.map_or(0, |pixels| pixels.side) as usize;
+    if asked == 0 || known.iter().any(|known| known.side == asked) {
+        return Ok(if asked == 0 { otherwise } else { asked });
+    }
+    let all: Vec<String> = known.iter().map(|known| known.side.to_string()).collect();
+    Err(Problem::argument("pixels.side", &format!("{asked} is not of the model, which has {}", all.join(", "))))
+}
+
 /// # Safety
 /// `image` is null or a handle that nobody uses any more.
 pub unsafe fn close(image: *mut Image) -> Result<(), Problem> {
@@ -102,7 +116,7 @@ mod tests {
 
     fn pixels(data: &[u8], (width, height, stride): (u32, u32, usize), format: u32) -> Pixels {
         let data = data.as_ptr();
-        Pixels { size: size_of::<Pixels>(), data, width, height, stride, format, reserved: 0 }
+        Pixels { size: size_of::<Pixels>(), data, width, height, stride, format, side: 0 }
     }
 
     #[test]
@@ -116,6 +130,21 @@ mod tests {
         // SAFETY: two bytes.
         let (.., gray) = unsafe { packed(&given) }.unwrap_or_else(|_| panic!("refused"));
         assert_eq!(&gray[..], [7, 7, 7, 8, 8, 8]);
+    }
+
+    #[test]
+    fn a_side_is_one_of_the_models() {
+        let known = [64, 128].map(|side| Side { side, tokens: 1, input: 0, rows: 0, steps: &[] });
+        let asked = |side| {
+            let given = Pixels { side, ..pixels(&[], (0, 0, 0), 0) };
+            // SAFETY: it has the size that it says.
+            unsafe { super::side(&given, &known, 64) }
+        };
+        for (asked, taken) in [(asked(0), 64), (asked(64), 64), (asked(128), 128)] {
+            assert_eq!(asked.unwrap_or_else(|_| panic!("refused")), taken);
+        }
+        let Err(Problem::Error(error)) = asked(96) else { panic!("taken") };
+        assert_eq!(error.to_string(), "pixels.side: 96 is not of the model, which has 64, 128");
     }
 
     #[test]

@@ -205,7 +205,10 @@ pub unsafe fn encode<P: Program>(
     let encode = || {
         // SAFETY: passed on.
         let (width, height, rgb) = unsafe { picture::packed(pixels)? };
-        Ok(Image(turn.inner().image(&Rgb8::new(width, height, &rgb)?)?))
+        // SAFETY: as above.
+        let side = unsafe { picture::side(pixels, P::info().sides, turn.inner().side())? };
+        let input = turn.inner().preprocess_at(&Rgb8::new(width, height, &rgb)?, side)?;
+        Ok(Image(turn.inner().encode(&input)?))
     };
     // SAFETY: passed on.
     unsafe { given::new("image", image, encode) }

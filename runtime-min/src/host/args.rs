@@ -8,13 +8,15 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 /// Options that the library checks, under the same names.
-pub const SESSION: [&str; 5] = ["threads", "temperature", "top-k", "top-p", "repetition-penalty"];
+pub const SESSION: [&str; 6] = ["threads", "side", "temperature", "top-k", "top-p", "repetition-penalty"];
 
 /// What was asked for.
 #[derive(Debug, Default)]
 pub struct Args {
     pub weights: Option<PathBuf>,
     pub images: Vec<RawImage>,
+    /// One for all pictures, one for each, or none.
+    pub sides: Vec<usize>,
     pub prompt: Option<String>,
     pub prompt_file: Option<PathBuf>,
     pub questions: Option<PathBuf>,
@@ -35,6 +37,11 @@ pub struct Args {
 }
 
 impl Args {
+    /// The side of a picture that was asked for.
+    pub fn side(&self, picture: usize) -> Option<usize> {
+        self.sides.get(picture).or(self.sides.first()).copied()
+    }
+
     pub fn verify_mode(&self) -> Verify {
         if self.verify { Verify::Full } else { Verify::Auto }
     }
@@ -48,14 +55,15 @@ pub struct RawImage {
     pub path: PathBuf,
 }
 
-/// The text of `--help`; `levels` is a list for people.
-pub fn help(model: &str, weights: &str, levels: &str) -> String {
+/// The text of `--help`; `levels` and `sides` are lists for people, `side` is the largest.
+pub fn help(model: &str, weights: &str, levels: &str, (side, sides): (usize, &str)) -> String {
     format!(
         "\
 Asks {model} about pictures. Of the options, --prompt is enough.
 
   --weights PATH            weight file [{weights}]
   --rgb WxH:PATH            picture as raw 8-bit RGB, rows from the top; may be repeated, order counts
+  --side N                  side of pictures in pixels; several, as in 256,512, are for one picture each [{side}; has {sides}]
   --prompt TEXT             question
   --prompt-file PATH        question from a file
   --questions PATH          many questions: lines of rgb-path, WxH and prompt, separated by tabs; one JSON line each
@@ -117,6 +125,7 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Option<Args>, 
         match flag {
             "--weights" => args.weights = Some(value()?.into()),
             "--rgb" => args.images.push(raw_image(&text(flag, value()?)?)?),
+            "--side" => args.sides = numbers(flag, value()?)?,
             "--prompt" => args.prompt = Some(text(flag, value()?)?),
             "--prompt-file" => args.prompt_file = Some(value()?.into()),
             "--questions" => args.questions = Some(value()?.into()),
@@ -141,6 +150,10 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Option<Args>, 
     }
     if args.questions.is_some() && (args.prompt.is_some() || args.prompt_file.is_some() || !args.images.is_empty()) {
         return Err("--questions brings its own prompts and pictures: leave --prompt and --rgb out".into());
+    }
+    let (n_sides, n_images) = (args.sides.len(), args.images.len());
+    if n_sides > 1 && n_sides != n_images {
+        return Err(format!("--side: {n_sides} sides for {n_images} pictures: give one for all, or one for each"));
     }
     if let Some(n) = args.speculate.filter(|n| *n > MOST) {
         return Err(format!("--speculate {n}: at most {MOST} tokens are verified together"));
@@ -184,4 +197,9 @@ fn text(flag: &str, value: OsString) -> Result<String, String> {
 fn number<T: FromStr>(flag: &str, value: OsString) -> Result<T, String> {
     let value = text(flag, value)?;
     value.parse().map_err(|_| format!("{flag} {value}: expected a number"))
+}
+
+/// Numbers separated by commas.
+fn numbers(flag: &str, value: OsString) -> Result<Vec<usize>, String> {
+    text(flag, value)?.split(',').map(|one| number(flag, one.into())).collect()
 }

@@ -18,13 +18,13 @@ pub fn run<P: Program>(
 ) -> Result<String, Error> {
     let prompt = prompt.unwrap_or("Describe the image.");
     let mut images = Vec::new();
-    for raw in &args.images {
-        images.push(Encoded::new(chat, raw, |_| Ok(()))?.image);
+    for (i, raw) in args.images.iter().enumerate() {
+        images.push(Encoded::new(chat, raw, args.side(i), |_| Ok(()))?.image);
     }
-    let side = P::info().largest();
+    let side = args.side(0).unwrap_or(P::info().largest());
     // Without a picture any will do: no kernel's time depends on the values.
     let gradient: Vec<u8> = (0..side * side * 3).map(|i| (i / 7 % 256) as u8).collect();
-    let pixels = chat.preprocess(&Rgb8::new(side, side, &gradient)?)?;
+    let pixels = chat.preprocess_at(&Rgb8::new(side, side, &gradient)?, side)?;
     if images.is_empty() {
         images.push(chat.encode(&pixels)?);
     }
@@ -74,6 +74,7 @@ pub fn run<P: Program>(
     report.text("level", chat.level());
     report.raw("threads", &chat.threads().to_string());
     report.raw("runs", &runs.to_string());
+    report.raw("side", &side.to_string());
     report.raw("vision_ms", &summary(vision));
     report.raw("prefill_ms", &summary(prefill));
     report.raw("prefill_rows", &rows.to_string());
@@ -85,7 +86,7 @@ pub fn run<P: Program>(
     }
     report.milliseconds("generation_ms", generation);
     let [prefill, decode, _] = P::info().steps;
-    let vision = P::info().sides.last().map_or(&[][..], |side| side.steps);
+    let vision = P::info().sides.iter().find(|known| known.side == side).map_or(&[][..], |known| known.steps);
     let sum = |steps: &mut dyn Iterator<Item = &Step>| steps.map(|step| step.macs).sum::<u64>();
     let (vision, decode) = (sum(&mut vision.iter()), sum(&mut decode.iter()));
     // The head runs once, for the last row.

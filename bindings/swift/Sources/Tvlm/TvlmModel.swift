@@ -44,12 +44,22 @@ public final class TvlmModel: @unchecked Sendable {
         public init() {}
     }
 
+    /// A side that pictures can have.
+    public struct Side: Sendable {
+        /// Pixels on each side of the square that a picture becomes.
+        public let side: Int
+        /// Positions that it takes.
+        public let tokens: Int
+    }
+
     /// What is known about a model.
     public struct Info: Sendable {
-        /// Pixels on each side of the square that a picture becomes.
+        /// The largest side.
         public let imageSide: Int
-        /// Positions that a picture takes.
+        /// Positions that a picture of it takes.
         public let tokensPerImage: Int
+        /// All sides, from small to large.
+        public let sides: [Side]
         /// Positions of a conversation, pictures and answers included.
         public let maxContext: Int
         /// Most tokens that are guessed and verified together.
@@ -134,6 +144,9 @@ public final class TvlmModel: @unchecked Sendable {
         return Info(
             imageSide: Int(info.image_side),
             tokensPerImage: Int(info.tokens_per_image),
+            sides: UnsafeBufferPointer(start: info.sides, count: info.side_count).map {
+                Side(side: Int($0.side), tokens: Int($0.tokens))
+            },
             maxContext: Int(info.max_context),
             maxSpeculation: Int(info.max_speculation),
             arenaBytes: info.arena_bytes,

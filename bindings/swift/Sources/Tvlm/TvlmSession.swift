@@ -132,19 +132,20 @@ public final class TvlmSession: @unchecked Sendable {
     /// Encodes a picture, once: it can be asked about in all sessions of the model.
     ///
     /// It is drawn on white where it is transparent. A `CGImage` knows nothing of the orientation of a photo: draw those of
-    /// a `UIImage` upright before.
-    public func image(_ image: CGImage) async throws -> TvlmImage {
+    /// a `UIImage` upright before. `side` is one of `model.info.sides`, 0 the largest that `tell(_:)` leaves: a
+    /// smaller one is encoded sooner, takes fewer positions and shows less.
+    public func image(_ image: CGImage, side: Int = 0) async throws -> TvlmImage {
         let image = Unchecked(value: image)
         return try await perform { session, _ in
-            try Pixels.with(image.value) { try session.encode(&$0) }
+            try Pixels.with(image.value) { try session.encode(&$0, side) }
         }
     }
 
     /// Encodes the picture of a camera or a video, which nobody may change meanwhile. The format 32BGRA needs no conversion.
-    public func image(_ buffer: CVPixelBuffer) async throws -> TvlmImage {
+    public func image(_ buffer: CVPixelBuffer, side: Int = 0) async throws -> TvlmImage {
         let buffer = Unchecked(value: buffer)
         return try await perform { session, _ in
-            try Pixels.with(buffer.value) { try session.encode(&$0) }
+            try Pixels.with(buffer.value) { try session.encode(&$0, side) }
         }
     }
 
@@ -284,7 +285,9 @@ public final class TvlmSession: @unchecked Sendable {
         }
     }
 
-    private func encode(_ pixels: inout tvlm_pixels) throws -> TvlmImage {
+    private func encode(_ pixels: inout tvlm_pixels, _ side: Int) throws -> TvlmImage {
+        // What does not fit is no side of a model, which the library says.
+        pixels.side = UInt32(exactly: side) ?? UInt32.max
         var image: OpaquePointer?
         try TvlmError.check { tvlm_session_encode(handle, &pixels, &image, $0) }
         guard let encoded = image else {

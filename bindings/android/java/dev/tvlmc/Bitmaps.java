@@ -10,11 +10,18 @@ public final class Bitmaps {
 
     private Bitmaps() {}
 
+    /** As {@link #encode(Session, Bitmap, int)}, at the side that is the default. */
+    public static Image encode(Session session, Bitmap bitmap) throws TvlmException {
+        return encode(session, bitmap, 0);
+    }
+
     /**
      * Encodes a bitmap of any configuration, on white where it is transparent. It is taken as it lies in memory: turn photos
      * upright before, as their Exif orientation says.
+     *
+     * @param side of the square that the model sees, one of {@link Model.Info#sides}; 0: the largest, smaller under {@link Session#pressure}
      */
-    public static Image encode(Session session, Bitmap bitmap) throws TvlmException {
+    public static Image encode(Session session, Bitmap bitmap, int side) throws TvlmException {
         Bitmap plain = bitmap;
         if (bitmap.getConfig() != Bitmap.Config.ARGB_8888) {
             // Those of graphics memory can be copied, not drawn.
@@ -34,6 +41,6 @@ public final class Bitmaps {
         ByteBuffer pixels = ByteBuffer.allocateDirect(plain.getByteCount());
         plain.copyPixelsToBuffer(pixels);
         pixels.rewind();
-        return session.encode(pixels, plain.getWidth(), plain.getHeight(), plain.getRowBytes(), Session.RGBA8);
+        return session.encode(pixels, plain.getWidth(), plain.getHeight(), plain.getRowBytes(), Session.RGBA8, side);
     }
 }

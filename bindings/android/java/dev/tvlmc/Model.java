@@ -44,10 +44,14 @@ public final class Model extends Handle {
 
     /** What is known about a model. */
     public static final class Info {
-        /** Pixels on each side of the square that a picture becomes. */
+        /** Pixels on each side of the square that a picture becomes: the largest of {@code sides}. */
         public final int imageSide;
-        /** Positions that a picture takes. */
+        /** Positions that a picture of this side takes. */
         public final int tokensPerImage;
+        /** The sides that pictures can have, from small to large. */
+        public final int[] sides;
+        /** Positions that a picture of each of them takes. */
+        public final int[] tokensOfSides;
         /** Positions of a conversation, pictures and answers included. */
         public final int maxContext;
         /** Most tokens that are guessed and verified together. */
@@ -69,6 +73,12 @@ public final class Model extends Handle {
             arenaBytes = numbers[4];
             scratchBytesPerThread = numbers[5];
             weightsBytes = numbers[6];
+            sides = new int[(int) numbers[7]];
+            tokensOfSides = new int[sides.length];
+            for (int i = 0; i < sides.length; i++) {
+                sides[i] = (int) numbers[8 + 2 * i];
+                tokensOfSides[i] = (int) numbers[9 + 2 * i];
+            }
             this.level = level;
         }
     }
@@ -93,9 +103,12 @@ public final class Model extends Handle {
         return model[0];
     }
 
+    /** More than there are multiples of 64 pixels below the largest side that a model can have, 16384. */
+    private static final int MOST_SIDES = 258;
+
     /** What is known about this model. */
     public Info info() throws TvlmException {
-        long[] numbers = new long[7];
+        long[] numbers = new long[8 + 2 * MOST_SIDES];
         byte[] level = new byte[64];
         long model = enter();
         try {

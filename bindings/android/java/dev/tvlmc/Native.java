@@ -64,7 +64,15 @@ final class Native {
             byte[] error);
 
     static native int sessionEncode(
-            long session, ByteBuffer pixels, int width, int height, int stride, int format, long[] image, byte[] error);
+            long session,
+            ByteBuffer pixels,
+            int width,
+            int height,
+            int stride,
+            int format,
+            int side,
+            long[] image,
+            byte[] error);
 
     static native int sessionAsk(
             long session, long[] images, byte[] question, Pieces pieces, long[] result, byte[] error);

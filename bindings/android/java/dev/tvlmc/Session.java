@@ -107,6 +107,11 @@ public final class Session extends Handle {
         }
     }
 
+    /** As {@link #encode(ByteBuffer, int, int, int, int, int)}, at the side that is the default. */
+    public Image encode(ByteBuffer pixels, int width, int height, int stride, int format) throws TvlmException {
+        return encode(pixels, width, height, stride, format, 0);
+    }
+
     /**
      * Encodes a picture, once: it can be asked about in all sessions of the model.
      *
@@ -115,8 +120,10 @@ public final class Session extends Handle {
      * @param height rows
      * @param stride bytes from one row to the next; 0: without gaps
      * @param format {@link #RGB8} or another of these constants
+     * @param side of the square that the model sees, one of {@link Model.Info#sides}; 0: the largest, smaller under {@link #pressure}
      */
-    public Image encode(ByteBuffer pixels, int width, int height, int stride, int format) throws TvlmException {
+    public Image encode(ByteBuffer pixels, int width, int height, int stride, int format, int side)
+            throws TvlmException {
         ByteBuffer rows = pixels.slice();
         if (!rows.isDirect()) {
             ByteBuffer copy = ByteBuffer.allocateDirect(rows.remaining());
@@ -128,7 +135,8 @@ public final class Session extends Handle {
         long session = enter();
         try {
             Native.check(
-                    error -> Native.sessionEncode(session, direct, width, height, stride, format, image, error));
+                    error ->
+                            Native.sessionEncode(session, direct, width, height, stride, format, side, image, error));
         } finally {
             leave();
         }
