@@ -19,7 +19,7 @@ pub const TOKENS: usize = 3;
 pub const SMALL_SIDE: usize = 2;
 pub const SMALL_TOKENS: usize = 2;
 pub const CONTEXT: usize = 200;
-const HIDDEN: usize = 8;
+pub const HIDDEN: usize = 8;
 const VOCAB: usize = 262;
 const CHUNK: usize = 7;
 
