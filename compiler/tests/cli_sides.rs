@@ -82,7 +82,7 @@ fn a_smaller_side_is_predicted_to_take_less() {
 }
 
 #[test]
-#[ignore = "builds two crates; cargo xtask full"]
+#[ignore = "builds three crates; cargo xtask full"]
 fn pictures_of_two_sides_are_asked_about_together() {
     let dir = TempDir::new().expect("a folder");
     let out = several(dir.path());
@@ -102,6 +102,11 @@ fn pictures_of_two_sides_are_asked_about_together() {
     let both = json(&mut ask(&nano("hf"), "64,192"));
     assert_eq!(both["token_ids"], compiled("64,192")["token_ids"]);
     assert_eq!(both["prompt_token_ids"], compiled("64,192")["prompt_token_ids"]);
+    // Weights that several sides share are those of one side.
+    let mut own = tvlmc();
+    own.arg("run").arg(nano("hf")).args(["--quant", "int4", "--prompt", "What is this?"]);
+    let own = json(own.arg("--image").arg(&picture).arg("--image").arg(&picture));
+    assert_eq!(own["token_ids"], compiled("192")["token_ids"]);
     let peak = |report: &Json| report["peak_bytes"].as_u64().expect("a size");
     assert!(peak(&compiled("64")) < peak(&compiled("192")), "a smaller picture has fewer pixels and rows");
     for side in ["64", "192"] {
