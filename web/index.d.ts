@@ -4,9 +4,9 @@
  * Resolves as soon as questions can be asked; the rest of the weights arrives while the first picture is looked at. `model.ready`
  * resolves when all are there.
  *
- * @throws {UnsupportedError} the browser lacks something; {@link capabilities} says what
+ * @throws {UnsupportedError} the browser or Node lacks something; {@link capabilities} says what
  * @throws {DownloadError} a file did not arrive or is the wrong one
- * @throws {ArgumentError} an option with an impossible value
+ * @throws {ArgumentError} an option with an impossible value, or a name that is no option
  * @throws {EngineError} out of memory; weights of another version
  */
 export function load(options?: LoadOptions): Promise<Model>;

@@ -10,6 +10,7 @@
 import { assets, base } from "./js/assets.js";
 import { ArgumentError, UnsupportedError } from "./js/errors.js";
 import { Model } from "./js/model.js";
+import { checkNames } from "./js/options.js";
 import { isNode, nodePort, webPort } from "./js/platform.js";
 import { capabilities as probe } from "./js/probe.js";
 import { PROFILES } from "./js/profile.js";
@@ -34,6 +35,7 @@ export const profiles = Object.freeze(
  * @returns {Promise<import("./index.js").Model>}
  */
 export async function load(options = {}) {
+  checkNames(options);
   check(options);
   const { url, onProgress = () => {}, signal, worker = "auto", manual = false } = options;
   signal?.throwIfAborted();

@@ -42,9 +42,35 @@ impl Default for Machine {
 impl Machine {
     /// What runs this code; x86-64 with Linux where it is none of ours.
     pub const HOST: Machine = {
-        let system = if cfg!(target_os = "macos") { System::MacOs } else { System::Linux };
+        let system = if cfg!(target_os = "macos") {
+            System::MacOs
+        } else if cfg!(target_os = "android") {
+            System::Android
+        } else {
+            System::Linux
+        };
         if cfg!(target_arch = "aarch64") { Machine::Aarch64(system) } else { Machine::X86_64(system) }
     };
+
+    /// What runs this code, if crates are emitted for it.
+    pub fn here() -> Option<Machine> {
+        Machine::named(std::env::consts::ARCH, std::env::consts::OS)
+    }
+
+    /// The machine that the standard library calls so.
+    fn named(processor: &str, system: &str) -> Option<Machine> {
+        let system = match system {
+            "linux" => System::Linux,
+            "android" => System::Android,
+            "macos" => System::MacOs,
+            _ => return None,
+        };
+        match processor {
+            "x86_64" => Some(Machine::X86_64(system)),
+            "aarch64" => Some(Machine::Aarch64(system)),
+            _ => None,
+        }
+    }
 
     /// All that have a triple of their own.
     pub const ALL: [Machine; 10] = [
@@ -133,5 +159,16 @@ mod tests {
             assert_eq!(Machine::of_triple(machine.triple()), Some(machine));
         }
         assert_eq!(Machine::of_triple("riscv64gc-unknown-linux-gnu"), None);
+    }
+
+    #[test]
+    fn machines_that_run_emitted_code() {
+        assert!(Machine::here().is_none_or(|machine| machine == Machine::HOST));
+        assert_eq!(Machine::named("aarch64", "linux"), Some(Machine::Aarch64(System::Linux)));
+        assert_eq!(Machine::named("aarch64", "macos"), Some(Machine::Aarch64(System::MacOs)));
+        assert_eq!(Machine::named("x86_64", "android"), Some(Machine::X86_64(System::Android)));
+        for (processor, system) in [("riscv64", "linux"), ("x86_64", "windows"), ("wasm32", "unknown")] {
+            assert_eq!(Machine::named(processor, system), None);
+        }
     }
 }

@@ -70,7 +70,8 @@ fn java_asks_as_rust_does() {
     let classes = root.path().join("classes");
     let mut faces = sources(&here.join("../bindings/android/java/dev/tvlmc"));
     // What needs Android.
-    faces.retain(|path| !path.ends_with("Bitmaps.java") && !path.ends_with("Phone.java"));
+    let others = ["Bitmaps.java", "CameraImages.java", "Phone.java"];
+    faces.retain(|path| !others.iter().any(|name| path.ends_with(name)));
     faces.push(here.join("tests/android_support/Ask.java"));
     run(Command::new("javac").args(["-encoding", "UTF-8", "-d"]).arg(&classes).args(faces));
 
@@ -120,6 +121,21 @@ fn sessions_are_kept_in_step_with_the_phone() {
         let told = run(Command::new("java").arg("-cp").arg(classes.path()).args(["Watch", version]));
         assert_eq!(told.trim_end(), format!("watched {version}"));
     }
+}
+
+#[test]
+fn planes_of_cameras_are_put_in_order() {
+    if let Some(lacks) = ["javac", "java"].into_iter().find(|program| !machine::has_program(program)) {
+        println!("skipped: pictures of Android's cameras: no {lacks} here");
+        return;
+    }
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = tempfile::tempdir().expect("a folder");
+    let face = here.join("../bindings/android/java/dev/tvlmc");
+    let sources = ["Planes.java", "TvlmException.java"].map(|name| face.join(name));
+    let test = here.join("tests/android_support/planes/dev/tvlmc/PlanesTest.java");
+    run(Command::new("javac").args(["-encoding", "UTF-8", "-d"]).arg(root.path()).args(sources).arg(test));
+    assert_eq!(run(Command::new("java").arg("-cp").arg(root.path()).arg("dev.tvlmc.PlanesTest")), "done\n");
 }
 
 /// There is no C library of Android here, whose functions stay undefined, as they would in the end.

@@ -180,7 +180,7 @@ fn a_swift_package_has_a_library_for_every_system() {
     // What the manifests name is there.
     let manifest = text(&files, "Package.swift");
     assert!(manifest.contains("name: \"my-model\"") && manifest.contains("path: \"CTvlm.xcframework\""), "{manifest}");
-    for source in ["TvlmError", "TvlmImage", "TvlmModel", "TvlmPhone", "TvlmSession"] {
+    for source in ["TvlmCamera", "TvlmError", "TvlmImage", "TvlmModel", "TvlmPhone", "TvlmSession"] {
         assert!(text(&files, &format!("Sources/Tvlm/{source}.swift")).contains("import CTvlm\n"));
     }
     let pod = text(&files, "my-model.podspec");
@@ -316,7 +316,9 @@ fn an_android_archive_is_whole() {
     );
     assert_eq!(archive["jni/arm64-v8a/libtvlm.so"], shared(183, 16384));
     let classes = unzip(&archive["classes.jar"]);
-    for class in ["Bitmaps", "Model", "Native", "Native$Pieces", "Phone", "Pressure", "Session", "TvlmException"] {
+    let expected =
+        ["Bitmaps", "CameraImages", "Model", "Native", "Native$Pieces", "Phone", "Planes", "Pressure", "Session"];
+    for class in expected.into_iter().chain(["TvlmException"]) {
         let bytes = &classes[&format!("dev/tvlmc/{class}.class")];
         // Version 52 is that of Java 8, which Android tools of all ages read.
         assert_eq!(bytes[..8], [0xca, 0xfe, 0xba, 0xbe, 0, 0, 0, 52], "{class}");
@@ -379,14 +381,18 @@ fn all_faces_have_the_numbers_of_the_header() {
                 (swift("TvlmSession"), format!("case {camel} = {number}\n")),
                 (java("Session"), format!("int {kind}_{name} = {number};")),
             ),
+            "FORMAT" if name.starts_with("NV12") => (
+                (swift("TvlmCamera"), format!("let {camel}: UInt32 = {number}\n")),
+                (java("Session"), format!("int {name} = {number};")),
+            ),
             "FORMAT" => (
                 (swift("TvlmImage"), format!("let {}: UInt32 = {number}\n", name.to_lowercase())),
                 (java("Session"), format!("int {name} = {number};")),
             ),
             _ => continue,
         };
-        // Swift makes pictures of two formats only.
-        let is_used = kind != "FORMAT" || name.ends_with("A8");
+        // Swift makes no pictures of these.
+        let is_used = kind != "FORMAT" || !["RGB8", "GRAY8"].contains(&name);
         assert!(!is_used || in_swift.0.contains(&in_swift.1), "Swift lacks {:?}", in_swift.1);
         assert!(in_java.0.contains(&in_java.1), "Java lacks {:?}", in_java.1);
     }
@@ -396,7 +402,7 @@ fn all_faces_have_the_numbers_of_the_header() {
         ("AFFINITY", 2),
         ("BOUND", 4),
         ("ERROR", 24),
-        ("FORMAT", 4),
+        ("FORMAT", 6),
         ("PRESSURE", 4),
         ("RESIDENCE", 3),
         ("STOP", 6),

@@ -65,6 +65,17 @@ fn picture(folder: &Path) -> PathBuf {
     path
 }
 
+/// Libraries of every Linux.
+const SYSTEM: [&str; 4] = ["libc.so.", "libm.so.", "libgcc_s.so.", "ld-linux-"];
+
+/// What the dynamic section of a shared library has under a tag.
+fn dynamic(library: &Path, tag: &str) -> Vec<String> {
+    let told = succeed(Command::new("readelf").args(["--dynamic", "--wide"]).arg(library));
+    let lines = told.lines().filter(|line| line.contains(&format!("({tag})")));
+    let names = lines.filter_map(|line| line.split_once('[')?.1.strip_suffix(']'));
+    names.map(str::to_string).collect()
+}
+
 fn faults() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c_support/faults.c")
 }
@@ -132,6 +143,9 @@ fn the_shared_library_exports_the_interface_alone() {
     let mut exported: Vec<&str> = names.lines().filter_map(|line| line.split(' ').nth(2)).collect();
     exported.sort_unstable();
     assert_eq!(exported, declared);
+    assert_eq!(dynamic(&library.join("lib/libtvlm.so"), "SONAME"), ["libtvlm.so"]);
+    let needed = dynamic(&library.join("lib/libtvlm.so"), "NEEDED");
+    assert!(needed.iter().all(|name| SYSTEM.iter().any(|known| name.starts_with(known))), "{needed:?}");
     let shared = std::fs::metadata(library.join("lib/libtvlm.so")).expect("a library").len();
     assert!(shared < 1_500_000, "{shared} bytes");
     // The header stands alone, in C++ too.
@@ -196,6 +210,7 @@ fn aarch64_does_the_same() {
     let folder = tempfile::tempdir().expect("a folder");
     let library = library(folder.path(), cross::TRIPLE);
     let (picture, weights) = (picture(folder.path()), library.join("weights.tvlm"));
+    assert_eq!(dynamic(&library.join("lib/libtvlm.so"), "SONAME"), ["libtvlm.so"]);
     let faults = program(cross::LINKER, &library, &faults());
     for processor in ["cortex-a53", "max"] {
         let told = succeed(cross::emulated(processor).arg(&faults).arg(&weights).arg(&picture));

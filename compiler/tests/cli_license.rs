@@ -43,8 +43,8 @@ fn what_lies_beside_the_weights_is_copied_and_named() {
     let model = model(dir.path(), &files);
     let out = dir.path().join("out");
     let said = compiled(&model, &out);
-    let line = "license of the weights: license apple-amlr, license_link https://example.org/a?b=(c), \
-                LICENSE is copied to LICENSE-weights, notice.txt is copied to LICENSE-weights-2";
+    let line = "license of the weights: apple-amlr, at https://example.org/a?b=(c), as the checkpoint's README.md says; \
+                LICENSE is copied to LICENSE-weights; notice.txt is copied to LICENSE-weights-2";
     assert!(said.lines().any(|l| l == line), "{said}");
     assert_eq!(read(&out.join("LICENSE-weights")), "Do good.\n\u{fffd}");
     assert_eq!(read(&out.join("LICENSE-weights-2")), "Ours.");
@@ -105,7 +105,9 @@ fn hostile_names_and_words_are_not_repeated() {
     let out = dir.path().join("out");
     let said = compiled(&model(dir.path(), &files), &out);
     assert!(
-        said.contains("license (unreadable), license_name (unreadable), a text is copied to LICENSE-weights,"),
+        said.contains(
+            "(unreadable), named (unreadable), as the checkpoint's README.md says; a text is copied to LICENSE-weights;"
+        ),
         "{said}"
     );
     let written: Vec<String> = names(&out).into_iter().filter(|name| name.starts_with("LICENSE")).collect();

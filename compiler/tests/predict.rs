@@ -194,13 +194,25 @@ fn the_command_prints_a_table_and_json() {
         "first token",
         "Sources: ",
         "level aarch64-dotprod",
+        "activations, norms, quantizing",
+        "a session that is not told takes one for each fast core of a phone",
     ] {
         assert!(text.contains(words), "{words} is not in\n{text}");
     }
-    let json: Json =
-        serde_json::from_str(&call(&["--json", "--threads", "3", "--prompt-rows", "40", "--quant", "f32"]))
-            .expect("JSON");
+    let asked = ["--json", "--threads", "3", "--prompt-rows", "40", "--quant", "f32"];
+    let short = call(&asked);
+    assert!(short.len() < 6000, "{} bytes: {short}", short.len());
+    let mut short: Json = serde_json::from_str(&short).expect("JSON");
+    let json: Json = serde_json::from_str(&call(&[&asked[..], &["--steps"]].concat())).expect("JSON");
     assert_eq!((&json["threads"], &json["level"]), (&3.into(), &"aarch64-neon".into()));
+    // The short form lacks the steps and nothing else.
+    for (short, whole) in
+        short["phases"].as_array_mut().expect("phases").iter_mut().zip(json["phases"].as_array().expect("phases"))
+    {
+        assert!(short.get("steps").is_none());
+        short["steps"] = whole["steps"].clone();
+    }
+    assert_eq!(short, json);
     let phases = json["phases"].as_array().expect("phases");
     for phase in phases {
         let steps = phase["steps"].as_array().expect("steps");
@@ -224,6 +236,9 @@ fn faults_are_named() {
         fail(&mut call(Path::new(device), more), code, words);
     };
     refuse("pixel8", &[], 2, &["unknown device", "did you mean \"pixel-8\"?", "iphone-17", "no file of this name"]);
+    refuse("pixel9", &[], 2, &["unknown device", "the nearest is \"pixel-8\"", "galaxy-a15"]);
+    refuse("iPhone 16 Pro", &[], 2, &["unknown device", "the nearest is \"iphone-17\""]);
+    refuse("nokia", &[], 2, &["unknown device \"nokia\"; the built-in ones are iphone-17"]);
     refuse("pixel-8", &["--threads", "0"], 2, &["--threads 0", "1 to 9 cores"]);
     refuse("pixel-8", &["--prompt-rows", "100000"], 2, &["--prompt-rows 100000", "--context makes it larger"]);
     refuse("pixel-8", &["--target", "x86_64-unknown-linux-gnu"], 2, &["none of the levels", "x86-64-v3", "--target"]);

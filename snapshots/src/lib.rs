@@ -1,8 +1,8 @@
 //! What the snapshot tests share: the targets, and a handful of kernels at their smallest tiles.
 //!
 //! The snapshots are printed source, one folder for each target (`v3`, `v4`, `v3_exact`, `v3_vnni`, `v4_vnni`,
-//! `neon`, `neon_exact`, `dotprod`, `simd128`, `relaxed`, `relaxed_exact`), and the graphs of the nano model after each pass (`passes`). Review a changed snapshot as
-//! you would review code.
+//! `neon`, `neon_exact`, `dotprod`, `simd128`, `relaxed`, `relaxed_exact`), the graphs of the nano model after each pass (`passes`), and how
+//! many instructions hot kernels of aarch64 take (`counts`). Review a changed snapshot as you would review code.
 
 use std::rc::Rc;
 

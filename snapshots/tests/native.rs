@@ -1,6 +1,8 @@
 //! Printed kernels of quantized models, compiled and run, against the interpreter bit for bit: on this
 //! processor's levels, on simd128 and relaxed SIMD in Node, and on NEON in qemu.
 
+mod bare;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -197,8 +199,8 @@ fn program(cases: &[Case], target: &dyn Target) -> String {
          const WORDS: usize = {at};\n",
         target.features()
     );
-    if AARCH64.iter().any(|(_, level, _)| *level == target.level()) {
-        format!("{ALONE}{run}")
+    if bare::LEVELS.iter().any(|(_, level, _)| *level == target.level()) {
+        format!("{}{ALONE}{run}", bare::HEAD)
     } else {
         format!("{run}{HOSTED}")
     }
@@ -218,25 +220,8 @@ fn main() {
 }
 ";
 
-/// The same for Linux on aarch64, without a C library, so that no cross compiler is needed: system
-/// calls 63 (read), 64 (write), 94 (exit).
+/// The same behind [`bare::HEAD`].
 const ALONE: &str = r#"
-#![no_std]
-#![no_main]
-
-use core::arch::asm;
-
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! {
-    loop {}
-}
-
-unsafe fn call(number: usize, a: usize, b: usize, c: usize) -> isize {
-    let result;
-    unsafe { asm!("svc 0", in("x8") number, inlateout("x0") a as isize => result, in("x1") b, in("x2") c) };
-    result
-}
-
 static mut MEMORY: [u32; WORDS] = [0; WORDS];
 
 /// Moves all bytes by reads or writes of a part.
@@ -298,20 +283,11 @@ fn runner(folder: &str, dir: &Path) -> Result<(&'static str, Vec<String>), Strin
             vec!["node".into(), "--no-warnings".into(), RELAXED.into(), script.display().to_string()],
         ));
     }
-    if let Some((.., processor)) = AARCH64.iter().find(|(name, ..)| *name == folder) {
-        let there = Command::new("qemu-aarch64").arg("--version").output().is_ok_and(|out| out.status.success());
-        return if there {
-            Ok(("aarch64-unknown-linux-gnu", ["qemu-aarch64", "-cpu", processor].map(str::to_string).to_vec()))
-        } else {
-            Err("no qemu-aarch64".to_string())
-        };
+    if let Some((.., processor)) = bare::LEVELS.iter().find(|(name, ..)| *name == folder) {
+        return bare::missing().map_or_else(|| Ok((bare::TRIPLE, bare::emulated(processor))), Err);
     }
     Err(format!("{folder} cannot be run here"))
 }
-
-/// Levels of aarch64 by folder, and a processor that has nothing better.
-const AARCH64: [(&str, &str, &str); 3] =
-    [("neon_exact", "neon", "cortex-a53"), ("dotprod", "dotprod", "neoverse-n1"), ("i8mm", "i8mm", "max")];
 
 /// Node 20 has relaxed SIMD as an experiment, later ones take the option and have it anyway.
 const RELAXED: &str = "--experimental-wasm-relaxed-simd";
@@ -350,13 +326,14 @@ fn printed_kernels_have_the_bits_of_the_interpreter() {
         let source = dir.path().join(format!("{folder}.rs"));
         std::fs::write(&source, program(&cases, target.as_ref())).expect("the source is written");
         let binary: PathBuf = dir.path().join(format!("{folder}.bin"));
-        let mut rustc = Command::new("rustc");
-        rustc.args(["--edition", "2024", "-O", "-Awarnings", "--target", triple, "-o"]).arg(&binary).arg(&source);
-        if triple == "aarch64-unknown-linux-gnu" {
-            rustc.args(["-Cpanic=abort", "-Clinker=rust-lld", "-Clinker-flavor=ld.lld", "-Crelocation-model=static"]);
+        if triple == bare::TRIPLE {
+            bare::compile(&source, &binary).unwrap_or_else(|e| panic!("{folder}:\n{e}"));
+        } else {
+            let mut rustc = Command::new("rustc");
+            rustc.args(["--edition", "2024", "-O", "-Awarnings", "--target", triple, "-o"]).arg(&binary).arg(&source);
+            let out = rustc.output().expect("rustc runs");
+            assert!(out.status.success(), "{folder}:\n{}", String::from_utf8_lossy(&out.stderr));
         }
-        let out = rustc.output().expect("rustc runs");
-        assert!(out.status.success(), "{folder}:\n{}", String::from_utf8_lossy(&out.stderr));
         let command = match with.split_first() {
             None => Command::new(&binary),
             Some((program, args)) => {

@@ -92,7 +92,7 @@ export function fromEngine(error) {
   const { code, message } = /** @type {{ code?: unknown, message?: unknown }} */ (error ?? {});
   const text = typeof message === "string" ? message : String(error);
   if (error instanceof RangeError && /memory|allocat/i.test(text)) {
-    return new EngineError("out-of-memory", `the browser gives no more memory (${text}): a smaller \`side\`, \`threads: 1\` or fewer tabs need less`, { cause: error });
+    return new EngineError("out-of-memory", `this engine gives no more memory (${text}): a smaller \`side\`, \`threads: 1\` or fewer tabs need less`, { cause: error });
   }
   if (typeof code !== "string") return new EngineError("crashed", text, { cause: error });
   const Class = ARGUMENTS.has(code) ? ArgumentError : code === "image" ? ImageError : EngineError;

@@ -162,10 +162,10 @@ function advice(at, has) {
 /** @param {Pick<Scope, "WebAssembly">} at */
 function noSimd(at) {
   return at.WebAssembly === undefined
-    ? new UnsupportedError("no-webassembly", "this browser has no WebAssembly, or it is switched off (some lockdown modes do): use another one")
+    ? new UnsupportedError("no-webassembly", "this engine has no WebAssembly, or it is switched off (some lockdown modes do): use another one")
     : new UnsupportedError(
         "no-simd",
-        "this browser's WebAssembly has no SIMD, which the model needs: Chrome and Edge have it since 91, Firefox since 89, Safari since 16.4",
+        "this engine's WebAssembly has no SIMD, which the model needs: Chrome and Edge have it since 91, Firefox since 89, Safari since 16.4, Node since 16.4",
       );
 }
 
@@ -188,7 +188,7 @@ export function chooseVariant(found, wanted, threads, inWorker) {
       ? "they need the worker, which was switched off"
       : !found.crossOriginIsolated
         ? HOW_TO_ISOLATE
-        : "this browser lacks shared memory or relaxed SIMD";
+        : "this engine lacks shared memory or relaxed SIMD";
     throw new UnsupportedError("no-threads", `variant "threads" cannot run here: ${reason}`);
   }
   if (wanted === "relaxed" && !found.relaxedSimd) {

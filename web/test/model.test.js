@@ -318,6 +318,25 @@ test("options with impossible values are refused", async () => {
   }
 });
 
+test("options that there are not are refused, with the one that was meant", async () => {
+  const table = /** @type {[any, RegExp][]} */ ([
+    [{ thread: 2 }, /^thread: there is no such option; did you mean `threads`\?$/],
+    [{ onprogress() {} }, /^onprogress: .*did you mean `onProgress`\?$/],
+    [{ maxpixel: 1 }, /did you mean `maxPixels`\?/],
+    [{ download: { retry: 1 } }, /^download\.retry: .*did you mean `download\.retries`\?$/],
+    [{ quantization: "int4" }, /^quantization: .*options are url, onProgress, /],
+    ["https://example.org/model/", /^load: https:.* is no object of options$/],
+    [null, /^load: null is no object of options$/],
+  ]);
+  for (const [bad, message] of table) {
+    await assert.rejects(api.load(bad), (/** @type {any} */ error) => {
+      assert.ok(error instanceof api.ArgumentError && error.code === "argument");
+      assert.match(error.message, message);
+      return true;
+    });
+  }
+});
+
 test("a process ends by itself with a model that nobody uses", () => {
   assert.equal(child(`const model = await load(); await model.ready; console.log(model.info.worker, await model.ask("hello"));`), "true turns=none sees=nothing asked=hello\n");
 });

@@ -70,6 +70,9 @@ test("what is missing is named, with the way to have it", async () => {
   assert.throws(() => chooseVariant(old, undefined, undefined, true), { code: "no-simd" });
   const none = await capabilities(scope({ WebAssembly: undefined }));
   assert.throws(() => chooseVariant(none, undefined, undefined, true), { code: "no-webassembly" });
+  // The same words in Node and in browsers.
+  const noThreads = await capabilities(scope({ WebAssembly: NO_ATOMICS }));
+  assert.throws(() => chooseVariant(noThreads, "threads", undefined, true), /this engine lacks shared memory/);
   const plain = await capabilities(scope({ isSecureContext: false }));
   assert.match(plain.advice.join("\n"), /secure context/);
   const best = await capabilities(scope());

@@ -104,7 +104,7 @@ pub fn linking(machine: Machine) -> Result<[(String, OsString); 2], Error> {
         )));
     }
     let variable = |what: &str| format!("CARGO_TARGET_{}_{what}", machine.triple().to_uppercase().replace('-', "_"));
-    let arguments = format!("-C link-arg=-Wl,-z,max-page-size={} -C link-arg=-Wl,-soname,libtvlm.so", elf::PAGE);
+    let arguments = format!("-C link-arg=-Wl,-z,max-page-size={}", elf::PAGE);
     Ok([(variable("LINKER"), linker.into()), (variable("RUSTFLAGS"), arguments.into())])
 }
 
@@ -307,8 +307,9 @@ fn readme(about: &About<'_>, group: &str) -> String {
          \x20 thread of that caller; `cancel()` and `close()` stop it from any other. Close what is no longer needed: this memory is\n\
          \x20 not Java's.\n\
          - `Bitmaps.encode` takes any bitmap, on white where it is transparent; turn photos upright before, as their Exif\n\
-         \x20 orientation says. CameraX's `ImageProxy.toBitmap()` gives one. `session.encode` takes pixels of a buffer. A picture is\n\
-         \x20 encoded once and can be asked about again, also after `reset()`.\n\
+         \x20 orientation says. `CameraImages.encode` takes an `android.media.Image` of the format `YUV_420_888`, which is that of\n\
+         \x20 cameras, or bytes of NV21. `session.encode` takes pixels of a buffer. A picture is encoded once and can be asked about\n\
+         \x20 again, also after `reset()`.\n\
          - What goes wrong is a `TvlmException`: a `code()` for programs and a message for developers.\n\n\
          ## Weights\n\n\
          `weights/weights.tvlm` is not in the archive, as it is larger than what an app may be downloaded with. Give it to a device as\n\

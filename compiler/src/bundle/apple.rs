@@ -338,8 +338,9 @@ fn readme(about: &About<'_>, folders: &[Folder], coreml: bool) -> String {
          - A model is opened once and shared. A session has its own memory and threads and does one thing after the other, on a queue\n\
          \x20 of its own; nothing here blocks the caller.\n\
          - Whoever stops iterating, or cancels the task, stops the answer.\n\
-         - `image` takes a `CGImage`, drawn on white, or a `CVPixelBuffer`: ask the camera for `kCVPixelFormatType_32BGRA`, which is\n\
-         \x20 taken as it is. Draw a `UIImage` upright before, as a `CGImage` does not know its orientation. A picture is encoded\n\
+         - `image` takes a `UIImage` or `NSImage` as it is meant to be seen, a `CGImage`, drawn on white, or a `CVPixelBuffer`: the\n\
+         \x20 formats 420f, 420v and 32BGRA, which cameras have, are taken as they are. A `CVPixelBuffer` and a `CGImage` do not know\n\
+         \x20 their orientation: have the camera turn them (`videoRotationAngle` of its connection). A picture is encoded\n\
          \x20 once and can be asked about again, also after `reset()`.\n\
          - What goes wrong is a `TvlmError`: a `code` for programs and a message for developers.\n\n\
          ## Weights\n\n\

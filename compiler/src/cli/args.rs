@@ -274,7 +274,8 @@ pub struct Predict {
     pub target: Option<String>,
     #[command(flatten)]
     pub choices: Choices,
-    /// Threads, on the fastest cores first [as many as are fastest]
+    /// Threads, on the fastest cores first [so many that the first token comes soonest; a session that is not told takes
+    /// one for each fast core of a phone, elsewhere for each core]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
     /// Side of the picture in pixels [the model's own]
@@ -284,7 +285,7 @@ pub struct Predict {
     /// what the context has]
     #[arg(long, value_name = "N")]
     pub prompt_rows: Option<usize>,
-    /// List the slowest steps of each phase
+    /// List the slowest steps of each phase; with --json all of them
     #[arg(long)]
     pub steps: bool,
     /// One JSON object instead of text

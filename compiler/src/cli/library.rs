@@ -68,13 +68,24 @@ pub fn build(
     }
     let work = ui.work("building the library", None);
     let args = ["rustc", "--lib", "--target", machine.triple(), "--crate-type", kinds];
-    let messages = cargo_messages(&scratch.path().join("c"), &scratch.path().join("target"), &args, variables, ui)?;
+    let (folder, target) = (scratch.path().join("c"), scratch.path().join("target"));
+    let messages = cargo_messages(&folder, &target, &args, named(machine), variables, ui)?;
     work.done("");
     let made = |end: &str| {
         let mut files = messages.iter().flat_map(|message| &message.filenames);
         files.rfind(|file| file.extension().is_some_and(|e| e == end)).cloned()
     };
     Ok(Libraries { archive: made("a"), shared: made("so"), _scratch: scratch })
+}
+
+/// What rustc is told so that a shared library has a name, by which programs linked with it look for it: without one they keep the
+/// path that they were linked with.
+fn named(machine: Machine) -> &'static [&'static str] {
+    match machine.system() {
+        Some(System::Linux | System::Android) => &["-Clink-arg=-Wl,-soname,libtvlm.so"],
+        // Only libraries that are linked into an app are made for these.
+        Some(System::Ios | System::IosSimulator | System::MacOs) | None => &[],
+    }
 }
 
 /// Whether a shared library can be linked, and what cargo has to be told for it.

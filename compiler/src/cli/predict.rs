@@ -57,7 +57,7 @@ pub fn predict(args: &Predict, ui: &Ui) -> Result<u8, Error> {
     };
     work.done("");
     let text = if args.json {
-        format!("{}\n", json(&device, &prepared, &prediction))
+        format!("{}\n", json(&device, &prepared, &prediction, args.steps))
     } else {
         table(&device, &prepared, &prediction, args)
     };
@@ -128,9 +128,13 @@ fn table(device: &Device, prepared: &Prepared, prediction: &Prediction, args: &P
     let mut text = String::new();
     // Writing to a string cannot fail.
     let _ = writeln!(text, "{:12} {}", "device", shown(&device.description));
-    let (threads, which) = (prediction.threads(), if args.threads.is_some() { "" } else { ", the fastest number" });
+    let threads = prediction.threads();
     let plural = if threads == 1 { "" } else { "s" };
-    let _ = writeln!(text, "{:12} {threads} thread{plural}{which}: {}", "cores", shown(&cores(prediction)));
+    let _ = writeln!(text, "{:12} {threads} thread{plural}: {}", "cores", shown(&cores(prediction)));
+    if args.threads.is_none() {
+        let own = "a session that is not told takes one for each fast core of a phone, elsewhere for each core";
+        let _ = writeln!(text, "{:12} with so many the first token comes soonest; {own}", "");
+    }
     let (recipe, level) = (&prepared.recipe.name, &prediction.level);
     let _ = writeln!(text, "{:12} recipe {recipe}, level {level} of {}", "model", prepared.machine.triple());
     for phase in &prediction.phases {
@@ -158,12 +162,13 @@ fn table(device: &Device, prepared: &Prepared, prediction: &Prediction, args: &P
     text
 }
 
-fn json(device: &Device, prepared: &Prepared, prediction: &Prediction) -> Value {
+/// `steps`: with each step of each phase, which are hundreds.
+fn json(device: &Device, prepared: &Prepared, prediction: &Prediction, steps: bool) -> Value {
     let kinds = |kinds: [f64; Kind::ALL.len()]| -> Value {
         Kind::ALL
             .iter()
             .zip(kinds)
-            .map(|(kind, ms)| (kind.name().replace(' ', "_"), json!(ms)))
+            .map(|(kind, ms)| (kind.key().to_string(), json!(ms)))
             .collect::<serde_json::Map<_, _>>()
             .into()
     };
@@ -179,7 +184,7 @@ fn json(device: &Device, prepared: &Prepared, prediction: &Prediction) -> Value 
         })
     };
     let phase = |phase: &PhaseTime| {
-        json!({
+        let mut told = json!({
             "name": phase.name,
             "what": phase.what,
             "ms": phase.ms(),
@@ -187,8 +192,11 @@ fn json(device: &Device, prepared: &Prepared, prediction: &Prediction) -> Value 
             "kinds_ms": kinds(phase.kinds()),
             "macs": phase.macs(),
             "bytes": phase.bytes(),
-            "steps": phase.steps.iter().map(step).collect::<Vec<_>>(),
-        })
+        });
+        if steps {
+            told["steps"] = phase.steps.iter().map(step).collect();
+        }
+        told
     };
     json!({
         "device": {"name": device.name, "description": device.description, "sources": device.sources},

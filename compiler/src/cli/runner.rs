@@ -97,7 +97,7 @@ pub fn check_target(compiled: &Compiled) -> Result<(), Error> {
 
 /// Builds a crate, without a network, and returns its binary, and whether all of it was there already.
 pub fn cargo(folder: &Path, target: &Path, ui: &Ui) -> Result<(PathBuf, bool), Error> {
-    let messages = cargo_messages(folder, target, &["build", "--locked", "--bins"], &[], ui)?;
+    let messages = cargo_messages(folder, target, &["build", "--locked", "--bins"], &[], &[], ui)?;
     let all_fresh = messages.iter().all(|message| message.fresh.unwrap_or(true));
     match messages.into_iter().filter_map(|message| message.executable).next_back() {
         Some(binary) => Ok((binary, all_fresh)),
@@ -105,7 +105,7 @@ pub fn cargo(folder: &Path, target: &Path, ui: &Ui) -> Result<(PathBuf, bool), E
     }
 }
 
-/// Runs cargo in a folder, in release mode and without a network.
+/// Runs cargo in a folder, in release mode and without a network; `rustc` is what its command of this name passes on.
 ///
 /// # Errors
 /// There is no cargo, or it failed; the user stopped us.
@@ -113,6 +113,7 @@ pub fn cargo_messages(
     folder: &Path,
     target: &Path,
     args: &[&str],
+    rustc: &[&str],
     variables: &[(String, OsString)],
     ui: &Ui,
 ) -> Result<Vec<Message>, Error> {
@@ -124,6 +125,8 @@ pub fn cargo_messages(
         .args(args)
         .args(["--release", "--offline", "--message-format=json-render-diagnostics", "--target-dir"])
         .arg(target)
+        .args((!rustc.is_empty()).then_some("--"))
+        .args(rustc)
         .envs(variables.iter().map(|(name, value)| (name, value)))
         .current_dir(folder)
         .stdin(Stdio::null())

@@ -15,9 +15,10 @@ use super::cache::Cache;
 use super::model::Chosen;
 use super::runner::Runner;
 use super::ui::Ui;
-use crate::assemble::{Options, SYSTEM_CACHE, TARGET};
+use crate::assemble::{Options, SYSTEM_CACHE};
 use crate::error::Error;
 use crate::frontend::{Checkpoint, OpenOptions, describe, tokenizer_section};
+use crate::machine::Machine;
 use crate::package::SYSTEM;
 use crate::pipeline;
 
@@ -80,9 +81,12 @@ fn check_room(args: &Compile, chosen: &Chosen) -> Result<(), Error> {
 /// # Errors
 /// A machine that cannot run the emitted code, a text that leaves no room for a question, and what `run` may fail with.
 pub fn bake(args: &Compile, chosen: &Chosen, ui: &Ui) -> Result<Vec<u8>, Error> {
-    if (env::consts::ARCH, env::consts::OS) != ("x86_64", "linux") {
+    if Machine::here().is_none() {
         return Err(Error::Environment(format!(
-            "--system-prompt runs the emitted code once, which takes a machine for {TARGET}"
+            "--system-prompt runs the emitted code once, and none is emitted for this machine ({} with {}): compile on one with x86-64 \
+             or aarch64 and Linux or macOS",
+            env::consts::ARCH,
+            env::consts::OS
         )));
     }
     check_room(args, chosen)?;

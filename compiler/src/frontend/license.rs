@@ -112,18 +112,29 @@ impl Licenses {
                     ask who published them before passing the output on"
                 .to_owned();
         }
-        let mut parts: Vec<String> = self.declared.iter().map(|(key, value)| format!("{key} {value}")).collect();
+        let mut parts = Vec::new();
+        if !self.declared.is_empty() {
+            let words = self.declared.iter().map(|(key, value)| match *key {
+                "license_name" => format!("named {value}"),
+                "license_link" => format!("at {value}"),
+                _ => value.clone(),
+            });
+            parts.push(format!("{}, as the checkpoint's README.md says", words.collect::<Vec<_>>().join(", ")));
+        }
         parts.extend(self.texts.iter().map(|text| match &text.from {
             Some(from) => format!("{from} is copied to {}", text.file),
             None => format!("a text is copied to {}", text.file),
         }));
-        if self.texts.is_empty() {
-            parts.push("no text of it lies beside the weights".to_owned());
-        }
         if self.folders > 0 {
             parts.push("a folder of licenses is not copied: do that yourself".to_owned());
         }
-        parts.join(", ")
+        if self.texts.is_empty() && self.folders == 0 {
+            parts.push(
+                "the checkpoint has no license text: get it from who published them before passing the output on"
+                    .to_owned(),
+            );
+        }
+        parts.join("; ")
     }
 }
 
@@ -197,6 +208,38 @@ mod tests {
         for bad in ["a`b", "<script>", "a\u{202e}b", "\u{1b}[2J", &"x".repeat(300)] {
             assert_eq!(read(&format!("---\nlicense: {bad}\n---\n")), ["license=(unreadable)"], "{bad:?}");
         }
+    }
+
+    #[test]
+    fn summaries_are_sentences() {
+        let text = |from: Option<&str>| LicenseText {
+            from: from.map(str::to_owned),
+            file: "LICENSE-weights".to_owned(),
+            text: String::new(),
+        };
+        let declared = |pairs: &[(&'static str, &str)]| -> Vec<_> {
+            pairs.iter().map(|(key, value)| (*key, (*value).to_owned())).collect()
+        };
+        let says = "as the checkpoint's README.md says";
+        let get = "the checkpoint has no license text: get it from who published them before passing the output on";
+        let folder = "a folder of licenses is not copied: do that yourself";
+        let other = declared(&[("license", "other"), ("license_name", "a-b"), ("license_link", "LICENSE")]);
+        let cases = [
+            (declared(&[("license", "mit, apache-2.0")]), vec![], 0, format!("mit, apache-2.0, {says}; {get}")),
+            (other.clone(), vec![], 1, format!("other, named a-b, at LICENSE, {says}; {folder}")),
+            (
+                other,
+                vec![text(None)],
+                0,
+                format!("other, named a-b, at LICENSE, {says}; a text is copied to LICENSE-weights"),
+            ),
+            (vec![], vec![text(Some("COPYING"))], 1, format!("COPYING is copied to LICENSE-weights; {folder}")),
+            (vec![], vec![], 1, folder.to_owned()),
+        ];
+        for (declared, texts, folders, expected) in cases {
+            assert_eq!(Licenses { declared, texts, folders }.summary(), expected);
+        }
+        assert!(Licenses::default().summary().starts_with("none found: "));
     }
 
     #[test]

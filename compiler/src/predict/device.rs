@@ -75,9 +75,24 @@ const BUILT_IN: [(&str, &str); 8] = [
 /// Most cores of a device: predictions try every number of threads.
 const MOST_CORES: usize = 256;
 
+/// Letters and digits that two names have to begin with alike to be of one family.
+const ALIKE: usize = 4;
+
+/// The built-in device whose name begins most like `name`: `iPhone 16` and `pixel9` are no misspellings, but of a family.
+fn akin(name: &str) -> Option<&'static str> {
+    let plain = |name: &str| -> Vec<char> {
+        name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+    };
+    let name = plain(name);
+    let alike = |known: &str| plain(known).iter().zip(&name).take_while(|(a, b)| a == b).count();
+    // The first of several, as the newest stands first.
+    let best = Device::list().rev().max_by_key(|known| alike(known))?;
+    (alike(best) >= ALIKE).then_some(best)
+}
+
 impl Device {
     /// Names of the built-in devices.
-    pub fn list() -> impl Iterator<Item = &'static str> {
+    pub fn list() -> impl DoubleEndedIterator<Item = &'static str> {
         BUILT_IN.iter().map(|(name, _)| *name)
     }
 
@@ -89,7 +104,13 @@ impl Device {
         match BUILT_IN.iter().find(|(known, _)| *known == name) {
             Some((name, text)) => Device::parse(text, &format!("devices/{name}.ron")),
             None => {
-                let (near, list) = (did_you_mean(name, Device::list()), Device::list().collect::<Vec<_>>().join(", "));
+                let near = match did_you_mean(name, Device::list()) {
+                    none if none.is_empty() => {
+                        akin(name).map_or(none, |known| format!(" (the nearest is {})", Quoted(known)))
+                    }
+                    near => near,
+                };
+                let list = Device::list().collect::<Vec<_>>().join(", ");
                 Err(Error::Usage(format!("unknown device {}{near}; the built-in ones are {list}", Quoted(name))))
             }
         }

@@ -15,7 +15,7 @@ pub enum Kind {
     Depthwise,
     /// Attention: its products, softmax, positions and the cache.
     Attention,
-    /// Elements of rows: GELU, SwiGLU, norms, quantizing.
+    /// What is done to each value by itself or with its row: GELU, SwiGLU, norms, quantizing.
     Elements,
     /// Waiting for memory beyond what arithmetic takes meanwhile.
     Memory,
@@ -28,15 +28,28 @@ impl Kind {
     pub const ALL: [Kind; 7] =
         [Kind::Integers, Kind::Floats, Kind::Depthwise, Kind::Attention, Kind::Elements, Kind::Memory, Kind::Barrier];
 
-    /// For tables.
+    /// For people.
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Integers => "integer products",
-            Kind::Floats => "float products",
+            Kind::Integers => "integer matrix products",
+            Kind::Floats => "float matrix products",
+            Kind::Depthwise => "depthwise convolutions",
+            Kind::Attention => "attention",
+            Kind::Elements => "activations, norms, quantizing",
+            Kind::Memory => "waiting for memory",
+            Kind::Barrier => "threads waiting for each other",
+        }
+    }
+
+    /// For programs.
+    pub fn key(self) -> &'static str {
+        match self {
+            Kind::Integers => "integer_products",
+            Kind::Floats => "float_products",
             Kind::Depthwise => "depthwise",
             Kind::Attention => "attention",
-            Kind::Elements => "elements of rows",
-            Kind::Memory => "waiting for memory",
+            Kind::Elements => "elementwise",
+            Kind::Memory => "memory",
             Kind::Barrier => "barriers",
         }
     }

@@ -154,7 +154,10 @@ enum {
   TVLM_FORMAT_RGB8 = 0,
   TVLM_FORMAT_RGBA8 = 1, /* Alpha is not looked at: draw transparent pictures on white before. */
   TVLM_FORMAT_BGRA8 = 2, /* The same. */
-  TVLM_FORMAT_GRAY8 = 3
+  TVLM_FORMAT_GRAY8 = 3,
+  TVLM_FORMAT_NV12 = 4,      /* A plane of luma, and one of blue and red chroma in turn for each 2 x 2 pixels: BT.601, all values from
+                                0 to 255, as the cameras of phones have them (420f). */
+  TVLM_FORMAT_NV12_VIDEO = 5 /* The same with luma from 16 to 235 and chroma from 16 to 240 (420v). */
 };
 
 typedef struct tvlm_pixels {
@@ -166,8 +169,10 @@ typedef struct tvlm_pixels {
   uint32_t format;     /* TVLM_FORMAT_*. */
   uint32_t side;       /* Of the square that the model sees, one of those in tvlm_model_info; 0: the largest, smaller under
                         * tvlm_session_pressure. */
+  const uint8_t *chroma; /* With TVLM_FORMAT_NV12*: the second plane; NULL: behind height * stride bytes of the first. */
+  size_t chroma_stride;  /* Bytes from one of its rows to the next; 0: as stride, or without gaps where that is 0. */
 } tvlm_pixels;
-#define TVLM_PIXELS_INIT {sizeof(tvlm_pixels), NULL, 0, 0, 0, 0, 0}
+#define TVLM_PIXELS_INIT {sizeof(tvlm_pixels), NULL, 0, 0, 0, 0, 0, NULL, 0}
 
 typedef enum tvlm_stop {
   TVLM_STOP_NONE = 0,

@@ -49,8 +49,9 @@ enum Pixels {
         return try withExtendedLifetime(context) { try body(&pixels) }
     }
 
-    /// Takes a buffer of the format 32BGRA as it is; others, such as those of a camera, go through Core Image.
+    /// Takes a buffer of the format 32BGRA, 420f or 420v as it is; others go through Core Image.
     static func with<T>(_ buffer: CVPixelBuffer, _ body: (inout tvlm_pixels) throws -> T) throws -> T {
+        if let done = try withPlanes(buffer, body) { return done }
         guard CVPixelBufferGetPixelFormatType(buffer) == kCVPixelFormatType_32BGRA else {
             let picture = CIImage(cvPixelBuffer: buffer)
             guard let image = converter.createCGImage(picture, from: picture.extent) else {

@@ -131,8 +131,8 @@ public final class TvlmSession: @unchecked Sendable {
 
     /// Encodes a picture, once: it can be asked about in all sessions of the model.
     ///
-    /// It is drawn on white where it is transparent. A `CGImage` knows nothing of the orientation of a photo: draw those of
-    /// a `UIImage` upright before. `side` is one of `model.info.sides`, 0 the largest that `tell(_:)` leaves: a
+    /// It is drawn on white where it is transparent. A `CGImage` knows nothing of the orientation of a photo: give the
+    /// `UIImage` that has it. `side` is one of `model.info.sides`, 0 the largest that `tell(_:)` leaves: a
     /// smaller one is encoded sooner, takes fewer positions and shows less.
     public func image(_ image: CGImage, side: Int = 0) async throws -> TvlmImage {
         let image = Unchecked(value: image)
@@ -141,7 +141,8 @@ public final class TvlmSession: @unchecked Sendable {
         }
     }
 
-    /// Encodes the picture of a camera or a video, which nobody may change meanwhile. The format 32BGRA needs no conversion.
+    /// Encodes the picture of a camera or a video, which nobody may change meanwhile. The formats 32BGRA, 420f and 420v, those of
+    /// cameras, are taken as they lie in memory.
     public func image(_ buffer: CVPixelBuffer, side: Int = 0) async throws -> TvlmImage {
         let buffer = Unchecked(value: buffer)
         return try await perform { session, _ in

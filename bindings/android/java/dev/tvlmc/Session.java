@@ -79,6 +79,13 @@ public final class Session extends Handle {
     public static final int BGRA8 = 2;
     /** One byte. */
     public static final int GRAY8 = 3;
+    /**
+     * A plane of luma and behind it one of blue and red chroma in turn for each 2 x 2 pixels, both with the same stride: BT.601, values
+     * from 0 to 255. {@link CameraImages} makes it of what cameras give.
+     */
+    public static final int NV12 = 4;
+    /** The same with luma from 16 to 235 and chroma from 16 to 240. */
+    public static final int NV12_VIDEO = 5;
 
     Session(long pointer) {
         super(pointer);
