@@ -70,6 +70,13 @@ impl Target for Level {
         }
     }
 
+    fn extends(&self) -> Option<&'static str> {
+        match self {
+            Level::V3Vnni => Some(Level::V3Exact.level()),
+            Level::V3 | Level::V3Exact | Level::V4 | Level::V4Vnni => None,
+        }
+    }
+
     fn lanes(&self) -> usize {
         self.bits() / 32
     }

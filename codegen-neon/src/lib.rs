@@ -46,6 +46,14 @@ impl Target for Level {
         }
     }
 
+    fn extends(&self) -> Option<&'static str> {
+        match self {
+            Level::Neon | Level::Exact => None,
+            Level::Dotprod => Some(Level::Exact.level()),
+            Level::I8mm => Some(Level::Dotprod.level()),
+        }
+    }
+
     fn lanes(&self) -> usize {
         4
     }

@@ -28,6 +28,12 @@ pub trait Target {
     /// 32-bit lanes of a register: 4, 8 or 16.
     fn lanes(&self) -> usize;
 
+    /// The level that every processor of this one has too, whose registers and rounding are the same: a kernel that is the same
+    /// at both is printed once, there.
+    fn extends(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Vector registers the schedule may count on.
     fn registers(&self) -> usize;
 

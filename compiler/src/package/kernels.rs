@@ -100,6 +100,40 @@ pub(super) fn emit(prepared: &Prepared, files: &mut BTreeMap<String, String>) ->
     Ok(())
 }
 
+/// The kernels of a level, callees before callers.
+fn kernels_of(prepared: &Prepared, index: usize) -> Result<Vec<Rc<Kernel>>, Error> {
+    let mut all = Vec::new();
+    for entry in entry_points(prepared, index)? {
+        for kernel in entry.with_callees() {
+            add(&mut all, &kernel)?;
+        }
+    }
+    Ok(all)
+}
+
+/// By name, the level whose file has a kernel that this level has too: the first one of those it extends.
+fn shared(prepared: &Prepared, index: usize) -> Result<BTreeMap<String, &'static str>, Error> {
+    let target = prepared.targets[index].as_ref();
+    let base = target.extends().and_then(|name| prepared.targets.iter().position(|base| base.level() == name));
+    let Some(base) = base else { return Ok(BTreeMap::new()) };
+    let further = shared(prepared, base)?;
+    let theirs: BTreeMap<String, Rc<Kernel>> =
+        kernels_of(prepared, base)?.into_iter().map(|kernel| (kernel.name.clone(), kernel)).collect();
+    let base = prepared.targets[base].as_ref();
+    let mut out = BTreeMap::new();
+    for kernel in kernels_of(prepared, index)? {
+        // Callees come before callers.
+        let callees = kernel.with_callees();
+        let same = theirs.get(&kernel.name).is_some_and(|other| *other == kernel)
+            && callees.iter().all(|callee| callee.name == kernel.name || out.contains_key(&callee.name))
+            && legalize(&kernel, target) == legalize(&kernel, base);
+        if same {
+            out.insert(kernel.name.clone(), further.get(&kernel.name).copied().unwrap_or(base.level()));
+        }
+    }
+    Ok(out)
+}
+
 /// All files of one level.
 fn level(
     prepared: &Prepared,
@@ -107,20 +141,24 @@ fn level(
     target: &dyn Target,
     files: &mut BTreeMap<String, String>,
 ) -> Result<(), Error> {
-    let mut all = Vec::new();
-    for entry in entry_points(prepared, index)? {
-        for kernel in entry.with_callees() {
-            add(&mut all, &kernel)?;
-        }
-    }
+    let all = kernels_of(prepared, index)?;
+    let elsewhere = shared(prepared, index)?;
+    let entries: BTreeSet<String> = entry_points(prepared, index)?.into_iter().map(|k| k.name.clone()).collect();
     let mut families: BTreeMap<&str, Vec<&Rc<Kernel>>> = BTreeMap::new();
     for kernel in &all {
         families.entry(family(&kernel.name)).or_default().push(kernel);
     }
     let folder = format!("src/kernels/{}", target.level());
     let mut named = BTreeSet::new();
+    // A kernel of another level is named where the table or a kernel of this level does.
+    let own = all.iter().filter(|kernel| !elsewhere.contains_key(&kernel.name));
+    let called: BTreeSet<String> =
+        own.flat_map(|kernel| words(&emit_kernel(&legalize(kernel, target), target).body)).chain(entries).collect();
+    let elsewhere: BTreeMap<&str, Option<&str>> =
+        elsewhere.iter().map(|(name, level)| (name.as_str(), called.contains(name).then_some(*level))).collect();
+    families.retain(|_, kernels| kernels.iter().any(|kernel| elsewhere.get(kernel.name.as_str()) != Some(&None)));
     for (name, kernels) in &families {
-        let file = family_file(name, kernels, target)?;
+        let file = family_file(name, kernels, target, &elsewhere)?;
         for item in &file.items {
             if let Item::Function(function) = item {
                 named.extend(words(&function.body));
@@ -144,10 +182,23 @@ fn level(
     Ok(())
 }
 
-fn family_file(name: &str, kernels: &[&Rc<Kernel>], target: &dyn Target) -> Result<File, Error> {
+/// The file of a family. Kernels of `elsewhere` are named from the file of the level that has them, if there is one to name.
+fn family_file(
+    name: &str,
+    kernels: &[&Rc<Kernel>],
+    target: &dyn Target,
+    elsewhere: &BTreeMap<&str, Option<&str>>,
+) -> Result<File, Error> {
     let mut functions = Vec::new();
     let mut callees = BTreeSet::new();
+    let mut named_there: BTreeMap<&str, Vec<Ident>> = BTreeMap::new();
     for kernel in kernels {
+        if let Some(level) = elsewhere.get(kernel.name.as_str()) {
+            if let Some(level) = level {
+                named_there.entry(level).or_default().push(ident(&kernel.name));
+            }
+            continue;
+        }
         callees.extend(kernel.with_callees().into_iter().map(|callee| callee.name.clone()));
         let legal = legalize(kernel, target);
         verify(&legal).map_err(|e| Error::Bug(e.to_string()))?;
@@ -164,6 +215,14 @@ fn family_file(name: &str, kernels: &[&Rc<Kernel>], target: &dyn Target) -> Resu
             line(quote!(use super::#other::*;))
         })
         .collect();
+    for (level, mut kernels) in named_there {
+        let (level, family) = (ident(level), ident(name));
+        kernels.sort();
+        items.push(line(match kernels.as_slice() {
+            [one] => quote!(pub use super::super::#level::#family::#one;),
+            many => quote!(pub use super::super::#level::#family::{#(#many),*};),
+        }));
+    }
     if helpers(target, &named) {
         items.push(line(quote!(
             use super::lanes::*;
