@@ -160,7 +160,7 @@ fn libraries_of_the_half_billion_model_are_small() {
             libraries.iter().map(|(machine, library)| Slice { machine: *machine, library }).collect();
         let staging = Staging::begin(&root.path().join(what), false).unwrap_or_else(|e| panic!("{e}"));
         let written = match what {
-            "swift" => apple::write(&staging, &about, &slices, &none),
+            "swift" => apple::write(&staging, &about, &slices, &none, None),
             _ => android::write(&staging, &about, android::GROUP, &slices, &none),
         };
         written.unwrap_or_else(|e| panic!("{e}"));
