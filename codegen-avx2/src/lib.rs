@@ -270,7 +270,7 @@ impl Target for Level {
             Elem::U16 => quote!(*#at = #first(#value) as u16;),
             Elem::F16 => {
                 let low = self.intrinsic(&format!("castps{}_ps128", self.bits()));
-                quote!(*#at = _mm_cvtsi128_si32(_mm_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(#low(#value))) as u16;)
+                quote!(_mm_storeu_si16(#at.cast(), _mm_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(#low(#value)));)
             }
         }
     }

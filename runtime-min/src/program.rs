@@ -285,9 +285,9 @@ impl Step {
         Self { name, slot, rows, channels, pitch, half: false, macs }
     }
 
-    /// The same of 16-bit floats.
-    pub const fn halves(self) -> Self {
-        Self { half: true, ..self }
+    /// A step whose result is `[rows, channels]` 16-bit floats at a pitch.
+    pub const fn halves(name: &'static str, slot: usize, shape: [usize; 3], macs: u64) -> Self {
+        Self { half: true, ..Self::new(name, slot, shape, macs) }
     }
 }
 

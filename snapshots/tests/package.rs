@@ -5,17 +5,22 @@ use std::path::Path;
 use std::process::Command;
 
 use compiler::assemble::{Options, assemble};
+use compiler::machine::{Machine, System};
 
 /// The emitted files of a nano model.
-fn files(layout: &str) -> BTreeMap<String, String> {
+fn files(layout: &str, recipe: &str, machine: Machine) -> BTreeMap<String, String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/nano").join(layout);
-    let options = Options { name: Some("nano"), ..Options::default() };
+    let recipe = Some(models::Recipe::named(recipe).unwrap_or_else(|e| panic!("{e}")));
+    let options = Options { name: Some("nano"), recipe, machine, ..Options::default() };
     assemble(&folder, &options).unwrap_or_else(|e| panic!("{layout}: {e}")).package.files
 }
 
+const X86: Machine = Machine::X86_64(System::Linux);
+const ARM: Machine = Machine::Aarch64(System::Linux);
+
 #[test]
 fn emitting_again_gives_the_same_bytes() {
-    assert_eq!(files("hf"), files("hf"));
+    assert_eq!(files("hf", "f32", X86), files("hf", "f32", X86));
 }
 
 #[test]
@@ -24,9 +29,13 @@ fn every_source_is_a_fixed_point_of_rustfmt() {
     if !there {
         println!("skipped: no rustfmt, so emitted crates were not compared with their formatting");
     }
-    for layout in ["hf", "llava"] {
+    for (layout, recipe, machine) in
+        [("hf", "f32", X86), ("llava", "f32", ARM), ("odd", "int8", X86), ("hf", "int4", ARM)]
+    {
         let dir = tempfile::tempdir().expect("a folder");
-        for (name, text) in files(layout).iter().filter(|(name, _)| name.ends_with(".rs") || *name == "rustfmt.toml") {
+        for (name, text) in
+            files(layout, recipe, machine).iter().filter(|(name, _)| name.ends_with(".rs") || *name == "rustfmt.toml")
+        {
             if name.ends_with(".rs") {
                 syn::parse_file(text).unwrap_or_else(|e| panic!("{layout}, {name}: {e}"));
             }
@@ -40,7 +49,7 @@ fn every_source_is_a_fixed_point_of_rustfmt() {
             let out = rustfmt.args(["--check", "src/lib.rs", "src/main.rs"]).current_dir(dir.path()).output();
             let out = out.expect("rustfmt was found above");
             let diff: String = String::from_utf8_lossy(&out.stdout).lines().take(40).collect::<Vec<_>>().join("\n");
-            assert!(out.status.success(), "{layout}:\n{diff}\n{}", String::from_utf8_lossy(&out.stderr));
+            assert!(out.status.success(), "{layout}, {recipe}:\n{diff}\n{}", String::from_utf8_lossy(&out.stderr));
         }
     }
 }

@@ -215,14 +215,6 @@ fn family_file(
             line(quote!(use super::#other::*;))
         })
         .collect();
-    for (level, mut kernels) in named_there {
-        let (level, family) = (ident(level), ident(name));
-        kernels.sort();
-        items.push(line(match kernels.as_slice() {
-            [one] => quote!(pub use super::super::#level::#family::#one;),
-            many => quote!(pub use super::super::#level::#family::{#(#many),*};),
-        }));
-    }
     if helpers(target, &named) {
         items.push(line(quote!(
             use super::lanes::*;
@@ -234,8 +226,30 @@ fn family_file(
     {
         items.push(intrinsics);
     }
+    // Before the others, as rustfmt has them.
+    let mut there = Vec::new();
+    for (level, mut kernels) in named_there {
+        let (level, family) = (ident(level), ident(name));
+        kernels.sort_by_key(|kernel| natural(&kernel.to_string()));
+        there.extend(kernels.into_iter().map(|kernel| line(quote!(pub use super::super::#level::#family::#kernel;))));
+    }
+    items.splice(0..0, there);
     items.extend(functions.into_iter().map(Item::Function));
     Ok(File { docs: vec![family_docs(name).to_string()], items })
+}
+
+/// A name as rustfmt sorts it: numbers by value, underscores before everything else.
+fn natural(name: &str) -> Vec<(String, Option<u64>)> {
+    let mut parts = vec![(String::new(), None)];
+    for c in name.chars() {
+        let (text, number) = parts.last_mut().expect("never empty");
+        match (c.to_digit(10).map(u64::from), *number) {
+            (Some(digit), before) => *number = Some(before.unwrap_or(0) * 10 + digit),
+            (None, None) => text.push(if c == '_' { ' ' } else { c }),
+            (None, Some(_)) => parts.push((if c == '_' { ' ' } else { c }.to_string(), None)),
+        }
+    }
+    parts
 }
 
 /// The helpers that are named, by kernels or by helpers that are; what names no helper stays.
@@ -311,9 +325,10 @@ fn table(prepared: &Prepared, levels: &[&str]) -> Result<File, Error> {
         Machine::WasmRust if level == "simd128" => vec![quote!(cfg(not(target_feature = "relaxed-simd")))],
         Machine::WasmRust => vec![quote!(cfg(target_feature = "relaxed-simd"))],
     };
-    let mut items: Vec<Item> = levels
+    // As rustfmt sorts them.
+    let sorted: BTreeSet<&str> = levels.iter().copied().collect();
+    let mut items: Vec<Item> = sorted
         .iter()
-        .rev()
         .map(|level| {
             let (attrs, level) = (built(level), ident(level));
             Item::Line { docs: vec![], attrs, tokens: quote!(mod #level;) }

@@ -196,13 +196,13 @@ fn face(prepared: &Prepared, id: &Identity<'_>) -> File {
             pub use runtime_min::weights::{WeightBuffer, WeightFile};
         )),
         lines(quote!(
+            pub use runtime_min::{Affinity, Bound, Control, Delegate, Delegation, Info, Pressure, Side};
+        )),
+        lines(quote!(
             pub use runtime_min::{CancelToken, Error, Image, OpenOptions, Options, Pixels, Residence};
         )),
         lines(quote!(
             pub use runtime_min::{Rgb8, SamplerOptions, StepView, StopReason, Timings, Turn, Verify};
-        )),
-        lines(quote!(
-            pub use runtime_min::{Affinity, Bound, Control, Delegate, Delegation, Info, Pressure, Side};
         )),
         alias(
             "The model: weights, tokenizer and the code for this processor. Threads share it by reference.",

@@ -121,8 +121,8 @@ fn phase_file(prepared: &Prepared, name: &str, phase: &Phase, names: &Names) -> 
             let (slot, name) = (names.slot(tap.slot), &step.name);
             let (rows, channels, pitch) = (number(tap.rows), number(tap.channels), number(tap.pitch));
             let macs = Literal::u64_unsuffixed(step.macs);
-            let halves = (tap.elem == kernels::Elem::F16).then(|| quote!(.halves()));
-            let row = quote!(Step::new(#name, slots::#slot, [#rows, #channels, #pitch], #macs) #halves);
+            let new = if tap.elem == kernels::Elem::F16 { quote!(halves) } else { quote!(new) };
+            let row = quote!(Step::#new(#name, slots::#slot, [#rows, #channels, #pitch], #macs));
             (vec![], row)
         })
         .collect();
@@ -349,12 +349,17 @@ fn plan_file(prepared: &Prepared, id: &Identity<'_>, names: &Names) -> File {
         returns: Some(quote!(&'static Info)),
         body: vec![Stmt::Line(quote!(&INFO))],
     });
-    let level_rows = Item::Table {
-        docs: vec![],
-        attrs: vec![],
-        head: quote!(const LEVELS: &'static [Level] =),
-        rows: levels,
-        delimiters: ("&[", "];"),
+    let level_rows = match levels.as_slice() {
+        [(_, one)] => {
+            Item::Line { docs: vec![], attrs: vec![], tokens: quote!(const LEVELS: &'static [Level] = &[#one];) }
+        }
+        _ => Item::Table {
+            docs: vec![],
+            attrs: vec![],
+            head: quote!(const LEVELS: &'static [Level] =),
+            rows: levels,
+            delimiters: ("&[", "];"),
+        },
     };
     let several = vec![
         Stmt::Line({
