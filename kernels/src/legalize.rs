@@ -16,7 +16,15 @@ use crate::target::Target;
 /// everything else takes one per part of the line.
 pub fn legalize(kernel: &Kernel, target: &dyn Target) -> Rc<Kernel> {
     let parts = LANES / target.lanes();
-    let mut l = Legalizer { target, parts, source: kernel, regs: Vec::new(), map: Vec::new(), quads: HashMap::new() };
+    let mut l = Legalizer {
+        target,
+        parts,
+        source: kernel,
+        regs: Vec::new(),
+        map: Vec::new(),
+        quads: HashMap::new(),
+        part_of: HashMap::new(),
+    };
     l.map = vec![Vec::new(); kernel.regs.len()];
     let mut body = l.block(&kernel.body);
     prune(&mut body, l.regs.len());
@@ -50,6 +58,8 @@ struct Legalizer<'a> {
     map: Vec<Vec<Reg>>,
     /// Where quads are read that the target does not have.
     quads: HashMap<Reg, (Ptr, Int)>,
+    /// Which part of a line a register is.
+    part_of: HashMap<Reg, usize>,
 }
 
 impl Legalizer<'_> {
@@ -58,7 +68,31 @@ impl Legalizer<'_> {
         for stmt in body {
             self.stmt(stmt, &mut out);
         }
+        self.by_parts(&mut out);
         out
+    }
+
+    /// Orders turns of products of pairs by parts of lines instead of line by line. A part needs its own weights alone, and
+    /// twice as many at once as another product, so that a compiler which keeps the order has registers for them.
+    fn by_parts(&self, block: &mut [Stmt]) {
+        let turn = |stmts: &[Stmt]| {
+            let dots = |stmt: &Stmt| matches!(stmt, Stmt::Set(_, Op::DotPairs(..)));
+            let brings = |stmt: &Stmt| matches!(stmt, Stmt::Let(_, Op::Load(..) | Op::Zip(..)) | Stmt::Prefetch(..));
+            let first = stmts.iter().take_while(|stmt| brings(stmt)).count();
+            (first, first + stmts[first..].iter().take_while(|stmt| dots(stmt)).count())
+        };
+        let mut at = 0;
+        while at < block.len() {
+            let (first, length) = turn(&block[at..]);
+            // Uniform values and hints come first.
+            if length > first {
+                block[at..at + length].sort_by_key(|stmt| match stmt {
+                    Stmt::Let(reg, _) | Stmt::Set(reg, _) => self.part_of.get(reg).map_or(0, |part| part + 1),
+                    _ => 0,
+                });
+            }
+            at += length.max(1);
+        }
     }
 
     fn stmt(&mut self, stmt: &Stmt, out: &mut Vec<Stmt>) {
@@ -221,7 +255,11 @@ impl Legalizer<'_> {
             .map(|part| {
                 let name = if parts == 1 { name.clone() } else { format!("{name}_p{part}") };
                 self.regs.push(RegInfo { name, ty: *ty });
-                Reg(self.regs.len() as u32 - 1)
+                let fresh = Reg(self.regs.len() as u32 - 1);
+                if parts > 1 {
+                    self.part_of.insert(fresh, part);
+                }
+                fresh
             })
             .collect()
     }
