@@ -252,10 +252,12 @@ fn natural(name: &str) -> Vec<(String, Option<u64>)> {
     parts
 }
 
-/// The helpers that are named, by kernels or by helpers that are; what names no helper stays.
+/// The helpers and constants that are named, by kernels or by helpers that are, with their import if there are any.
 fn used(prelude: Vec<Item>, mut named: BTreeSet<String>) -> Vec<Item> {
     let name = |item: &Item| match item {
         Item::Function(f) => words_of(&f.head).pop(),
+        // `pub const NAME: ...`; an import has no name.
+        Item::Line { tokens, .. } => words_of(tokens).get(2).filter(|_| words_of(tokens)[0] == "pub").cloned(),
         _ => None,
     };
     loop {
@@ -271,7 +273,9 @@ fn used(prelude: Vec<Item>, mut named: BTreeSet<String>) -> Vec<Item> {
             break;
         }
     }
-    prelude.into_iter().filter(|item| name(item).is_none_or(|name| named.contains(&name))).collect()
+    let left: Vec<Item> =
+        prelude.into_iter().filter(|item| name(item).is_none_or(|name| named.contains(&name))).collect();
+    if left.iter().any(|item| name(item).is_some()) { left } else { Vec::new() }
 }
 
 fn helpers(target: &dyn Target, named: &BTreeSet<String>) -> bool {

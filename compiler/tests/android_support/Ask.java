@@ -143,7 +143,7 @@ public final class Ask {
         Image again = other.encode(ByteBuffer.wrap(rgb), width, height, 0, Session.RGB8);
         check(gaps.position() == 4, "the buffer stays as it was");
         refused(TvlmException.ARGUMENT, "pixels", () -> chat.encode(gaps, width, height + 1, stride, Session.BGRA8));
-        refused(TvlmException.ARGUMENT, "format", () -> chat.encode(gaps, width, height, stride, 4));
+        refused(TvlmException.ARGUMENT, "format", () -> chat.encode(gaps, width, height, stride, 9));
         refused(TvlmException.ARGUMENT, "side: 7 is not", () -> chat.encode(gaps, width, height, stride, Session.BGRA8, 7));
         refused(TvlmException.IMAGE, "0", () -> chat.encode(gaps, 0, height, stride, Session.BGRA8));
         refused(TvlmException.ARGUMENT, "U+0000", () -> chat.ask("a\0b"));
