@@ -64,7 +64,7 @@ impl<P: Program> Session<'_, P> {
     pub fn save_file(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
         let temporary = beside(path);
-        let written = File::create(&temporary).map_err(Fault::from).and_then(|mut file| {
+        let written = private(&temporary).map_err(Fault::from).and_then(|mut file| {
             self.write_to(&mut file)?;
             file.sync_all()?;
             Ok(fs::rename(&temporary, path)?)
@@ -353,6 +353,15 @@ fn verify(reader: &mut impl Read, info: &Info) -> Result<(), Fault> {
 fn cache_bytes(info: &Info, positions: usize) -> u64 {
     let all = info.cache.iter().map(|slot| slot.piece_bytes(positions) as u64 * slot.pieces as u64);
     all.fold(0, u64::saturating_add)
+}
+
+/// A new file for its owner alone: it holds what was said.
+fn private(path: &Path) -> std::io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
 }
 
 /// A name in the same folder that nobody else writes to.

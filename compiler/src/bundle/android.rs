@@ -318,7 +318,7 @@ fn readme(about: &About<'_>, group: &str) -> String {
          \x20   adb push weights/weights.tvlm /data/local/tmp/\n\
          \x20   adb shell run-as YOUR.APP mkdir -p no_backup\n\
          \x20   adb shell run-as YOUR.APP cp /data/local/tmp/weights.tvlm no_backup/\n\n\
-         It is mapped, so it has to be a file: what lies compressed in an APK is none. Library and weights are checked to belong\n\
+         It has to be a file, which is mapped if it has 256 MB or more: what lies compressed in an APK is none. Library and weights are checked to belong\n\
          to each other.\n\n\
          ## Before it is published\n\n\
          - The library is aligned to pages of 16 KB. Shrinkers are told what to keep.\n\

@@ -18,7 +18,10 @@ use crate::package::{HEADER, MODULE_MAP, TOOL_VERSION};
 const FACE: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/swift.rs"));
 
 /// The folder of the weight file, `weights.tvlm`.
-const WEIGHTS_FOLDER: &str = "Sources/TvlmWeights/Weights";
+pub const WEIGHTS_FOLDER: &str = "Sources/TvlmWeights/Weights";
+
+/// The folder of the Core ML model.
+pub const MODEL_FOLDER: &str = "Sources/TvlmCoreML/Model";
 
 /// Sources of the face for Core ML, for packages that have a model for it.
 const COREML: &str = "Sources/TvlmCoreML";
@@ -136,7 +139,7 @@ pub fn write(
         staging.write(name, text.as_bytes())?;
     }
     if let Some(write) = coreml {
-        write(staging, &format!("{COREML}/Model/"))?;
+        write(staging, &format!("{MODEL_FOLDER}/"))?;
     }
     staging.write("Sources/Tvlm/PrivacyInfo.xcprivacy", &xml(privacy())?)?;
     staging.write("Package.swift", manifest(about.name, coreml.is_some()).as_bytes())?;
@@ -254,7 +257,7 @@ fn coreml_subspec(name: &str) -> String {
          \x20 s.subspec 'CoreML' do |coreml|\n\
          \x20   coreml.dependency '{name}/Core'\n\
          \x20   coreml.source_files = '{COREML}/*.swift'\n\
-         \x20   coreml.resource_bundles = {{ 'TvlmCoreML' => ['{COREML}/Model/*.mlpackage'] }}\n\
+         \x20   coreml.resource_bundles = {{ 'TvlmCoreML' => ['{MODEL_FOLDER}/*.mlpackage'] }}\n\
          \x20 end\n"
     )
 }
@@ -344,8 +347,8 @@ fn readme(about: &About<'_>, folders: &[Folder], coreml: bool) -> String {
          \x20 once and can be asked about again, also after `reset()`.\n\
          - What goes wrong is a `TvlmError`: a `code` for programs and a message for developers.\n\n\
          ## Weights\n\n\
-         `TvlmWeights` puts the weight file into the app, where it is mapped: pages of it can be dropped and do not count as the\n\
-         app's memory. An app that downloads it, so that its own download stays small, leaves `TvlmWeights` out and passes\n\
+         `TvlmWeights` puts the weight file into the app. One of 256 MB or more is mapped unless told otherwise: pages of it can be\n\
+         dropped and do not count as the app's memory. An app that downloads it, so that its own download stays small, leaves `TvlmWeights` out and passes\n\
          `TvlmModel` the URL of the file; exclude that from backups (`isExcludedFromBackup`). Library and weights are checked to\n\
          belong to each other.\n\n\
          {coreml}\

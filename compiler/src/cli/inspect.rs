@@ -12,6 +12,7 @@ use super::model::{Compiled, Model, Side};
 use super::ui::{Ui, count, size};
 use super::{compile, tuned};
 use crate::assemble::{Assembled, Options, TARGET, hex};
+use crate::bundle::apple;
 use crate::coreml;
 use crate::error::Error;
 use crate::lower::Phase;
@@ -209,7 +210,8 @@ fn folder(compiled: &Compiled) -> Result<(String, Value), Error> {
     table.row("weight file", format!("{}, tokenizer included", size(weight_file)));
     table.row("arena", size(m.arena_bytes));
     table.row("scratch", format!("{} each thread", size(m.scratch_bytes_per_thread)));
-    let models = coreml::summary(&compiled.folder)?;
+    let in_package = compiled.folder.join(apple::MODEL_FOLDER);
+    let models = coreml::summary(if in_package.is_dir() { &in_package } else { &compiled.folder })?;
     for model in &models {
         let coreml::Summary { name, bytes, operations, opset } = model;
         table.row("Core ML", format!("{name}, {}, {operations} operations of {opset}", size(*bytes)));
@@ -249,7 +251,8 @@ fn weight_file_bytes(compiled: &Compiled) -> Result<u64, Error> {
     let length = |path: &Path| Ok(std::fs::metadata(path).map_err(Error::io("read", path))?.len());
     let pieces = compiled.folder.join(wasm::WEIGHTS_FOLDER);
     if !pieces.is_dir() {
-        return length(&compiled.folder.join(WEIGHTS_NAME));
+        let package = compiled.folder.join(apple::WEIGHTS_FOLDER).join(WEIGHTS_NAME);
+        return length(&if package.is_file() { package } else { compiled.folder.join(WEIGHTS_NAME) });
     }
     let entries = std::fs::read_dir(&pieces).map_err(Error::io("read", &pieces))?;
     entries.map(|entry| length(&entry.map_err(Error::io("read", &pieces))?.path())).sum()

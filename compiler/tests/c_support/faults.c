@@ -199,7 +199,14 @@ int main(int argc, char **argv) {
   snprintf(version, sizeof version, "%d.%d.%d", TVLM_VERSION_MAJOR, TVLM_VERSION_MINOR, TVLM_VERSION_PATCH);
   if (strcmp(version, tvlm_version())) return 30;
 
+  /* A new handle is NULL after a failure, whatever was there before. */
+  none = (tvlm_model *)&open;
+  chat = (tvlm_session *)&open;
+  image = (tvlm_image *)&open;
   expect("no path", tvlm_model_open(NULL, NULL, &none, &error), TVLM_ERROR_ARGUMENT, "path: is NULL");
+  expect("no model", tvlm_session_open(NULL, NULL, &chat, &error), TVLM_ERROR_ARGUMENT, "model: is NULL");
+  expect("no session", tvlm_session_encode(NULL, &pixels, &image, &error), TVLM_ERROR_ARGUMENT, "session: is NULL");
+  if (none != NULL || chat != NULL || image != NULL) return 31;
   expect("no place", tvlm_model_open(argv[1], NULL, NULL, &error), TVLM_ERROR_ARGUMENT, "model: is NULL");
   expect("no file", tvlm_model_open("/nowhere", NULL, &none, &error), TVLM_ERROR_FILE, "/nowhere: cannot open");
   expect("no weights", tvlm_model_open(argv[2], NULL, &none, &error), TVLM_ERROR_NOT_WEIGHTS, "not a weight file");

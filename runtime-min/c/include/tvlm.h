@@ -195,7 +195,8 @@ typedef struct tvlm_result {
 #define TVLM_RESULT_INIT {sizeof(tvlm_result), 0, 0, 0, 0, 0, 0}
 
 /* How much the device wants to be left alone: 3/4, 1/2 and one of the threads work, smaller pictures from SERIOUS on where the
- * model has several sides, rests between tokens when CRITICAL. Answers stay the same. */
+ * model has several sides, rests between tokens when CRITICAL. Threads and rests
+ * change no answer; a picture that is encoded smaller shows less. */
 enum { TVLM_PRESSURE_NOMINAL = 0, TVLM_PRESSURE_FAIR = 1, TVLM_PRESSURE_SERIOUS = 2, TVLM_PRESSURE_CRITICAL = 3 };
 
 /* What came of an affinity: not asked for; threads run on some processors; they have Apple's class "user-initiated"; the system

@@ -113,6 +113,15 @@ pub unsafe fn put<T>(to: *mut T, value: T) {
     }
 }
 
+/// Says that there is no new handle, before anything else can fail.
+///
+/// # Safety
+/// Null, or a place for one.
+pub unsafe fn none<T>(to: *mut *mut T) {
+    // SAFETY: passed on.
+    unsafe { put(to, core::ptr::null_mut()) };
+}
+
 /// What a handle stands for.
 ///
 /// # Safety

@@ -35,7 +35,7 @@ pub struct Side {
 pub struct OpenOptions {
     /// Bytes of the whole, as the caller was compiled.
     pub size: usize,
-    /// Threads of sessions that do not say; 0: all processors.
+    /// Threads of sessions that do not say; 0: all processors, of phones the fast ones.
     pub threads: u32,
     /// 0: the whole file if it is small; 1: its header; 2: the whole file.
     pub verify: u32,
@@ -98,6 +98,8 @@ pub unsafe fn open<P: Program>(
     options: *const OpenOptions,
     model: *mut *mut Model<P>,
 ) -> Result<(), Problem> {
+    // SAFETY: passed on.
+    unsafe { given::none(model) };
     // SAFETY: passed on.
     let (path, options) = unsafe { (given::text("path", path)?, given::options("options", options)?) };
     let mut chosen = runtime_min::OpenOptions::default();

@@ -168,6 +168,8 @@ pub unsafe fn open<P: Program>(
     session: *mut *mut Session<P>,
 ) -> Result<(), Problem> {
     // SAFETY: passed on.
+    unsafe { given::none(session) };
+    // SAFETY: passed on.
     let (model, options) = unsafe { (given::handle("model", model)?, given::options("options", options)?) };
     let open = || {
         let model = Arc::clone(&model.shared);
@@ -200,6 +202,8 @@ pub unsafe fn encode<P: Program>(
     pixels: *const Pixels,
     image: *mut *mut Image,
 ) -> Result<(), Problem> {
+    // SAFETY: passed on.
+    unsafe { given::none(image) };
     // SAFETY: passed on.
     let mut turn = unsafe { Turn::take(session)? };
     let encode = || {

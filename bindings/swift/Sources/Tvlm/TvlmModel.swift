@@ -32,7 +32,7 @@ public final class TvlmModel: @unchecked Sendable {
             case copied = 2
         }
 
-        /// Threads of sessions that do not say; 0: all processors.
+        /// Threads of sessions that do not say; 0: all processors, of phones the fast ones.
         public var threads: UInt32 = 0
         public var verify = Verify.auto
         public var residence = Residence.auto

@@ -83,7 +83,8 @@ public final class TvlmSession: @unchecked Sendable {
     }
 
     /// How much the device wants to be left alone: 3/4, 1/2 and one of the threads work, smaller pictures from `serious` on
-    /// where the model has several sides, rests between tokens when `critical`. Answers stay the same.
+    /// where the model has several sides, rests between tokens when `critical`. Threads and rests change no answer; a picture that is
+    /// encoded smaller shows less: pass a `side` where that must not be.
     public enum Pressure: UInt32, Sendable, Comparable {
         case nominal = 0
         case fair = 1

@@ -2,7 +2,8 @@ package dev.tvlmc;
 
 /**
  * How much the device wants to be left alone, for {@link Session#pressure}: 3/4, 1/2 and one of the threads work, smaller pictures
- * from {@link #SERIOUS} on where the model has several sides, rests between tokens when {@link #CRITICAL}. Answers stay the same.
+ * from {@link #SERIOUS} on where the model has several sides, rests between tokens when {@link #CRITICAL}. Threads and rests
+ * change no answer; a picture that is encoded smaller shows less: pass a side where that must not be.
  */
 public final class Pressure {
     /** Not at all. */
