@@ -287,6 +287,8 @@ fn readme(about: &About<'_>, group: &str) -> String {
          ```\n\n\
          In Java, on a thread that may wait for seconds:\n\n\
          ```java\n\
+         import dev.tvlmc.*;\n\n\
+         File weights = new File(context.getNoBackupFilesDir(), \"weights.tvlm\");\n\
          try (Model model = new Model(weights);\n\
          \x20       Session chat = model.session(new Session.Options());\n\
          \x20       Image photo = Bitmaps.encode(chat, bitmap)) {{\n\
@@ -310,7 +312,9 @@ fn readme(about: &About<'_>, group: &str) -> String {
          \x20 orientation says. `CameraImages.encode` takes an `android.media.Image` of the format `YUV_420_888`, which is that of\n\
          \x20 cameras, or bytes of NV21. `session.encode` takes pixels of a buffer. A picture is encoded once and can be asked about\n\
          \x20 again, also after `reset()`.\n\
-         - What goes wrong is a `TvlmException`: a `code()` for programs and a message for developers.\n\n\
+         - What goes wrong is a `TvlmException`: a `code()` for programs and a message for developers.\n\
+         - `Phone.watch(context, model, chat)` keeps sessions in step with heat, the battery saver and memory warnings;\n\
+         \x20 `chat.pause()` and `resume()` are for the background, `chat.save(path)` and `restore(path)` for the end of the process.\n\n\
          ## Weights\n\n\
          `weights/weights.tvlm` is not in the archive, as it is larger than what an app may be downloaded with. Give it to a device as\n\
          an asset pack (Play Asset Delivery, `fast-follow` or `on-demand`, whose files have a path), or download it into\n\

@@ -65,14 +65,14 @@ public final class Watch {
         ComponentCallbacks2 memory = (ComponentCallbacks2) app.callbacks;
         int[] levels = {5, 20, 10, 40, 15, 60, 80};
         int[] chats = {0, 0, 1, 2, 3, 4, 5};
-        int[] models = {0, 0, 0, 0, 1, 2, 3};
+        int[] models = {0, 0, 0, 1, 2, 3, 4};
         for (int i = 0; i < levels.length; i++) {
             memory.onTrimMemory(levels[i]);
             check(chat.trims == chats[i] && model.trims == models[i], "level " + levels[i]);
         }
         chat.busy = true;
         memory.onLowMemory();
-        check(chat.trims == 5 && model.trims == 4, "one that is at work");
+        check(chat.trims == 5 && model.trims == 5, "one that is at work");
 
         phone.close();
         phone.close();

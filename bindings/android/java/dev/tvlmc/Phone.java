@@ -42,7 +42,8 @@ public final class Phone implements AutoCloseable {
         return new Phone(context.getApplicationContext(), model, sessions.clone());
     }
 
-    /** Tells sessions the pressure once more: Android does not tell an app by itself that the battery saver was switched. */
+    /** Tells sessions the pressure once more. Call it when {@code PowerManager.ACTION_POWER_SAVE_MODE_CHANGED} is received: this class
+     * does not register for it. */
     public synchronized void update() {
         if (closed) {
             return;
@@ -104,7 +105,8 @@ public final class Phone implements AutoCloseable {
         public void onTrimMemory(int level) {
             // An app that is merely hidden may be back at once.
             if (level >= TRIM_MEMORY_RUNNING_LOW && level != TRIM_MEMORY_UI_HIDDEN) {
-                trim(level == TRIM_MEMORY_RUNNING_CRITICAL || level >= TRIM_MEMORY_MODERATE);
+                // From Android 14 on this is the last that an app is told before it may be ended.
+                trim(level == TRIM_MEMORY_RUNNING_CRITICAL || level >= TRIM_MEMORY_BACKGROUND);
             }
         }
 
