@@ -53,3 +53,32 @@ fn every_source_is_a_fixed_point_of_rustfmt() {
         }
     }
 }
+
+/// What a level has an instruction for is compiled with it; what is the same at the level it extends is that.
+#[test]
+fn levels_share_what_is_the_same_and_nothing_else() {
+    let shares = |files: &BTreeMap<String, String>, level: &str, word: &str| -> Vec<bool> {
+        let of_level = files.iter().filter(|(path, _)| path.starts_with(&format!("src/kernels/{level}/")));
+        let lines = of_level.flat_map(|(_, text)| text.lines());
+        let named = lines.filter(|line| line.contains(word) && (line.contains("pub use ") || line.contains(" fn ")));
+        named.map(|line| line.contains("pub use ")).collect()
+    };
+    let all = |found: Vec<bool>, shared: bool, what: &str| {
+        assert!(!found.is_empty() && found.iter().all(|&it| it == shared), "{what}: {found:?}");
+    };
+    for recipe in ["int8", "int4"] {
+        let x86 = files("hf", recipe, X86);
+        all(shares(&x86, "v3_vnni", "gemm_bias_u7s8"), false, "dot products of v3 with VNNI");
+        all(shares(&x86, "v3_vnni", "softmax"), true, "softmax of v3 with VNNI");
+        all(shares(&x86, "v4_vnni", "softmax"), false, "softmax of v4, whose registers are wider");
+        let arm = files("hf", recipe, ARM);
+        all(shares(&arm, "dotprod", "gemm_bias_u7s8"), false, "dot products by sdot");
+        all(shares(&arm, "i8mm", "gemm_bias_u7s8_4x1"), false, "products by smmla");
+        all(shares(&arm, "dotprod", "softmax"), true, "softmax beside sdot");
+        all(shares(&arm, "i8mm", "softmax"), true, "softmax beside smmla");
+        if recipe == "int4" {
+            all(shares(&arm, "dotprod", "split_rescore"), false, "rows of a head by sdot");
+            all(shares(&arm, "i8mm", "gemv_residual_i4"), true, "nibbles by sdot");
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use emit::{File, Item};
+use emit::{File, Function, Item};
 use kernels::{Kernel, Target, emit_kernel, legalize, parameter_tokens, verify};
 use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::quote;
@@ -90,75 +90,111 @@ fn add(kernels: &mut Vec<Rc<Kernel>>, kernel: &Rc<Kernel>) -> Result<(), Error> 
     }
 }
 
+/// A kernel as a level has it.
+struct Printed {
+    kernel: Rc<Kernel>,
+    function: Function,
+    /// The level whose file has it: this one, or one that it extends and where it is the same.
+    home: &'static str,
+}
+
 pub(super) fn emit(prepared: &Prepared, files: &mut BTreeMap<String, String>) -> Result<(), Error> {
-    let mut levels = Vec::new();
-    for (i, target) in prepared.targets.iter().enumerate() {
-        level(prepared, i, target.as_ref(), files)?;
-        levels.push(target.level());
+    // A level comes after the one that it extends.
+    let mut done: Vec<(&dyn Target, Vec<Printed>)> = Vec::new();
+    for (i, target) in prepared.targets.iter().enumerate().rev() {
+        let base = done.iter().find(|(base, _)| Some(base.level()) == target.extends());
+        let all = print(prepared, i, base.map(|(base, all)| (*base, &all[..])))?;
+        level(prepared, i, &all, files)?;
+        done.push((target.as_ref(), all));
     }
+    let levels: Vec<&str> = prepared.targets.iter().map(|target| target.level()).collect();
     files.insert("src/kernels/mod.rs".to_string(), emit::print(&table(prepared, &levels)?));
     Ok(())
 }
 
-/// The kernels of a level, callees before callers.
-fn kernels_of(prepared: &Prepared, index: usize) -> Result<Vec<Rc<Kernel>>, Error> {
-    let mut all = Vec::new();
+/// The kernels of a level, callees before callers; those that the level it extends has too stay there.
+fn print(prepared: &Prepared, index: usize, base: Option<(&dyn Target, &[Printed])>) -> Result<Vec<Printed>, Error> {
+    let target = prepared.targets[index].as_ref();
+    let theirs: BTreeMap<&str, &Printed> =
+        base.iter().flat_map(|(_, all)| *all).map(|other| (other.kernel.name.as_str(), other)).collect();
+    let better = base.map(|(base, _)| better_helpers(target, base)).unwrap_or_default();
+    let mut kernels = Vec::new();
     for entry in entry_points(prepared, index)? {
         for kernel in entry.with_callees() {
-            add(&mut all, &kernel)?;
+            add(&mut kernels, &kernel)?;
         }
+    }
+    let (mut all, mut own) = (Vec::new(), BTreeSet::new());
+    for kernel in kernels {
+        let legal = legalize(&kernel, target);
+        verify(&legal).map_err(|e| Error::Bug(e.to_string()))?;
+        let function = emit_kernel(&legal, target);
+        let stays = |other: &&&Printed| {
+            let named = words(&function.body);
+            text(&Item::Function(function.clone())) == text(&Item::Function(other.function.clone()))
+                && !named.iter().any(|n| better.contains(n) || own.contains(n))
+        };
+        let home = theirs.get(kernel.name.as_str()).filter(stays).map_or(target.level(), |other| other.home);
+        if home == target.level() {
+            own.insert(kernel.name.clone());
+        }
+        all.push(Printed { kernel, function, home });
     }
     Ok(all)
 }
 
-/// By name, the level whose file has a kernel that this level has too: the first one of those it extends.
-fn shared(prepared: &Prepared, index: usize) -> Result<BTreeMap<String, &'static str>, Error> {
-    let target = prepared.targets[index].as_ref();
-    let base = target.extends().and_then(|name| prepared.targets.iter().position(|base| base.level() == name));
-    let Some(base) = base else { return Ok(BTreeMap::new()) };
-    let further = shared(prepared, base)?;
-    let theirs: BTreeMap<String, Rc<Kernel>> =
-        kernels_of(prepared, base)?.into_iter().map(|kernel| (kernel.name.clone(), kernel)).collect();
-    let base = prepared.targets[base].as_ref();
-    let mut out = BTreeMap::new();
-    for kernel in kernels_of(prepared, index)? {
-        // Callees come before callers.
-        let callees = kernel.with_callees();
-        let same = theirs.get(&kernel.name).is_some_and(|other| *other == kernel)
-            && callees.iter().all(|callee| callee.name == kernel.name || out.contains_key(&callee.name))
-            && legalize(&kernel, target) == legalize(&kernel, base);
-        if same {
-            out.insert(kernel.name.clone(), further.get(&kernel.name).copied().unwrap_or(base.level()));
+/// An item's text; that of a function whatever features it is compiled with.
+fn text(item: &Item) -> String {
+    let mut item = item.clone();
+    if let Item::Function(function) = &mut item {
+        function.attrs.clear();
+    }
+    emit::print(&File { docs: Vec::new(), items: vec![item] })
+}
+
+/// Helpers that a target writes in another way than the one that it extends, or that name such: as one instruction, perhaps.
+fn better_helpers(target: &dyn Target, base: &dyn Target) -> BTreeSet<String> {
+    let named = |item: Item| helper_name(&item).map(|name| (name, item));
+    let theirs: BTreeMap<String, Item> = base.prelude().into_iter().filter_map(named).collect();
+    let own: Vec<(String, Item)> = target.prelude().into_iter().filter_map(named).collect();
+    let mut better = BTreeSet::new();
+    loop {
+        let before = better.len();
+        for (name, item) in &own {
+            let names_one = match item {
+                Item::Function(function) => words(&function.body).iter().any(|word| better.contains(word)),
+                _ => false,
+            };
+            if names_one || theirs.get(name).is_none_or(|other| text(other) != text(item)) {
+                better.insert(name.clone());
+            }
+        }
+        if better.len() == before {
+            return better;
         }
     }
-    Ok(out)
 }
 
 /// All files of one level.
 fn level(
     prepared: &Prepared,
     index: usize,
-    target: &dyn Target,
+    all: &[Printed],
     files: &mut BTreeMap<String, String>,
 ) -> Result<(), Error> {
-    let all = kernels_of(prepared, index)?;
-    let elsewhere = shared(prepared, index)?;
-    let entries: BTreeSet<String> = entry_points(prepared, index)?.into_iter().map(|k| k.name.clone()).collect();
-    let mut families: BTreeMap<&str, Vec<&Rc<Kernel>>> = BTreeMap::new();
-    for kernel in &all {
-        families.entry(family(&kernel.name)).or_default().push(kernel);
+    let target = prepared.targets[index].as_ref();
+    // A kernel of another level is named where the table or a kernel of this level does.
+    let own = all.iter().filter(|kernel| kernel.home == target.level());
+    let mut called: BTreeSet<String> = own.flat_map(|kernel| words(&kernel.function.body)).collect();
+    called.extend(entry_points(prepared, index)?.iter().map(|kernel| kernel.name.clone()));
+    let mut families: BTreeMap<&str, Vec<&Printed>> = BTreeMap::new();
+    for kernel in all.iter().filter(|it| it.home == target.level() || called.contains(&it.kernel.name)) {
+        families.entry(family(&kernel.kernel.name)).or_default().push(kernel);
     }
     let folder = format!("src/kernels/{}", target.level());
     let mut named = BTreeSet::new();
-    // A kernel of another level is named where the table or a kernel of this level does.
-    let own = all.iter().filter(|kernel| !elsewhere.contains_key(&kernel.name));
-    let called: BTreeSet<String> =
-        own.flat_map(|kernel| words(&emit_kernel(&legalize(kernel, target), target).body)).chain(entries).collect();
-    let elsewhere: BTreeMap<&str, Option<&str>> =
-        elsewhere.iter().map(|(name, level)| (name.as_str(), called.contains(name).then_some(*level))).collect();
-    families.retain(|_, kernels| kernels.iter().any(|kernel| elsewhere.get(kernel.name.as_str()) != Some(&None)));
     for (name, kernels) in &families {
-        let file = family_file(name, kernels, target, &elsewhere)?;
+        let file = family_file(name, kernels, target);
         for item in &file.items {
             if let Item::Function(function) = item {
                 named.extend(words(&function.body));
@@ -182,27 +218,16 @@ fn level(
     Ok(())
 }
 
-/// The file of a family. Kernels of `elsewhere` are named from the file of the level that has them, if there is one to name.
-fn family_file(
-    name: &str,
-    kernels: &[&Rc<Kernel>],
-    target: &dyn Target,
-    elsewhere: &BTreeMap<&str, Option<&str>>,
-) -> Result<File, Error> {
-    let mut functions = Vec::new();
-    let mut callees = BTreeSet::new();
-    let mut named_there: BTreeMap<&str, Vec<Ident>> = BTreeMap::new();
-    for kernel in kernels {
-        if let Some(level) = elsewhere.get(kernel.name.as_str()) {
-            if let Some(level) = level {
-                named_there.entry(level).or_default().push(ident(&kernel.name));
-            }
+/// The file of a family. Kernels of other levels are named from there.
+fn family_file(name: &str, kernels: &[&Printed], target: &dyn Target) -> File {
+    let (mut functions, mut callees, mut there) = (Vec::new(), BTreeSet::new(), Vec::new());
+    for Printed { kernel, function, home } in kernels {
+        if *home != target.level() {
+            there.push((*home, natural(&kernel.name), ident(&kernel.name)));
             continue;
         }
         callees.extend(kernel.with_callees().into_iter().map(|callee| callee.name.clone()));
-        let legal = legalize(kernel, target);
-        verify(&legal).map_err(|e| Error::Bug(e.to_string()))?;
-        functions.push(emit_kernel(&legal, target));
+        functions.push(function.clone());
     }
     // What the functions themselves name: callees of callees are not theirs to import.
     let named: BTreeSet<String> = functions.iter().flat_map(|f| words(&f.body)).collect();
@@ -227,15 +252,14 @@ fn family_file(
         items.push(intrinsics);
     }
     // Before the others, as rustfmt has them.
-    let mut there = Vec::new();
-    for (level, mut kernels) in named_there {
+    there.sort();
+    let there = there.into_iter().map(|(level, _, kernel)| {
         let (level, family) = (ident(level), ident(name));
-        kernels.sort_by_key(|kernel| natural(&kernel.to_string()));
-        there.extend(kernels.into_iter().map(|kernel| line(quote!(pub use super::super::#level::#family::#kernel;))));
-    }
+        line(quote!(pub use super::super::#level::#family::#kernel;))
+    });
     items.splice(0..0, there);
     items.extend(functions.into_iter().map(Item::Function));
-    Ok(File { docs: vec![family_docs(name).to_string()], items })
+    File { docs: vec![family_docs(name).to_string()], items }
 }
 
 /// A name as rustfmt sorts it: numbers by value, underscores before everything else.
@@ -254,16 +278,10 @@ fn natural(name: &str) -> Vec<(String, Option<u64>)> {
 
 /// The helpers and constants that are named, by kernels or by helpers that are, with their import if there are any.
 fn used(prelude: Vec<Item>, mut named: BTreeSet<String>) -> Vec<Item> {
-    let name = |item: &Item| match item {
-        Item::Function(f) => words_of(&f.head).pop(),
-        // `pub const NAME: ...`; an import has no name.
-        Item::Line { tokens, .. } => words_of(tokens).get(2).filter(|_| words_of(tokens)[0] == "pub").cloned(),
-        _ => None,
-    };
     loop {
         let before = named.len();
         for item in &prelude {
-            if let (Item::Function(f), Some(name)) = (item, name(item))
+            if let (Item::Function(f), Some(name)) = (item, helper_name(item))
                 && named.contains(&name)
             {
                 named.extend(words(&f.body));
@@ -274,17 +292,25 @@ fn used(prelude: Vec<Item>, mut named: BTreeSet<String>) -> Vec<Item> {
         }
     }
     let left: Vec<Item> =
-        prelude.into_iter().filter(|item| name(item).is_none_or(|name| named.contains(&name))).collect();
-    if left.iter().any(|item| name(item).is_some()) { left } else { Vec::new() }
+        prelude.into_iter().filter(|item| helper_name(item).is_none_or(|name| named.contains(&name))).collect();
+    if left.iter().any(|item| helper_name(item).is_some()) { left } else { Vec::new() }
 }
 
 fn helpers(target: &dyn Target, named: &BTreeSet<String>) -> bool {
-    target.prelude().iter().any(|item| match item {
-        Item::Function(f) => words_of(&f.head).last().is_some_and(|n| named.contains(n)),
+    target.prelude().iter().any(|item| helper_name(item).is_some_and(|name| named.contains(&name)))
+}
+
+/// The name of a helper or constant of a prelude; an import has none.
+fn helper_name(item: &Item) -> Option<String> {
+    match item {
+        Item::Function(f) => words_of(&f.head).pop(),
         // `pub const NAME: ...`.
-        Item::Line { tokens, .. } => words_of(tokens).get(2).is_some_and(|n| named.contains(n)),
-        Item::Comment(_) | Item::Table { .. } | Item::Scope { .. } => false,
-    })
+        Item::Line { tokens, .. } => {
+            let words = words_of(tokens);
+            if words.first().is_some_and(|word| word == "pub") { words.into_iter().nth(2) } else { None }
+        }
+        Item::Comment(_) | Item::Table { .. } | Item::Scope { .. } => None,
+    }
 }
 
 /// Identifiers of all statements.
