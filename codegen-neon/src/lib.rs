@@ -28,9 +28,7 @@ impl Level {
 
     /// The levels of quantized models, best first.
     pub const EXACT: [Level; 3] = [Level::I8mm, Level::Dotprod, Level::Exact];
-}
 
-impl Level {
     /// Whether there is an instruction for dot products of bytes.
     fn has_dots(self) -> bool {
         matches!(self, Level::Dotprod | Level::I8mm)

@@ -49,10 +49,18 @@ fn cargo(root: &Path, folder: &Path, more: &[&str], flags: &str) {
     run(command.env("RUSTFLAGS", format!("-Dwarnings {flags}")));
 }
 
+/// Whether a Java compiler or virtual machine is missing; told.
+fn lacks_java(what: &str) -> bool {
+    let lacks = ["javac", "java"].into_iter().find(|program| !machine::has_program(program));
+    if let Some(lacks) = lacks {
+        println!("skipped: {what}: no {lacks} here");
+    }
+    lacks.is_some()
+}
+
 #[test]
 fn java_asks_as_rust_does() {
-    if let Some(lacks) = ["javac", "java"].into_iter().find(|program| !machine::has_program(program)) {
-        println!("skipped: the Java face of a package: no {lacks} here");
+    if lacks_java("the Java face of a package") {
         return;
     }
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -101,8 +109,7 @@ fn java_asks_as_rust_does() {
 /// What watches a phone, on systems before and after they told how hot they are; Android and the sessions are a test's.
 #[test]
 fn sessions_are_kept_in_step_with_the_phone() {
-    if let Some(lacks) = ["javac", "java"].into_iter().find(|program| !machine::has_program(program)) {
-        println!("skipped: what watches a phone: no {lacks} here");
+    if lacks_java("what watches a phone") {
         return;
     }
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -125,8 +132,7 @@ fn sessions_are_kept_in_step_with_the_phone() {
 
 #[test]
 fn planes_of_cameras_are_put_in_order() {
-    if let Some(lacks) = ["javac", "java"].into_iter().find(|program| !machine::has_program(program)) {
-        println!("skipped: pictures of Android's cameras: no {lacks} here");
+    if lacks_java("pictures of Android's cameras") {
         return;
     }
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));

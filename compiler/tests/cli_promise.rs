@@ -1,6 +1,8 @@
 //! What compiling a model of real size costs: memory, and time beside that of reading and writing the bytes once.
 
 mod cli_support;
+#[allow(dead_code, reason = "shared with other tests")]
+mod machine;
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -17,9 +19,7 @@ const BESIDE: Duration = Duration::from_secs(20);
 
 /// The checkpoint of 0.5B parameters that `xtask/oracle/draw.sh` draws.
 fn checkpoint() -> Option<PathBuf> {
-    let home = || Some(Path::new(&std::env::var_os("HOME")?).join(".cache/tvlmc/oracle"));
-    let folder = std::env::var_os("TVLMC_ORACLE").map(PathBuf::from).or_else(home)?;
-    let entries = std::fs::read_dir(folder).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    let entries = std::fs::read_dir(machine::checkpoints()).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
     let mut found: Vec<PathBuf> = entries
         .filter(|path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"0.5b-")))
         .collect();

@@ -2,6 +2,8 @@
 
 mod cli_support;
 mod coreml_support;
+#[allow(dead_code, reason = "shared with other tests")]
+mod machine;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -158,12 +160,7 @@ fn a_trained_model_computes_what_its_graph_computes() {
 /// A checkpoint in train form is drawn on demand, outside the repository.
 #[test]
 fn a_tower_in_train_form_is_folded() {
-    let home = std::env::var("HOME").unwrap_or_default();
-    let folder = Path::new(&home).join(".cache/tvlmc/oracle/nano-hf-train-bf16-s3");
-    if !folder.join("config.json").exists() {
-        skipped("a_tower_in_train_form_is_folded", format!("no {}; `cargo xtask full` draws it", folder.display()));
-        return;
-    }
+    let Some(folder) = machine::drawn("nano-hf-train-bf16-s3") else { return };
     let (checkpoint, description) = open(&folder);
     let root = write(&checkpoint, &description).expect("written");
     let package = read(&package_of(&root));
@@ -386,12 +383,7 @@ fn coremltools_reads_a_model() {
 #[test]
 #[ignore = "reads and writes the 0.5B model's tower: a minute, 1 GB of memory"]
 fn coremltools_reads_the_large_model() {
-    let home = std::env::var("HOME").unwrap_or_default();
-    let folder = Path::new(&home).join(".cache/tvlmc/oracle/0.5b-hf-bf16-s0");
-    if !folder.join("config.json").exists() {
-        skipped("coremltools_reads_the_large_model", format!("no {}; `cargo xtask full` draws it", folder.display()));
-        return;
-    }
+    let Some(folder) = machine::drawn("0.5b-hf-bf16-s0") else { return };
     let (checkpoint, description) = open(&folder);
     let root = write(&checkpoint, &description).expect("written");
     let package = read(&package_of(&root));

@@ -21,18 +21,6 @@ use tvlmc::output::Staging;
 /// Bytes of a library that are too many.
 const MOST: u64 = 1_500_000;
 
-/// The folder of the drawn 0.5B checkpoint; told where it is missing.
-fn checkpoint() -> Option<PathBuf> {
-    let home = || Some(Path::new(&std::env::var_os("HOME")?).join(".cache/tvlmc/oracle"));
-    let folder = std::env::var_os("TVLMC_ORACLE").map(PathBuf::from).or_else(home).unwrap_or_default();
-    let folder = folder.join("0.5b-hf-bf16-s0");
-    if !folder.is_dir() {
-        println!("skipped: sizes of libraries: no {}: xtask/oracle/draw.sh draws it", folder.display());
-        return None;
-    }
-    Some(folder)
-}
-
 fn run(command: &mut Command) -> String {
     let out = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     assert!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stderr));
@@ -111,7 +99,7 @@ fn bytes(path: &Path) -> u64 {
 #[test]
 #[ignore = "the 0.5B model built for every target, many minutes; cargo xtask full"]
 fn libraries_of_the_half_billion_model_are_small() {
-    let Some(folder) = checkpoint() else { return };
+    let Some(folder) = machine::drawn("0.5b-hf-bf16-s0") else { return };
     let mut machines = Vec::new();
     for machine in Machine::ALL.into_iter().filter(|machine| machine.has_std()) {
         match lacking(machine) {

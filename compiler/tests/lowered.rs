@@ -1,6 +1,9 @@
 //! The lowered program, run by the kernel interpreter, against the graph evaluator, step by step,
 //! and against the reference's tokens.
 
+#[allow(dead_code, reason = "shared with other tests")]
+mod machine;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -152,8 +155,7 @@ fn odd_sizes_on_both_levels() {
 /// Other seeds, number formats, shards, sizes and the train form, as `xtask/oracle/draw.sh` draws them.
 #[test]
 fn drawn_nano_checkpoints() {
-    let home = || Some(Path::new(&std::env::var_os("HOME")?).join(".cache/tvlmc/oracle"));
-    let folder = std::env::var_os("TVLMC_ORACLE").map(PathBuf::from).or_else(home).unwrap_or_default();
+    let folder = machine::checkpoints();
     let entries = std::fs::read_dir(&folder).into_iter().flatten().filter_map(|e| Some(e.ok()?.path()));
     let is_nano = |p: &PathBuf| p.file_name().is_some_and(|n| n.display().to_string().starts_with("nano-"));
     let mut drawn: Vec<PathBuf> = entries.filter(is_nano).filter(|p| p.join("reference").is_dir()).collect();

@@ -2,9 +2,9 @@
 
 #[path = "../../models/tests/common/mod.rs"]
 mod common;
+#[allow(dead_code, reason = "shared with other tests")]
+mod machine;
 mod noise;
-
-use std::path::Path;
 
 use common::{description, errors, get, image, nano, rows, tensors};
 use ir::{Evaluator, Graph, MemorySource, Op, RegionKind, TensorSource, Value, Weights, verify};
@@ -114,13 +114,8 @@ fn vision_of_both_layouts() {
 /// A checkpoint in train form is drawn on demand, outside the repository.
 #[test]
 fn vision_in_train_form() {
-    let home = std::env::var("HOME").unwrap_or_default();
-    let folder = Path::new(&home).join(".cache/tvlmc/oracle/nano-hf-train-bf16-s3");
+    let Some(folder) = machine::drawn("nano-hf-train-bf16-s3") else { return };
     let reference = folder.join("reference/image.safetensors");
-    if !reference.exists() {
-        println!("skipped: {} does not exist", reference.display());
-        return;
-    }
     let d = description(Layout::FastVlm, VisionForm::Train);
     check_vision(&tensors(&folder), &d, &tensors(&reference));
 }

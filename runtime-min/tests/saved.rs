@@ -257,22 +257,7 @@ fn what_a_liar_writes_is_an_error() {
 /// The same code under another digest.
 struct Other;
 
-impl Program for Other {
-    fn info() -> &'static Info {
-        &Info { digest: [0x77; 32], ..FAKE }
-    }
-    const LEVELS: &'static [Level] = &[Level { name: "plain", available: || true }];
-
-    fn with_level(_: usize) -> Self {
-        Self
-    }
-
-    phases_of_fake!();
-
-    fn embed(&self, cx: &Cx<'_>, id: u32, row: usize) {
-        Fake.embed(cx, id, row);
-    }
-}
+fake_with!(Other, Info { digest: [0x77; 32], ..FAKE });
 
 #[test]
 fn conversations_of_other_models_are_refused() {

@@ -10,22 +10,7 @@ const MB: usize = 1 << 20;
 /// The test program with an arena as large as those that come from the kernel.
 struct Large;
 
-impl Program for Large {
-    fn info() -> &'static Info {
-        &Info { arena_bytes: 12 * MB, ..FAKE }
-    }
-    const LEVELS: &'static [Level] = &[Level { name: "plain", available: || true }];
-
-    fn with_level(_: usize) -> Self {
-        Self
-    }
-
-    phases_of_fake!();
-
-    fn embed(&self, cx: &Cx<'_>, id: u32, row: usize) {
-        Fake.embed(cx, id, row);
-    }
-}
+fake_with!(Large, Info { arena_bytes: 12 * MB, ..FAKE });
 
 fn options() -> Options {
     Options { max_new_tokens: 8, ignore_eos: true, threads: Some(2), ..Options::default() }

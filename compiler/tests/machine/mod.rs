@@ -20,6 +20,22 @@ pub fn has_target(triple: &str) -> bool {
     asked.is_ok_and(|out| Path::new(String::from_utf8_lossy(&out.stdout).trim()).is_dir())
 }
 
+/// Where checkpoints are that `xtask/oracle/draw.sh` draws: `TVLMC_ORACLE`, or the cache.
+pub fn checkpoints() -> PathBuf {
+    let home = || Some(Path::new(&std::env::var_os("HOME")?).join(".cache/tvlmc/oracle"));
+    std::env::var_os("TVLMC_ORACLE").map(PathBuf::from).or_else(home).unwrap_or_default()
+}
+
+/// The folder of a drawn checkpoint; told where it is missing.
+pub fn drawn(name: &str) -> Option<PathBuf> {
+    let folder = checkpoints().join(name);
+    let there = folder.join("config.json").is_file();
+    if !there {
+        println!("skipped: what needs {}, which is not there: xtask/oracle/draw.sh draws it", folder.display());
+    }
+    there.then_some(folder)
+}
+
 /// Runs a program on an emulated processor with all levels: `xtask/emulator/run.sh`.
 pub fn emulator() -> Option<OsString> {
     std::env::var_os("TVLMC_EMULATOR").filter(|path| !path.is_empty())

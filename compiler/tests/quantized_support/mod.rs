@@ -300,12 +300,5 @@ pub fn nano(layout: &str) -> PathBuf {
 /// The folder of the tiny checkpoint, which is not in the repository; told where it is missing.
 #[allow(dead_code, reason = "of long tests")]
 pub fn tiny() -> Option<PathBuf> {
-    let home = || Some(Path::new(&std::env::var_os("HOME")?).join(".cache/tvlmc/oracle"));
-    let folder = std::env::var_os("TVLMC_ORACLE").map(PathBuf::from).or_else(home).unwrap_or_default();
-    let tiny = folder.join("tiny-hf-bf16-s0");
-    if !tiny.is_dir() {
-        println!("skipped: the tiny checkpoint, not in {}: xtask/oracle/draw.sh draws it", folder.display());
-        return None;
-    }
-    Some(tiny)
+    machine::drawn("tiny-hf-bf16-s0")
 }

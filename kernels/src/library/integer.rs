@@ -136,9 +136,8 @@ fn tile(
         // Of pairs of rows, the line of each is one of the two in which both have their sums.
         let starts: Vec<Reg> = match pairs {
             false => sums,
-            true => (0..rows)
-                .map(|i| (i / 2, [sums[i / 2 * 2], sums[i / 2 * 2 + 1]]))
-                .map(|(pair, both)| pairs::start(k, &format!("sums_{pair}"), both))
+            true => (0..rows / 2)
+                .flat_map(|pair| [pairs::start(k, pair, [sums[2 * pair], sums[2 * pair + 1]]); 2])
                 .collect(),
         };
         let acc: Vec<Vec<Reg>> = starts
@@ -176,16 +175,16 @@ fn tile(
         };
         // Four quads of the rows, in pairs, meet those from `of` on of the weights.
         let in_pairs = |k: &mut Builder, of: Int, four: &[Reg]| {
-            let a: Vec<[Reg; pairs::TURNS]> =
+            let words: Vec<[Reg; pairs::TURNS]> =
                 (0..rows / 2).map(|pair| pairs::rows(k, pair, [four[2 * pair], four[2 * pair + 1]])).collect();
-            let of_rows = |pair: usize, turn: usize| a[pair][turn];
             for turn in 0..pairs::TURNS {
+                let a: Vec<Reg> = words.iter().map(|words| words[turn]).collect();
                 let [first, second] = [0usize, 1].map(|n| weights(k, &(of.clone() + (2 * turn + n))));
                 for j in 0..width {
                     let w = pairs::weights(k, j, [first[j], second[j]]);
                     // Low sums of all rows first: what is behind them has registers then.
                     for i in (0..rows).step_by(2).chain((1..rows).step_by(2)) {
-                        add(k, (i, j), turn, &|acc| Op::DotPairs(w[i % 2], of_rows(i / 2, turn), acc));
+                        add(k, (i, j), turn, &|acc| Op::DotPairs(w[i % 2], a[i / 2], acc));
                     }
                 }
             }
@@ -202,13 +201,11 @@ fn tile(
                 let quad = |i: usize| (format!("four_{i}"), Op::Quad(p.a, at.clone() + lda.clone() * i));
                 let four: Vec<Reg> =
                     (0..rows).filter(|_| dots != Dots::Words).map(quad).map(|(name, op)| k.bind(&name, op)).collect();
-                match dots {
-                    Dots::Pairs if pairs => in_pairs(k, of, &four),
-                    Dots::Pairs | Dots::Lanes => {
-                        (0..turns).for_each(|c| quads(k, at.clone() + c, of.clone() + c, c, Some(&four)));
-                    }
-                    Dots::Words => (0..turns).for_each(|c| quads(k, at.clone() + c, of.clone() + c, c, None)),
+                if pairs {
+                    return in_pairs(k, of, &four);
                 }
+                let four = (dots != Dots::Words).then_some(four.as_slice());
+                (0..turns).for_each(|c| quads(k, at.clone() + c, of.clone() + c, c, four));
             });
         }
         for sums in &more {

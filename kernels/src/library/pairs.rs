@@ -11,8 +11,8 @@ use crate::ir::{Op, Reg, Zip};
 pub(super) const TURNS: usize = 2;
 
 /// The start of the sums of two rows, in both lines of theirs.
-pub(super) fn start(k: &mut Builder, name: &str, [first, second]: [Reg; 2]) -> Reg {
-    k.bind(name, Op::Zip(Zip::LowPairs, first, second))
+pub(super) fn start(k: &mut Builder, pair: usize, [first, second]: [Reg; 2]) -> Reg {
+    k.bind(&format!("sums_{pair}"), Op::Zip(Zip::LowPairs, first, second))
 }
 
 /// The words of two rows that meet in turn 0 and in turn 1.

@@ -242,22 +242,32 @@ macro_rules! phases_of_fake {
 #[allow(unused_imports)]
 pub(crate) use phases_of_fake;
 
-impl Program for Plain {
-    fn info() -> &'static Info {
-        &Info { verify_rows: 1, ..FAKE }
-    }
-    const LEVELS: &'static [Level] = &[Level { name: "plain", available: || true }];
+/// The test program with another `Info`.
+#[allow(unused_macros)]
+macro_rules! fake_with {
+    ($name:ty, $info:expr) => {
+        impl Program for $name {
+            fn info() -> &'static Info {
+                &$info
+            }
+            const LEVELS: &'static [Level] = &[Level { name: "plain", available: || true }];
 
-    fn with_level(_: usize) -> Self {
-        Self
-    }
+            fn with_level(_: usize) -> Self {
+                Self
+            }
 
-    phases_of_fake!();
+            phases_of_fake!();
 
-    fn embed(&self, cx: &Cx<'_>, id: u32, row: usize) {
-        Fake.embed(cx, id, row);
-    }
+            fn embed(&self, cx: &Cx<'_>, id: u32, row: usize) {
+                Fake.embed(cx, id, row);
+            }
+        }
+    };
 }
+#[allow(unused_imports)]
+pub(crate) use fake_with;
+
+fake_with!(Plain, Info { verify_rows: 1, ..FAKE });
 
 /// Letters in a circle of seven, out of step at every eleventh position, and an end token at last.
 fn parrot(cache: &mut dyn Iterator<Item = u32>) -> u32 {
