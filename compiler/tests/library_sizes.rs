@@ -13,6 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use models::Recipe;
 use tvlmc::assemble::{Assembled, Options, assemble_for};
 use tvlmc::bundle::{About, Slice, android, apple};
 use tvlmc::machine::{Machine, System};
@@ -107,7 +108,9 @@ fn libraries_of_the_half_billion_model_are_small() {
             None => machines.push(machine),
         }
     }
-    let all = assemble_for(&machines, &folder, &Options { name: Some("fastvlm"), ..Options::default() });
+    let recipe = Recipe::named("int4").unwrap_or_else(|e| panic!("{e}"));
+    let options = Options { name: Some("fastvlm"), recipe: Some(recipe), ..Options::default() };
+    let all = assemble_for(&machines, &folder, &options);
     let all = all.unwrap_or_else(|e| panic!("{e}"));
     let root = tempfile::tempdir().expect("a folder");
     let (mut swift, mut maven, mut large) = (Vec::new(), Vec::new(), Vec::new());
