@@ -309,6 +309,8 @@ fn the_command_writes_a_model_beside_the_crate() {
     assert_eq!(counts(&package), nano_counts());
     let told = package.model.description.and_then(|d| d.metadata).expect("metadata");
     assert!(told.license.contains("none found") && told.user_defined["dev.tvlmc.checkpoint-sha256"].len() == 64);
+    let readme = fs::read_to_string(out.join("COREML.md")).expect("a readme");
+    assert!(readme.contains("# m.mlpackage") && readme.contains("`[1, 3, 192, 192]`"), "{readme}");
     let text = succeed(tvlmc().arg("inspect").arg(&out));
     assert!(text.contains("Core ML            m.mlpackage, ") && text.contains(" operations of CoreML5\n"), "{text}");
 
@@ -325,6 +327,10 @@ fn the_command_writes_a_model_beside_the_crate() {
         "{}",
         done.stdout
     );
+    fs::write(out.join("COREML.md"), "").expect("written");
+    let done = cli_support::finish(&mut check(&["--delegate", "CoreML"]));
+    assert!(done.code == 1 && done.stdout.contains("+# m.mlpackage"), "{}", done.stdout);
+    fs::write(out.join("COREML.md"), readme).expect("written");
     let spec = out.join("m.mlpackage/Data/com.apple.CoreML/model.mlmodel");
     let mut other = Spec::decode(&fs::read(&spec).expect("a model")[..]).expect("a model");
     other.specification_version = 7;
@@ -342,7 +348,7 @@ fn delegates_that_do_not_exist_are_refused() {
     };
     fail(&mut asked(cli_support::TARGET, "coreml"), 2, &["is for Apple's systems", "this is x86_64-unknown-linux-gnu"]);
     fail(&mut asked("wasm32-unknown-unknown", "coreml"), 2, &["is for Apple's systems"]);
-    fail(&mut asked(IOS, "corml"), 2, &["--delegate \"corml\": is none (did you mean \"coreml\"?)"]);
+    fail(&mut asked(IOS, "corml"), 2, &["--delegate \"corml\": there is no such delegate (did you mean \"coreml\"?)"]);
     fail(&mut asked("aarch64-linux-android", "nnapi"), 2, &["has deprecated NNAPI", "tvlm_open_options"]);
 }
 

@@ -240,6 +240,7 @@ fn faults_are_named() {
     refuse("iPhone 16 Pro", &[], 2, &["unknown device", "the nearest is \"iphone-17\""]);
     refuse("nokia", &[], 2, &["unknown device \"nokia\"; the built-in ones are iphone-17"]);
     refuse("pixel-8", &["--threads", "0"], 2, &["--threads 0", "1 to 9 cores"]);
+    refuse("pixel-8", &["--prompt-rows", "4"], 2, &["--prompt-rows 4", "positions, and its question more"]);
     refuse("pixel-8", &["--prompt-rows", "100000"], 2, &["--prompt-rows 100000", "--context makes it larger"]);
     refuse("pixel-8", &["--target", "x86_64-unknown-linux-gnu"], 2, &["none of the levels", "x86-64-v3", "--target"]);
     refuse("pixel-8", &["--target", "aarch64"], 2, &["--target", "unknown"]);

@@ -62,7 +62,7 @@ int main(int argc, char **argv) {
     fprintf(stderr, "%s\n", error.message);
   } else {
     printf("\n");
-    fprintf(stderr, "%u tokens, %.0f ms to the first, %.1f ms each then\n", (unsigned)result.tokens, result.prefill_ms,
+    fprintf(stderr, "%u tokens, %.0f ms for reading the question, %.1f ms for each after the first\n", (unsigned)result.tokens, result.prefill_ms,
             result.tokens > 1 ? result.decode_ms / (result.tokens - 1) : 0.0);
   }
   tvlm_image_close(image, NULL);

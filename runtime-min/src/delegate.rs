@@ -48,7 +48,7 @@ pub struct Delegation<'m> {
     pub encoded: usize,
     /// Pictures that were offered to it and that the processor encoded.
     pub fell_back: usize,
-    /// Why the processor first did its work; none if it never did.
+    /// Why it is asked no more; while it is, why the processor first did its work. None if it never did.
     pub reason: Option<&'m str>,
 }
 
@@ -58,8 +58,10 @@ pub(crate) struct Delegated {
     in_use: AtomicBool,
     encoded: AtomicUsize,
     fell_back: AtomicUsize,
-    /// Null, or a leaked box: set once, so that it can be lent.
-    reason: AtomicPtr<String>,
+    /// Why the processor first did its work.
+    first: Reason,
+    /// Why it is asked no more, told before `in_use` says so.
+    last: Reason,
 }
 
 impl Delegated {
@@ -71,23 +73,24 @@ impl Delegated {
             in_use: AtomicBool::new(can.is_ok()),
             encoded: AtomicUsize::new(0),
             fell_back: AtomicUsize::new(0),
-            reason: AtomicPtr::new(null_mut()),
+            first: Reason::default(),
+            last: Reason::default(),
         };
         if let Err(reason) = can {
-            this.because(reason);
+            this.last.set(reason);
         }
         this
     }
 
     pub(crate) fn told(&self) -> Delegation<'_> {
-        // SAFETY: null or a box of `because`, which lives until this is dropped and is never changed.
-        let reason = unsafe { self.reason.load(Ordering::Acquire).as_ref() };
+        let in_use = self.in_use.load(Ordering::Acquire);
+        let last = if in_use { None } else { self.last.get() };
         Delegation {
             name: self.delegate.name(),
-            in_use: self.in_use.load(Ordering::Relaxed),
+            in_use,
             encoded: self.encoded.load(Ordering::Relaxed),
             fell_back: self.fell_back.load(Ordering::Relaxed),
-            reason: reason.map(String::as_str),
+            reason: last.or_else(|| self.first.get()),
         }
     }
 
@@ -98,48 +101,58 @@ impl Delegated {
         }
         // What is not written is found.
         rows.fill(f32::NAN);
-        let reason = match self.delegate.vision(rgb, side, rows) {
+        match self.delegate.vision(rgb, side, rows) {
             Ok(()) => match rows.iter().position(|value| !value.is_finite()) {
                 None => {
                     self.encoded.fetch_add(1, Ordering::Relaxed);
                     return true;
                 }
                 Some(at) => {
-                    // Wrong once, it would be wrong again.
-                    self.in_use.store(false, Ordering::Relaxed);
                     let (hidden, tokens) = (rows.len() / side.tokens.max(1), side.tokens);
-                    text!(
+                    self.last.set(text!(
                         "its rows are no numbers or were not all made: {} at [{}, {}] of [{tokens}, {hidden}]; it is not asked \
                          again",
                         if rows[at].is_nan() { "NaN" } else { "an infinity" },
                         at / hidden.max(1),
                         at % hidden.max(1),
-                    )
+                    ));
+                    // Wrong once, it would be wrong again.
+                    self.in_use.store(false, Ordering::Release);
                 }
             },
-            Err(reason) => reason,
-        };
+            Err(reason) => self.first.set(reason),
+        }
         self.fell_back.fetch_add(1, Ordering::Relaxed);
-        self.because(reason);
         false
     }
+}
 
-    /// Keeps the first reason. Without memory for it there is none, which changes nothing else.
-    fn because(&self, reason: String) {
+/// A text that is set once, so that it can be lent: null, or a leaked box.
+#[derive(Default)]
+struct Reason(AtomicPtr<String>);
+
+impl Reason {
+    fn get(&self) -> Option<&str> {
+        // SAFETY: null or a box of `set`, which lives until this is dropped and is never changed.
+        unsafe { self.0.load(Ordering::Acquire).as_ref() }.map(String::as_str)
+    }
+
+    /// Keeps the first text. Without memory for it there is none, which changes nothing else.
+    fn set(&self, reason: String) {
         let Ok(reason) = room::boxed(reason, "a delegate's reason") else { return };
         let reason = Box::into_raw(reason);
-        if self.reason.compare_exchange(null_mut(), reason, Ordering::Release, Ordering::Relaxed).is_err() {
+        if self.0.compare_exchange(null_mut(), reason, Ordering::Release, Ordering::Relaxed).is_err() {
             // SAFETY: made above, and nobody else has it.
             drop(unsafe { Box::from_raw(reason) });
         }
     }
 }
 
-impl Drop for Delegated {
+impl Drop for Reason {
     fn drop(&mut self) {
-        let reason = *self.reason.get_mut();
+        let reason = *self.0.get_mut();
         if !reason.is_null() {
-            // SAFETY: a box of `because`, and whoever was lent its text is gone.
+            // SAFETY: a box of `set`, and whoever was lent its text is gone.
             drop(unsafe { Box::from_raw(reason) });
         }
     }

@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::program::{Level, Program};
 use crate::room::text;
 use crate::session::{Options, Session};
+use crate::team;
 use crate::tokenizer::Tokenizer;
 use crate::weights::{Expect, Residence, Verify, WeightBuffer, WeightFile};
 use alloc::boxed::Box;
@@ -96,6 +97,7 @@ impl<P: Program> Model<P> {
 
     fn with_file(file: WeightFile, level: usize, options: &OpenOptions<'_>) -> Result<Self, Error> {
         P::info().check()?;
+        options.threads.map_or(Ok(()), team::check)?;
         file.start("weights", P::info().weights_bytes)?;
         let section = file.section("tokenizer", 0)?;
         // SAFETY: the section lies in pages or heap memory that `file` owns and never moves, changes or frees before it

@@ -131,6 +131,19 @@ fn rows_that_are_no_numbers_end_it() {
     }
 }
 
+/// A refusal that was borne says nothing about the end.
+#[test]
+fn what_ended_it_is_told_rather_than_what_came_first() {
+    let (model, calls) = helped(Ok(()), |call| if call == 0 { Does::Refuses } else { Does::Puts(f32::NAN) });
+    rows(&model, 1);
+    let told = model.delegate().expect("one");
+    assert_eq!((told.in_use, told.reason), (true, Some("the engine is taken")));
+    rows(&model, 2);
+    let told = model.delegate().expect("one");
+    assert_eq!((told.in_use, told.fell_back, calls.load(SeqCst)), (false, 2, 2));
+    assert!(told.reason.is_some_and(|reason| reason.contains("NaN at [1, 2]")), "{told:?}");
+}
+
 #[test]
 fn a_picture_that_was_cancelled_meanwhile_is_none() {
     let mut model = Model::<Fake>::from_bytes("fake", &fake_file(), &OpenOptions::default()).expect("intact");

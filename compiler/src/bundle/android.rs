@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{Cursor, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
@@ -90,7 +90,9 @@ pub fn linking(machine: Machine) -> Result<[(String, OsString); 2], Error> {
     };
     let Some(ndk) = set("ANDROID_NDK_HOME").or_else(|| set("ANDROID_NDK_ROOT")).or_else(installed) else {
         return Err(Error::Environment(
-            "no Android NDK, whose linker a library for Android takes: install one and set ANDROID_NDK_HOME to its folder"
+            "no Android NDK, whose linker a library for Android takes: neither ANDROID_NDK_HOME nor ANDROID_NDK_ROOT is set, and \
+             there is none in the folder ndk of ANDROID_HOME. Install r23 or later (`sdkmanager --install 'ndk;VERSION'`, or Android \
+             Studio's SDK manager) and set ANDROID_NDK_HOME to its folder; `--emit crate` and `staticlib` do without"
                 .to_string(),
         ));
     };
@@ -189,23 +191,15 @@ fn compile(root: &Path, folder: &str, against: Option<&Path>) -> Result<PathBuf,
         fs::write(&path, text).map_err(Error::io("write", &path))?;
         files.push(path);
     }
-    let javac = match std::env::var_os("JAVA_HOME").filter(|home| !home.is_empty()) {
-        Some(home) => Path::new(&home).join("bin/javac"),
-        None => PathBuf::from("javac"),
-    };
-    let mut command = Command::new(&javac);
-    // Newer compilers find that version old, which is no news.
-    command.args(["--release", "8", "-Xlint:-options", "-encoding", "UTF-8", "-proc:none", "-d"]).arg(&classes);
+    let mut arguments: Vec<OsString> =
+        // Newer compilers find that version old, which is no news.
+        ["--release", "8", "-Xlint:-options", "-encoding", "UTF-8", "-proc:none", "-d"].map(OsString::from).into();
+    arguments.push(classes.clone().into());
     if let Some(against) = against {
-        command.arg("-cp").arg(against);
+        arguments.extend(["-cp".into(), against.into()]);
     }
-    let done = command.args(files).output().map_err(|e| match e.kind() {
-        ErrorKind::NotFound => Error::Environment(format!(
-            "there is no {}, which compiles the Java face of the library: install a JDK, 11 or later, or set JAVA_HOME to one",
-            javac.display()
-        )),
-        _ => Error::io("run", &javac)(e),
-    })?;
+    arguments.extend(files.into_iter().map(OsString::from));
+    let (javac, done) = javac(&arguments)?;
     if done.status.success() {
         return Ok(classes);
     }
@@ -215,6 +209,30 @@ fn compile(root: &Path, folder: &str, against: Option<&Path>) -> Result<PathBuf,
         javac.display(),
         told.trim_end()
     )))
+}
+
+/// Refuses a machine that has no Java compiler, before minutes of work.
+///
+/// # Errors
+/// [`Error::Environment`]: there is none.
+pub fn check_javac() -> Result<(), Error> {
+    javac(&["-version".into()]).map(|_| ())
+}
+
+/// Runs the Java compiler, which is returned with what it said.
+fn javac(arguments: &[OsString]) -> Result<(PathBuf, Output), Error> {
+    let javac = match std::env::var_os("JAVA_HOME").filter(|home| !home.is_empty()) {
+        Some(home) => Path::new(&home).join("bin/javac"),
+        None => PathBuf::from("javac"),
+    };
+    let done = Command::new(&javac).args(arguments).output().map_err(|e| match e.kind() {
+        ErrorKind::NotFound => Error::Environment(format!(
+            "there is no {}, which compiles the Java face of the library: install a JDK, 11 or later, or set JAVA_HOME to one",
+            javac.display()
+        )),
+        _ => Error::io("run", &javac)(e),
+    })?;
+    Ok((javac, done))
 }
 
 /// An archive of files in the order of their names, without times: the same files are the same bytes.

@@ -116,7 +116,7 @@ pub struct Choices {
 pub struct Sides {
     /// Sides of pictures in pixels, as in 256,512,1024: whoever asks chooses one,
     /// the weights are the same [the model's own; web: smaller ones too]
-    #[arg(long, value_name = "N,N,...", value_delimiter = ',')]
+    #[arg(long, value_name = "N,N,...", value_delimiter = ',', value_parser = pixels)]
     pub sides: Vec<usize>,
 }
 
@@ -144,8 +144,8 @@ pub struct Compile {
     #[arg(long, value_name = "TRIPLE")]
     pub target: String,
     /// What to write: crate; staticlib, a library for C that cargo builds;
-    /// package, for Xcode or Gradle; for wasm32 web, a folder for pages and
-    /// Node [crate; wasm32: web]
+    /// package, for Xcode or Gradle (Android's takes an NDK and a JDK); for
+    /// wasm32 web, a folder for pages and Node [crate; wasm32: web]
     #[arg(long, value_name = "FORM", hide_possible_values = true)]
     pub emit: Option<Form>,
     /// What else an app may run the vision tower on: coreml, for Apple's
@@ -193,7 +193,7 @@ pub struct Run {
     pub image: Vec<PathBuf>,
     /// Side of pictures in pixels, as compile --sides names them; several, as
     /// in 256,512, are for one picture each [the largest]
-    #[arg(long, value_name = "N", value_delimiter = ',')]
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = pixels)]
     pub side: Vec<usize>,
     /// Question about the pictures, or without any
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
@@ -363,6 +363,11 @@ pub struct Completions {
 fn devices() -> String {
     let names: Vec<&str> = Device::list().collect();
     names.chunks(4).map(|line| line.join(", ")).collect::<Vec<_>>().join(",\n")
+}
+
+/// A side of pictures; lists of them are parted before.
+fn pixels(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| "expected whole numbers of pixels with commas between, as in 256,512".into())
 }
 
 /// `2G`, `512M`, `64K` (powers of 1024) or plain bytes.

@@ -54,11 +54,14 @@ fn machines(named: Machine, ui: &Ui) -> Result<(Kind, Vec<Machine>), Error> {
 /// Builds the libraries of all machines and writes the package into `out`.
 ///
 /// # Errors
-/// As of assembling, building and writing; no NDK, no `javac`.
+/// As of assembling, building and writing; no NDK, no `javac`, which is found out before any of it.
 pub fn compile(args: &Compile, options: &Options<'_>, out: &Path, ui: &Ui) -> Result<u8, Error> {
     let (kind, machines) = machines(options.machine, ui)?;
     // No one asks for a delegate of another system: that was refused before.
     let delegated = delegate::asked(args.delegate.as_deref(), options.machine)?;
+    if kind == Kind::Android {
+        android::check_javac()?;
+    }
     let linking = |machine: &Machine| match kind {
         Kind::Swift => Ok(Vec::new()),
         Kind::Android => android::linking(*machine).map(Vec::from),

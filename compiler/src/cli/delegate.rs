@@ -27,7 +27,8 @@ pub enum Delegate {
 /// [`Error::Usage`]: no such delegate, or none for this machine.
 pub fn asked(name: Option<&str>, machine: Machine) -> Result<Option<Delegate>, Error> {
     let refuse = |problem: String| Err(Error::Usage(format!("--delegate {problem}")));
-    match name {
+    let lower = name.map(str::to_lowercase);
+    match lower.as_deref() {
         None => Ok(None),
         Some("coreml") => match machine.system() {
             Some(System::Ios | System::IosSimulator | System::MacOs) => Ok(Some(Delegate::CoreMl)),
@@ -39,7 +40,7 @@ pub fn asked(name: Option<&str>, machine: Machine) -> Result<Option<Delegate>, E
         Some("nnapi") => refuse(format!("nnapi: {NO_NNAPI}")),
         Some(other) => {
             let near = did_you_mean(other, NAMES);
-            refuse(format!("{}: is none{near}; known: {}", Quoted(other), NAMES.join(", ")))
+            refuse(format!("{}: there is no such delegate{near}; known: {}", Quoted(other), NAMES.join(", ")))
         }
     }
 }
@@ -68,5 +69,10 @@ pub fn write(model: &Model, assembled: &Assembled, staging: &Staging, folder: &s
         ui.check()
     })?;
     work.done(&size(model.bytes()));
+    // A Swift package connects the model, and says so in its own readme.
+    if folder.is_empty() {
+        staging.write(coreml::README, coreml::readme(assembled).as_bytes())?;
+        ui.note(&format!("{relative}: {} tells how an app runs it", coreml::README));
+    }
     Ok(())
 }

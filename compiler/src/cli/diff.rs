@@ -45,7 +45,9 @@ pub fn check(assembled: &Assembled, model: Option<&coreml::Model>, out: &Path, u
     }
     let mut text = String::new();
     let mut n_files = 0;
-    for (path, expected) in &assembled.package.files {
+    let readme = model.map(|_| (coreml::README.to_string(), coreml::readme(assembled)));
+    let texts = assembled.package.files.iter().chain(readme.iter().map(|(path, text)| (path, text)));
+    for (path, expected) in texts.clone() {
         let found = match fs::read(out.join(path)) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -74,7 +76,7 @@ pub fn check(assembled: &Assembled, model: Option<&coreml::Model>, out: &Path, u
         n_files += 1;
         let _ = writeln!(text, "{path}: {difference}");
     }
-    let written = assembled.package.files.keys().chain(delegated.keys()).map(String::as_str);
+    let written = texts.map(|(path, _)| path).chain(delegated.keys()).map(String::as_str);
     let expected: BTreeSet<&str> = written.chain([WEIGHTS_NAME]).chain(untold).collect();
     for path in files(out)?.iter().filter(|path| !expected.contains(path.as_str())) {
         n_files += 1;

@@ -9,8 +9,10 @@ pub mod blob;
 mod mil;
 mod package;
 pub mod proto;
+mod readme;
 mod translate;
 
 pub use mil::OPSET;
 pub use package::{Model, Summary, Texts, folder, summary};
+pub use readme::{README, readme};
 pub use translate::{INPUT, OUTPUT, Untranslated};

@@ -154,20 +154,25 @@ impl<'a> Predictor<'a> {
     /// among them, and for the token after it.
     ///
     /// # Errors
-    /// No thread or more than there are cores, no rows or more than the cache has room for besides a token.
+    /// No thread or more than there are cores, no rows besides those of the picture, or more than the cache has room for besides a token.
     pub fn predict(&mut self, threads: usize, rows: usize) -> Result<Prediction, Error> {
         let (prepared, n_cores, context) = (self.prepared, self.cores.len(), self.prepared.program.context);
         if threads == 0 || threads > n_cores {
             return Err(Error::Usage(format!("--threads {threads}: the device has 1 to {n_cores} cores")));
         }
-        if rows == 0 || rows >= context {
+        let (side, picture) = (prepared.description.vision.side, prepared.description.vision.tokens());
+        if rows >= context {
             return Err(Error::Usage(format!(
-                "--prompt-rows {rows}: 1 to {} fit into a context of {context} with a token of the answer; --context makes it larger",
+                "--prompt-rows {rows}: up to {} fit into a context of {context} with a token of the answer; --context makes it larger",
                 context - 1
             )));
         }
+        if rows <= picture {
+            return Err(Error::Usage(format!(
+                "--prompt-rows {rows}: a picture of {side} x {side} pixels alone takes {picture} positions, and its question more"
+            )));
+        }
         let program = &prepared.program;
-        let side = prepared.description.vision.side;
         let vision = self.phase(&program.vision, threads, &[(0, 0)]);
         let calls: Vec<(usize, usize)> =
             (0..rows).step_by(program.chunk).map(|start| (start, program.chunk.min(rows - start))).collect();

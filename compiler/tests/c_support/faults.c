@@ -219,6 +219,10 @@ int main(int argc, char **argv) {
   open.level = NULL;
   open.verify = 7;
   expect("no such check", tvlm_model_open(argv[1], &open, &none, &error), TVLM_ERROR_ARGUMENT, "TVLM_VERIFY_");
+  open.verify = 0;
+  open.threads = 100000;
+  expect("no such team", tvlm_model_open(argv[1], &open, &none, &error), TVLM_ERROR_ARGUMENT, "threads: 100000 is out of range");
+  open.threads = 0;
   memset(&newer, 0, sizeof newer);
   newer.known.size = sizeof newer;
   newer.more = 1;
@@ -286,7 +290,7 @@ int main(int argc, char **argv) {
 
   expect("no question", tvlm_session_ask(chat, NULL, 0, "", NULL, NULL, NULL, &error), TVLM_ERROR_EMPTY_PROMPT, "empty");
   expect("no image", tvlm_session_ask(chat, (const tvlm_image *const *)&none, 1, "What?", NULL, NULL, NULL, &error),
-         TVLM_ERROR_ARGUMENT, "images: is NULL");
+         TVLM_ERROR_ARGUMENT, "images: the handle at index 0 is NULL");
   expect("no images", tvlm_session_ask(chat, NULL, 1, "What?", NULL, NULL, NULL, &error), TVLM_ERROR_ARGUMENT, "images: is NULL");
   memset(&own, 0, sizeof own);
   own.chat = chat;

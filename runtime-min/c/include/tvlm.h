@@ -127,7 +127,8 @@ typedef struct tvlm_model_info {
   const tvlm_side *sides;    /* All sides, from small to large. */
   size_t side_count;
   const char *delegate;      /* Name of who is asked to encode the next picture; NULL: the processor. */
-  const char *delegate_reason; /* Why the processor first did what a delegate was to do; NULL: it never did. */
+  const char *delegate_reason; /* Why a delegate is asked no more; while it is, why the processor first did its work.
+                                  NULL: it never did. */
   uint64_t delegate_encoded;   /* Pictures that the delegate encoded. */
   uint64_t delegate_fell_back; /* Pictures that it was asked for and that the processor encoded. */
 } tvlm_model_info;
@@ -146,7 +147,8 @@ typedef struct tvlm_session_options {
   uint64_t seed;            /* Where the random numbers start. */
   int32_t speculation;      /* Most tokens guessed and verified together, which changes no answer; 0: as suits; -1: none. */
   uint32_t affinity;        /* TVLM_AFFINITY_*: PERFORMANCE binds the threads to the fast processors, the calling one while it
-                               works, where the system agrees. tvlm_session_configure does not look at it. */
+                               works, where the system agrees; there are as many as those unless `threads` says. tvlm_session_configure
+                               does not look at it. */
 } tvlm_session_options;
 #define TVLM_SESSION_OPTIONS_INIT {sizeof(tvlm_session_options), 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
@@ -189,10 +191,11 @@ typedef struct tvlm_result {
   uint32_t tokens;       /* Tokens of the answer, the end token included. */
   uint32_t prefill_rows; /* Positions that were computed for the question; what the session held already is not. */
   uint32_t position;     /* Positions of the conversation by now. */
-  double prefill_ms;
-  double decode_ms;
+  double prefill_ms;     /* Of reading the question; pictures were read before, by tvlm_session_encode. */
+  double decode_ms;      /* Of all tokens after the first one, pauses included. */
+  double rested_ms;      /* Of rests between them under TVLM_PRESSURE_CRITICAL, which decode_ms leaves out. */
 } tvlm_result;
-#define TVLM_RESULT_INIT {sizeof(tvlm_result), 0, 0, 0, 0, 0, 0}
+#define TVLM_RESULT_INIT {sizeof(tvlm_result), 0, 0, 0, 0, 0, 0, 0}
 
 /* How much the device wants to be left alone: 3/4, 1/2 and one of the threads work, smaller pictures from SERIOUS on where the
  * model has several sides, rests between tokens when CRITICAL. Threads and rests

@@ -425,7 +425,7 @@ impl Listener {
 }
 
 /// The numbers of `tvlm_result` in their order, times as the bits of a double.
-fn numbers(outcome: &Outcome) -> [i64; 6] {
+fn numbers(outcome: &Outcome) -> [i64; 7] {
     [
         outcome.stop.into(),
         outcome.tokens.into(),
@@ -433,6 +433,7 @@ fn numbers(outcome: &Outcome) -> [i64; 6] {
         outcome.position.into(),
         outcome.prefill_ms.to_bits() as i64,
         outcome.decode_ms.to_bits() as i64,
+        outcome.rested_ms.to_bits() as i64,
     ]
 }
 

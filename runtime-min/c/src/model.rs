@@ -14,8 +14,8 @@ pub struct Model<P: Program> {
     pub(crate) shared: Arc<runtime_min::Model<P>>,
     level: CString,
     delegate: CString,
-    /// Set once, when it is first asked for.
-    reason: OnceLock<CString>,
+    /// Why a delegate did not do its work, once while it is in use and once after that: each is set when it is first asked for.
+    reasons: [OnceLock<CString>; 2],
     sides: Vec<Side>,
 }
 
@@ -133,7 +133,7 @@ pub unsafe fn open<P: Program>(
         let delegate = model.delegate().map_or("", |told| told.name);
         let delegate = CString::new(delegate).unwrap_or_default();
         let sides = P::info().sides.iter().map(|known| Side { side: known.side as u32, tokens: known.tokens as u32 });
-        Ok(Model { shared: Arc::new(model), level, delegate, reason: OnceLock::new(), sides: sides.collect() })
+        Ok(Model { shared: Arc::new(model), level, delegate, reasons: Default::default(), sides: sides.collect() })
     };
     // SAFETY: passed on.
     unsafe { given::new("model", model, open) }
@@ -149,9 +149,9 @@ pub unsafe fn info<P: Program>(model: *const Model<P>, info: *mut Info) -> Resul
     }
     let own = P::info();
     let told = model.shared.delegate();
-    let reason = told.and_then(|told| told.reason).map(|reason| {
+    let reason = told.and_then(|told| told.reason.map(|reason| (told.in_use, reason))).map(|(in_use, reason)| {
         let text = || CString::new(reason.replace('\0', " ")).unwrap_or_default();
-        model.reason.get_or_init(text).as_ptr()
+        model.reasons[usize::from(in_use)].get_or_init(text).as_ptr()
     });
     let (side, tokens) = own.sides.last().map_or((0, 0), |side| (side.side, side.tokens));
     let value = Info {

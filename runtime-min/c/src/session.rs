@@ -71,6 +71,8 @@ pub struct Outcome {
     pub prefill_ms: f64,
     /// Milliseconds of all tokens after the first one.
     pub decode_ms: f64,
+    /// Milliseconds of rests between them, which those leave out.
+    pub rested_ms: f64,
 }
 
 // SAFETY: numbers behind a size.
@@ -237,8 +239,10 @@ pub unsafe fn ask<P: Program>(
     }
     let mut pictures = Vec::new();
     for i in 0..count {
-        // SAFETY: as many handles are there.
-        pictures.push(&unsafe { given::handle("images", *images.add(i))? }.0);
+        // SAFETY: as many handles are there, each null or such.
+        let picture = unsafe { (*images.add(i)).as_ref() };
+        pictures
+            .push(&picture.ok_or_else(|| Problem::argument("images", &format!("the handle at index {i} is NULL")))?.0);
     }
     let inner = turn.inner();
     let told = tell(inner.ask(&pictures, question)?, on_text, context)?;
@@ -301,6 +305,7 @@ fn tell<P: Program>(
         position: 0,
         prefill_ms: ms(timings.prefill),
         decode_ms: ms(timings.decode),
+        rested_ms: ms(timings.rested),
     })
 }
 

@@ -367,8 +367,10 @@ public struct TvlmAnswer: Sendable {
     public let position: Int
     /// Milliseconds of reading the question.
     public let prefillMilliseconds: Double
-    /// Milliseconds of all tokens after the first one.
+    /// Milliseconds of all tokens after the first one, pauses included.
     public let decodeMilliseconds: Double
+    /// Milliseconds of rests between them under critical pressure, which `decodeMilliseconds` leaves out.
+    public let restedMilliseconds: Double
 
     init(text: String, _ result: tvlm_result) {
         self.text = text
@@ -378,6 +380,7 @@ public struct TvlmAnswer: Sendable {
         position = Int(result.position)
         prefillMilliseconds = result.prefill_ms
         decodeMilliseconds = result.decode_ms
+        restedMilliseconds = result.rested_ms
     }
 }
 

@@ -25,8 +25,10 @@ public final class Answer {
     public final int position;
     /** Milliseconds of reading the question. */
     public final double prefillMillis;
-    /** Milliseconds of all tokens after the first one. */
+    /** Milliseconds of all tokens after the first one, pauses included. */
     public final double decodeMillis;
+    /** Milliseconds of rests between them under {@link Pressure#CRITICAL}, which {@link #decodeMillis} leaves out. */
+    public final double restedMillis;
 
     Answer(String text, long[] result) {
         this.text = text;
@@ -36,5 +38,6 @@ public final class Answer {
         position = (int) result[3];
         prefillMillis = Double.longBitsToDouble(result[4]);
         decodeMillis = Double.longBitsToDouble(result[5]);
+        restedMillis = Double.longBitsToDouble(result[6]);
     }
 }
