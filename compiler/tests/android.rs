@@ -120,9 +120,9 @@ fn sessions_are_kept_in_step_with_the_phone() {
     let mut files = vec![fakes.join("Watch.java")];
     files.extend(["android/os", "dev/tvlmc"].iter().flat_map(|folder| sources(&fakes.join(folder))));
     files.extend(["Phone", "Pressure", "TvlmException"].map(|name| face.join(format!("{name}.java"))));
-    files.extend(["ComponentCallbacks", "ComponentCallbacks2"].map(|name| stubs.join(format!("content/{name}.java"))));
-    files.push(stubs.join("content/res/Configuration.java"));
-    files.push(fakes.join("android/content/Context.java"));
+    let content = ["ComponentCallbacks", "ComponentCallbacks2", "BroadcastReceiver", "Intent", "res/Configuration"];
+    files.extend(content.map(|name| stubs.join(format!("content/{name}.java"))));
+    files.extend(sources(&fakes.join("android/content")));
     run(Command::new("javac").args(["-encoding", "UTF-8", "-d"]).arg(classes.path()).args(files));
     for version in ["24", "28", "29", "35"] {
         let told = run(Command::new("java").arg("-cp").arg(classes.path()).args(["Watch", version]));

@@ -1,6 +1,9 @@
+import android.content.BroadcastReceiver;
 import android.content.ComponentCallbacks;
 import android.content.ComponentCallbacks2;
 import android.content.Context;
+import android.content.Intent;
+import android.content.IntentFilter;
 import android.os.Build;
 import android.os.PowerManager;
 import dev.tvlmc.Model;
@@ -13,6 +16,7 @@ public final class Watch {
     static final class App extends Context {
         final PowerManager power = new PowerManager();
         ComponentCallbacks callbacks;
+        BroadcastReceiver receiver;
 
         @Override
         public Context getApplicationContext() {
@@ -33,6 +37,19 @@ public final class Watch {
         public void unregisterComponentCallbacks(ComponentCallbacks callbacks) {
             check(this.callbacks == callbacks, "the same callbacks");
             this.callbacks = null;
+        }
+
+        @Override
+        public Intent registerReceiver(BroadcastReceiver receiver, IntentFilter filter) {
+            check(filter.action.equals("android.os.action.POWER_SAVE_MODE_CHANGED"), "the battery saver's broadcast");
+            this.receiver = receiver;
+            return null;
+        }
+
+        @Override
+        public void unregisterReceiver(BroadcastReceiver receiver) {
+            check(this.receiver == receiver, "the same receiver");
+            this.receiver = null;
         }
     }
 
@@ -59,7 +76,7 @@ public final class Watch {
         }
         check(chat.pressure == Pressure.NOMINAL, "all is well");
         app.power.saves = true;
-        phone.update();
+        app.receiver.onReceive(app, null);
         check(chat.pressure == Pressure.FAIR, "the battery saver");
 
         ComponentCallbacks2 memory = (ComponentCallbacks2) app.callbacks;
@@ -78,6 +95,7 @@ public final class Watch {
         phone.close();
         phone.update();
         check(chat.pressure == Pressure.NOMINAL && app.callbacks == null && app.power.listener == null, "the end");
+        check(app.receiver == null, "the end of the battery saver");
         System.out.println("watched " + Build.VERSION.SDK_INT);
     }
 }

@@ -1,7 +1,10 @@
 package dev.tvlmc;
 
+import android.content.BroadcastReceiver;
 import android.content.ComponentCallbacks2;
 import android.content.Context;
+import android.content.Intent;
+import android.content.IntentFilter;
 import android.content.res.Configuration;
 import android.os.Build;
 import android.os.PowerManager;
@@ -22,6 +25,7 @@ public final class Phone implements AutoCloseable {
     private final Model model;
     private final Session[] sessions;
     private final ComponentCallbacks2 memory = new Memory();
+    private final BroadcastReceiver saver = new Saver();
     /** A {@code Thermal}, or null before Android 10, which does not tell. */
     private final AutoCloseable thermal;
     private int status;
@@ -34,6 +38,8 @@ public final class Phone implements AutoCloseable {
         power = (PowerManager) context.getSystemService(Context.POWER_SERVICE);
         thermal = Build.VERSION.SDK_INT >= 29 && power != null ? new Thermal(this) : null;
         context.registerComponentCallbacks(memory);
+        // Only the system sends it, so it takes no flag that says who may.
+        context.registerReceiver(saver, new IntentFilter(PowerManager.ACTION_POWER_SAVE_MODE_CHANGED));
         update();
     }
 
@@ -42,8 +48,7 @@ public final class Phone implements AutoCloseable {
         return new Phone(context.getApplicationContext(), model, sessions.clone());
     }
 
-    /** Tells sessions the pressure once more. Call it when {@code PowerManager.ACTION_POWER_SAVE_MODE_CHANGED} is received: this class
-     * does not register for it. */
+    /** Tells sessions the pressure once more, as after an app has told them another one. */
     public synchronized void update() {
         if (closed) {
             return;
@@ -65,6 +70,7 @@ public final class Phone implements AutoCloseable {
         }
         closed = true;
         context.unregisterComponentCallbacks(memory);
+        context.unregisterReceiver(saver);
         if (thermal != null) {
             try {
                 thermal.close();
@@ -97,6 +103,13 @@ public final class Phone implements AutoCloseable {
             } catch (TvlmException | IllegalStateException e) {
                 return;
             }
+        }
+    }
+
+    private final class Saver extends BroadcastReceiver {
+        @Override
+        public void onReceive(Context context, Intent intent) {
+            update();
         }
     }
 

@@ -10,5 +10,9 @@ public abstract class Context {
 
     public native void registerComponentCallbacks(ComponentCallbacks callbacks);
 
+    public abstract Intent registerReceiver(BroadcastReceiver receiver, IntentFilter filter);
+
     public native void unregisterComponentCallbacks(ComponentCallbacks callbacks);
+
+    public abstract void unregisterReceiver(BroadcastReceiver receiver);
 }

@@ -6,6 +6,8 @@ public final class PowerManager {
         void onThermalStatusChanged(int status);
     }
 
+    public static final String ACTION_POWER_SAVE_MODE_CHANGED = "android.os.action.POWER_SAVE_MODE_CHANGED";
+
     private PowerManager() {}
 
     public native void addThermalStatusListener(OnThermalStatusChangedListener listener);

@@ -1,0 +1,6 @@
+package android.content;
+
+/** As {@link ComponentCallbacks}. */
+public class Intent {
+    private Intent() {}
+}

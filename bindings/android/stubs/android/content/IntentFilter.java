@@ -1,0 +1,6 @@
+package android.content;
+
+/** As {@link ComponentCallbacks}. */
+public class IntentFilter {
+    public IntentFilter(String action) {}
+}
