@@ -8,6 +8,7 @@ mod quantized_support;
 use std::path::Path;
 
 use models::Recipe;
+use quantized_support::machine::drawn;
 use quantized_support::{Built, Question, Run, build_with, cross, nano, tiny};
 use tvlmc::assemble::Options;
 use tvlmc::machine::{Machine, System};
@@ -29,7 +30,15 @@ fn runs(built: &Built, processor: &str, level: &str, threads: &[usize]) -> Vec<R
     built.probe_on(processor, &QUESTION, &pairs).split("run ").skip(1).map(Run::parse).collect()
 }
 
+/// Every processor at its best level, and the best one at the levels below.
 fn integers(checkpoint: &Path, recipe: &str, threads: &[usize]) {
+    let best = PROCESSORS.map(|(processor, level)| (processor, level, threads));
+    let forced = ["aarch64-dotprod", "aarch64-neon"].map(|level| ("max", level, &[1][..]));
+    compare(checkpoint, recipe, &[&best[..], &forced].concat());
+}
+
+/// Each processor with each level and number of threads beside this machine's lowest level with one.
+fn compare(checkpoint: &Path, recipe: &str, all: &[(&str, &str, &[usize])]) {
     if cross::missing("packages for aarch64") {
         return;
     }
@@ -38,21 +47,14 @@ fn integers(checkpoint: &Path, recipe: &str, threads: &[usize]) {
     let want = Run::parse(told.strip_prefix("run ").expect("a run"));
     let arm = build(checkpoint, recipe, Machine::Aarch64(System::Linux));
     let mut compared = 0;
-    for (processor, best) in PROCESSORS {
-        for run in runs(&arm, processor, best, threads) {
-            run.assert_same(&want.steps, &format!("x86-64-v3 ({processor})"));
+    for (processor, level, threads) in all {
+        for run in runs(&arm, processor, level, threads) {
+            run.assert_same(&want.steps, &format!("x86-64-v3 ({processor}, {level})"));
             assert_eq!((&run.tokens, &run.prompt), (&want.tokens, &want.prompt));
             compared += 1;
         }
     }
-    // The levels below the best one are there too.
-    for level in ["aarch64-dotprod", "aarch64-neon"] {
-        for run in runs(&arm, "max", level, &[1]) {
-            run.assert_same(&want.steps, "x86-64-v3 (max, forced)");
-            compared += 1;
-        }
-    }
-    assert_eq!(compared, PROCESSORS.len() * threads.len() + 2);
+    assert_eq!(compared, all.iter().map(|(_, _, threads)| threads.len()).sum::<usize>());
 }
 
 #[test]
@@ -78,6 +80,15 @@ fn demo_has_the_bits_of_x86_64() {
 fn tiny_has_the_bits_of_x86_64() {
     if let Some(tiny) = tiny() {
         integers(&tiny, "int4", &[1]);
+    }
+}
+
+/// A picture of 1024 x 1024 pixels and an answer, each step of them.
+#[test]
+#[ignore = "the 0.5B model under QEMU, many minutes; cargo xtask full"]
+fn half_billion_has_the_bits_of_x86_64() {
+    if let Some(half) = drawn("0.5b-hf-bf16-s0") {
+        compare(&half, "int4", &[("max", "aarch64-i8mm", &[2])]);
     }
 }
 

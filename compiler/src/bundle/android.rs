@@ -330,9 +330,15 @@ fn readme(about: &About<'_>, group: &str) -> String {
          \x20 orientation says. `CameraImages.encode` takes an `android.media.Image` of the format `YUV_420_888`, which is that of\n\
          \x20 cameras, or bytes of NV21. `session.encode` takes pixels of a buffer. A picture is encoded once and can be asked about\n\
          \x20 again, also after `reset()`.\n\
+         - A model compiled with several `--sides` lists them in `model.info().sides`; `encode` takes one, otherwise the largest: a\n\
+         \x20 smaller picture is encoded sooner, takes fewer positions and shows less.\n\
          - What goes wrong is a `TvlmException`: a `code()` for programs and a message for developers.\n\
          - `Phone.watch(context, model, chat)` keeps sessions in step with heat, the battery saver and memory warnings;\n\
-         \x20 `chat.pause()` and `resume()` are for the background, `chat.save(path)` and `restore(path)` for the end of the process.\n\n\
+         \x20 `chat.pause()` and `resume()` are for the background, `chat.save(path)` and `restore(path)` for the end of the process.\n\
+         \x20 A hot phone gets fewer threads and, when it is serious, smaller pictures unless the app gives a side; answers about\n\
+         \x20 the same picture do not change.\n\
+         - An app with code in C or C++ takes `tvlmc compile --emit staticlib` instead, whose `tvlm.h` is the same interface and\n\
+         \x20 takes an engine of the app's own for pictures, too (`tvlm_delegate`).\n\n\
          ## Weights\n\n\
          `weights/weights.tvlm` is not in the archive, as it is larger than what an app may be downloaded with. Give it to a device as\n\
          an asset pack (Play Asset Delivery, `fast-follow` or `on-demand`, whose files have a path), or download it into\n\

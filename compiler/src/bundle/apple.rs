@@ -345,10 +345,13 @@ fn readme(about: &About<'_>, folders: &[Folder], coreml: bool) -> String {
          \x20 formats 420f, 420v and 32BGRA, which cameras have, are taken as they are. A `CVPixelBuffer` and a `CGImage` do not know\n\
          \x20 their orientation: have the camera turn them (`videoRotationAngle` of its connection). A picture is encoded\n\
          \x20 once and can be asked about again, also after `reset()`.\n\
+         - A model compiled with several `--sides` lists them in `model.info.sides`; `image` takes one, otherwise the largest: a smaller\n\
+         \x20 picture is encoded sooner, takes fewer positions and shows less.\n\
          - What goes wrong is a `TvlmError`: a `code` for programs and a message for developers.\n\
          - `TvlmPhone(watching: [chat])`, kept for as long as it is to act, keeps sessions in step with heat, low-power mode and\n\
          \x20 memory warnings; `pause()` and `resume()` are for the background, `save(to:)` and `restore(from:)` for the end of the\n\
-         \x20 process.\n\n\
+         \x20 process. A hot phone gets fewer threads and, when it is serious, smaller pictures unless the app gives a side; answers\n\
+         \x20 about the same picture do not change.\n\n\
          ## Weights\n\n\
          `TvlmWeights` puts the weight file into the app. One of 256 MB or more is mapped unless told otherwise: pages of it can be\n\
          dropped and do not count as the app's memory. An app that downloads it, so that its own download stays small, leaves `TvlmWeights` out and passes\n\
