@@ -199,22 +199,29 @@ fn resolve(out: &Path) -> Result<PathBuf, Error> {
 
 fn refuse_existing(out: &Path, replace: bool) -> Result<(), Error> {
     let Ok(kind) = fs::symlink_metadata(out) else { return Ok(()) };
-    if !replace {
-        return Err(exists(out));
-    }
-    let refuse = |why: &str| Err(Error::Usage(format!("{} {why}: --force will not replace it", out.display())));
+    let refuse = |why: &str| {
+        let way = if replace { "--force will not replace it" } else { "-o chooses another place" };
+        Err(Error::Usage(format!("{} exists already and {why}: {way}", out.display())))
+    };
     if !kind.is_dir() {
         return refuse("is not a folder");
     }
     // Whoever mistypes -o should not lose a folder that has nothing to do with us.
-    let beside = ["Cargo.toml", "model.json", "Package.swift", "maven"];
+    let beside = ["Cargo.toml", "model.json", "Package.swift", "maven", "include/tvlm.h"];
     let ours = out.join(MANIFEST).is_file() && beside.iter().any(|name| out.join(name).exists());
     let empty = fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
-    if ours || empty { Ok(()) } else { refuse("is not an output of tvlmc") }
+    match (ours || empty, replace) {
+        (true, true) => Ok(()),
+        (true, false) => Err(exists(out)),
+        (false, _) => refuse("is not an output of tvlmc"),
+    }
 }
 
 fn exists(out: &Path) -> Error {
-    Error::Usage(format!("{} exists already: --force replaces it, -o chooses another place", out.display()))
+    Error::Usage(format!(
+        "{} exists already: --force replaces it with all in it, -o chooses another place",
+        out.display()
+    ))
 }
 
 fn prefix(name: &OsStr) -> OsString {

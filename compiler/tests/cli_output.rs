@@ -64,7 +64,21 @@ fn an_existing_folder_is_refused_or_replaced_whole() {
     std::fs::create_dir(&foreign).expect("created");
     std::fs::write(foreign.join("letter"), "dear").expect("written");
     fail(compile(&nano("hf")).arg("--force").arg("-o").arg(&foreign), 2, &["not an output of tvlmc"]);
+    fail(compile(&nano("hf")).arg("-o").arg(&foreign), 2, &["not an output of tvlmc: -o chooses"]);
     assert_eq!(names(dir.path()), ["foreign", "out"]);
+}
+
+/// What `--emit staticlib` has written is ours, too.
+#[test]
+fn a_library_is_replaced() {
+    let dir = folder();
+    let out = dir.path().join("out");
+    std::fs::create_dir_all(out.join("include")).expect("created");
+    for file in ["manifest.json", "include/tvlm.h"] {
+        std::fs::write(out.join(file), "").expect("written");
+    }
+    succeed(compile(&nano("hf")).arg("--force").arg("-o").arg(&out));
+    assert!(out.join("Cargo.toml").exists() && !out.join("include").exists());
 }
 
 #[test]

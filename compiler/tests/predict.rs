@@ -254,6 +254,11 @@ fn faults_are_named() {
     broken("ghz: 2.91", "gzh: 2.91", &["mine.ron:", "gzh", "ghz"]);
     broken("ghz: 2.91", "ghz: 0.0", &["mine.ron: clusters.Cortex-X3.ghz", "a number from 0.001"]);
     broken("aarch64-linux-android", "aarch64-linux-androd", &["mine.ron: target", "did you mean"]);
+    broken(
+        "\"aarch64-i8mm\"",
+        "\"aarch64-i8m\"",
+        &["products.aarch64-i8m: there is no such level (did you mean \"aarch64-i8mm\"?)"],
+    );
     broken("cores: 1,", "cores: 0,", &["mine.ron: clusters", "at least 1"]);
     std::fs::write(&path, text).expect("written");
     assert!(succeed(&mut call(&path, &["--threads", "1"])).contains("Pixel 8"));

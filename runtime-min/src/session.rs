@@ -288,10 +288,15 @@ impl<'m, P: Program> Session<'m, P> {
     /// restored. Its tokens are those that would have come; at most [`Options::max_new_tokens`] more.
     ///
     /// # Errors
-    /// [`Error::Argument`] where there is none: the model has ended it, or nothing was asked; [`Error::OutOfMemory`].
+    /// [`Error::Argument`] where there is none: the model has ended it, nothing was asked, or the context is full;
+    /// [`Error::OutOfMemory`].
     pub fn go_on(&mut self) -> Result<Answer<'_, 'm, P>, Error> {
         if self.pending.is_none() {
             let reason = text!("no answer was left before its end: ask a question");
+            return Err(Error::Argument { name: "conversation", reason });
+        }
+        if self.position >= P::info().max_context {
+            let reason = text!("all {} positions are taken: begin another one", P::info().max_context);
             return Err(Error::Argument { name: "conversation", reason });
         }
         let fitting = P::info().max_context.saturating_sub(self.position) + 1;
@@ -427,9 +432,9 @@ impl<'m, P: Program> Session<'m, P> {
         Control::new(self.cancel.clone())
     }
 
-    /// Positions the conversation takes in the context.
+    /// Positions the conversation takes in the context. The last token of an answer that filled it has none.
     pub fn position(&self) -> usize {
-        self.position + usize::from(self.pending.is_some())
+        (self.position + usize::from(self.pending.is_some())).min(P::info().max_context)
     }
 
     /// Threads in use, the calling one included.

@@ -162,16 +162,20 @@ fn the_context_ends_exactly() {
         assert_eq!(answer.stop_reason(), Some(StopReason::ContextFull));
         // The last token needs no position: nobody reads what follows it.
         assert_eq!(answer.token_ids().len(), left + 1);
+        drop(answer);
+        assert_eq!(chat.position(), CONTEXT);
+        let error = chat.go_on().map(|_| ()).expect_err("full");
+        assert!(error.to_string().contains("positions are taken: begin another one"), "{error}");
     }
     chat.reset();
     let error = chat.ask(&[], &"x".repeat(CONTEXT - around + 1)).expect_err("one too many");
     assert_eq!(error, Error::PromptTooLong { need: CONTEXT + 1, have: CONTEXT });
     assert_eq!(chat.position(), 0, "refused before any work");
 
-    // A second turn counts the first, and its token that is not in the cache yet.
+    // A second turn counts the first, and its token that is not in the cache yet; what is told is never more than there are.
     chat.reset();
     chat.ask(&[], &"x".repeat(CONTEXT - around - 30)).expect("fits").text().expect("runs");
-    assert_eq!(chat.position(), CONTEXT + 1);
+    assert_eq!(chat.position(), CONTEXT);
     assert!(matches!(chat.ask(&[], "y"), Err(Error::PromptTooLong { need, have: CONTEXT }) if need > CONTEXT));
 }
 

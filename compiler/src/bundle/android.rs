@@ -92,7 +92,7 @@ pub fn linking(machine: Machine) -> Result<[(String, OsString); 2], Error> {
         return Err(Error::Environment(
             "no Android NDK, whose linker a library for Android takes: neither ANDROID_NDK_HOME nor ANDROID_NDK_ROOT is set, and \
              there is none in the folder ndk of ANDROID_HOME. Install r23 or later (`sdkmanager --install 'ndk;VERSION'`, or Android \
-             Studio's SDK manager) and set ANDROID_NDK_HOME to its folder; `--emit crate` and `staticlib` do without"
+             Studio's SDK manager) and set ANDROID_NDK_HOME to its folder (a JDK, 11 or later, is needed, too); `--emit crate` and `staticlib` do without"
                 .to_string(),
         ));
     };

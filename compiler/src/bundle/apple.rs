@@ -349,8 +349,8 @@ fn readme(about: &About<'_>, folders: &[Folder], coreml: bool) -> String {
          \x20 picture is encoded sooner, takes fewer positions and shows less.\n\
          - What goes wrong is a `TvlmError`: a `code` for programs and a message for developers.\n\
          - `TvlmPhone(watching: [chat])`, kept for as long as it is to act, keeps sessions in step with heat, low-power mode and\n\
-         \x20 memory warnings; `pause()` and `resume()` are for the background, `save(to:)` and `restore(from:)` for the end of the\n\
-         \x20 process. A hot phone gets fewer threads and, when it is serious, smaller pictures unless the app gives a side; answers\n\
+         \x20 memory warnings; `pause()` and `resume()` are for the background, `save(to:)`, `restore(from:)` and `rest()`, which goes on with\n\
+         \x20 an answer that was cut off, for the end of the process. A hot phone gets fewer threads and, when it is serious, smaller pictures unless the app gives a side; answers\n\
          \x20 about the same picture do not change.\n\n\
          ## Weights\n\n\
          `TvlmWeights` puts the weight file into the app. One of 256 MB or more is mapped unless told otherwise: pages of it can be\n\

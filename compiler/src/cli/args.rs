@@ -159,7 +159,7 @@ pub struct Compile {
     /// Folder to write [NAME-TRIPLE in this folder]
     #[arg(short, long, value_name = "OUT")]
     pub output: Option<PathBuf>,
-    /// Replace an older output of tvlmc
+    /// Replace an older output of tvlmc, with all that is in its folder
     #[arg(long)]
     pub force: bool,
     /// Write nothing; a diff and exit 1 if OUT is out of date

@@ -163,10 +163,26 @@ pub fn check_target(target: &str) -> Result<(), Error> {
     Err(Error::Usage(format!("--target {target}: is not this machine, which is {TARGET}")))
 }
 
+/// Words that people use for a target, and what they mean by them.
+const SYSTEMS: [(&str, &str); 7] = [
+    ("android", "aarch64-linux-android"),
+    ("ios", "aarch64-apple-ios"),
+    ("iphone", "aarch64-apple-ios"),
+    ("mac", "aarch64-apple-darwin"),
+    ("web", "wasm32-unknown-unknown"),
+    ("wasm", "wasm32-unknown-unknown"),
+    ("linux", "x86_64-unknown-linux-gnu"),
+];
+
 /// The error for a triple that is none of ours: names the nearest, or all.
 pub fn unknown_target(target: &str) -> Error {
     let triples = Machine::ALL.map(Machine::triple);
-    let nearest = did_you_mean(target, triples);
+    let lower = target.to_lowercase();
+    let meant = SYSTEMS.iter().find(|(word, _)| lower.contains(word)).map(|(_, triple)| triple);
+    let nearest = match (did_you_mean(target, triples), meant) {
+        (near, Some(triple)) if near.is_empty() => format!(" (did you mean {})", Quoted(triple)),
+        (near, _) => near,
+    };
     Error::Usage(format!("--target {}: unknown{nearest}; expected one of {}", Quoted(target), triples.join(", ")))
 }
 

@@ -91,7 +91,9 @@ pub fn check_target(compiled: &Compiled) -> Result<(), Error> {
     if target == TARGET {
         return Ok(());
     }
-    let problem = format!("was compiled for {target}, which this program does not run: name its checkpoint");
+    let problem = format!(
+        "was compiled for {target}, which this program does not run: it takes what was compiled for {TARGET}, or a checkpoint"
+    );
     Err(Error::input(compiled.folder.display().to_string(), "", problem))
 }
 
@@ -155,7 +157,11 @@ pub fn cargo_messages(
     while !text.is_char_boundary(from) {
         from += 1;
     }
-    let problem = format!("cargo could not build {} ({status}):\n{}", folder.display(), text[from..].trim_end());
+    let told = match text[from..].trim_end() {
+        "" => "without a word; CARGO or the PATH name it".to_string(),
+        told => format!("\n{told}"),
+    };
+    let problem = format!("cargo could not build {} ({status}): {told}", folder.display());
     Err(Error::Environment(problem))
 }
 

@@ -101,7 +101,8 @@ fn readme(package: &Package, prepared: &Prepared, shared: bool) -> String {
          \x20   {compiler} example.c -Iinclude lib/libtvlm.a{libraries_of_system} -o example\n\
          \x20   ffmpeg -i photo.jpg photo.ppm\n\
          \x20   ./example {WEIGHTS_NAME} photo.ppm \"What is on the table?\"        # {place}\n\n\
-         Functions return 0 or a number of `tvlm_code`, and a message for people; nothing ends the process. Levels:\n\
+         Functions return 0 or a number of `tvlm_code`, and a message for people; nothing ends the process but a weight file that is changed\n\
+         while it is open, and handles that are none. A program links one model: the functions of two have the same names. Levels:\n\
          {levels}; the best one the processor has is chosen when the model is opened.\n\n\
          | what | size |\n|---|---|\n\
          | weights | {weights} |\n\

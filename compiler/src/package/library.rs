@@ -166,18 +166,24 @@ fn face(prepared: &Prepared, id: &Identity<'_>) -> File {
     };
     let mut items = vec![lines(quote!(#![deny(unsafe_op_in_unsafe_fn)]))];
     if !has_std {
-        let message = format!("this crate is built with --target {}", id.target);
         items.push(lines(quote!(#![no_std])));
-        items.push(Item::Line {
-            docs: vec![],
-            attrs: vec![quote!(cfg(not(target_arch = "wasm32")))],
-            tokens: quote!(compile_error!(#message);),
-        });
     }
+    let message = format!("this crate is built with --target {}", id.target);
+    let arch = prepared.machine.triple().split('-').next().unwrap_or_default();
+    items.push(Item::Line {
+        docs: vec![],
+        attrs: vec![quote!(cfg(not(target_arch = #arch)))],
+        tokens: quote!(compile_error!(#message);),
+    });
     items.extend([
-        lines(quote!(
-            mod kernels;
-        )),
+        // Else an error for each of their instructions comes, too.
+        Item::Line {
+            docs: vec![],
+            attrs: vec![quote!(cfg(target_arch = #arch))],
+            tokens: quote!(
+                mod kernels;
+            ),
+        },
         lines(quote!(
             mod plan;
         )),

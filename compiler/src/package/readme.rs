@@ -5,6 +5,7 @@ use runtime_decode::Alpha;
 use super::{Identity, TOOL_VERSION, WEIGHTS_NAME};
 use crate::frontend::Licenses;
 use crate::lower::{Phase, SlotId};
+use crate::machine::{Machine, System};
 use crate::pipeline::Prepared;
 
 pub(super) fn readme(prepared: &Prepared, id: &Identity<'_>) -> String {
@@ -13,7 +14,7 @@ pub(super) fn readme(prepared: &Prepared, id: &Identity<'_>) -> String {
     let alpha = super::manifest::alpha(prepared);
     let has_std = prepared.machine.has_std();
     let (example, build) = if has_std {
-        (native_example(name, &library, alpha), TERMINAL.to_string())
+        (native_example(name, &library, alpha), native_build(prepared.machine))
     } else {
         (wasm_example(&library), wasm_build(id.target))
     };
@@ -60,11 +61,12 @@ pub(super) fn readme(prepared: &Prepared, id: &Identity<'_>) -> String {
          The numbers are constants of the library, `ARENA_BYTES` and the like.\n\n\
          ## What is here\n\n\
          `src/plan` holds the model as a flat list of kernel calls for each phase, `src/kernels` the kernels of each level, `runtime`\n\
-         a copy of the runtime, `decode` the decoder of picture files. `manifest.json` says what this was made from. Code and\n\
+         a copy of the runtime, `decode` the decoder of picture files{c}. `manifest.json` says what this was made from. Code and\n\
          weights carry one digest: a weight file made for other code is refused when it is opened.\n\n\
          ## License\n\n\
          {license}",
         target = id.target,
+        c = if has_std { ", `c` the library for C" } else { "" },
         weights = mib(program.packs.total() * 4),
         arena = mib(memory.total),
         scratch = mib(program.scratch_bytes),
@@ -136,6 +138,24 @@ fn native_example(name: &str, library: &str, alpha: Alpha) -> String {
          }}\n\
          ```\n\n"
     )
+}
+
+/// How a crate is built for a machine with files and threads.
+fn native_build(machine: Machine) -> String {
+    let triple = machine.triple();
+    match machine.system() {
+        Some(System::Linux | System::MacOs) => {
+            format!("{TERMINAL}Machines of another kind build it with `--target {triple}`.\n\n")
+        }
+        Some(System::Ios | System::IosSimulator | System::Android) | None => format!(
+            "## In an app\n\n\
+             \x20   cargo build --release --lib --target {triple}       # `rustup target add {triple}` installs what that takes\n\n\
+             builds it as a dependency of an app that is written in Rust. For others, `c` is a library for C:\n\n\
+             \x20   cargo rustc --release --target {triple} --crate-type staticlib\n\n\
+             there makes `libtvlm.a`, whose header is `c/include/tvlm.h`; `tvlmc compile --emit staticlib` does so, and `--emit package` a package\n\
+             for Xcode or Gradle.\n\n"
+        ),
+    }
 }
 
 const TERMINAL: &str = "## From a terminal\n\n\

@@ -101,7 +101,7 @@ impl Device {
     /// # Errors
     /// There is none of this name: the nearest and all are told.
     pub fn named(name: &str) -> Result<Device, Error> {
-        match BUILT_IN.iter().find(|(known, _)| *known == name) {
+        match BUILT_IN.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)) {
             Some((name, text)) => Device::parse(text, &format!("devices/{name}.ron")),
             None => {
                 let near = match did_you_mean(name, Device::list()) {
@@ -163,7 +163,13 @@ impl Device {
             }
             numbers.extend([(key("ghz"), c.ghz), (key("read_gbs"), c.read_gbs)]);
             numbers.extend([(key("f32_fused"), c.f32_fused), (key("f32_apart"), c.f32_apart)]);
+            let known: Vec<String> = Machine::ALL.into_iter().flat_map(level_names).collect();
             for (level, p) in &c.products {
+                if !known.contains(level) {
+                    let near = did_you_mean(level, known.iter().map(String::as_str));
+                    let problem = format!("there is no such level{near}; `tvlmc inspect` lists those of a model");
+                    return wrong(key(&format!("products.{}", level.escape_debug())), problem);
+                }
                 let level = key(&format!("products.{}", level.escape_debug()));
                 numbers.extend([(format!("{level}.whole"), p.whole), (format!("{level}.halves"), p.halves)]);
             }
@@ -173,4 +179,10 @@ impl Device {
             None => Ok(()),
         }
     }
+}
+
+/// All levels that a machine has, as users say them.
+fn level_names(machine: Machine) -> impl Iterator<Item = String> {
+    let levels = [true, false].into_iter().flat_map(move |float| machine.levels(float));
+    levels.map(move |target| machine.level_name(target.level()))
 }

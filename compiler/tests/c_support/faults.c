@@ -18,6 +18,8 @@ static void expect(const char *what, int32_t found, int32_t expected, const char
   printf("%s: %s\n", what, error.message);
 }
 
+static char long_path[5001];
+
 typedef struct talk {
   tvlm_session *chat;
   int32_t inside; /* What a call out of the callback returned. */
@@ -209,6 +211,9 @@ int main(int argc, char **argv) {
   if (none != NULL || chat != NULL || image != NULL) return 31;
   expect("no place", tvlm_model_open(argv[1], NULL, NULL, &error), TVLM_ERROR_ARGUMENT, "model: is NULL");
   expect("no file", tvlm_model_open("/nowhere", NULL, &none, &error), TVLM_ERROR_FILE, "/nowhere: cannot open");
+  /* Of a message that is too long the reason stays. */
+  memset(long_path, 'x', sizeof long_path - 1);
+  expect("no such name", tvlm_model_open(long_path, NULL, &none, &error), TVLM_ERROR_FILE, "xx: cannot open: File name too long");
   expect("no weights", tvlm_model_open(argv[2], NULL, &none, &error), TVLM_ERROR_NOT_WEIGHTS, "not a weight file");
   expect("no text", tvlm_model_open("\xff", NULL, &none, &error), TVLM_ERROR_ARGUMENT, "is not UTF-8");
   open.size = 3;

@@ -9,12 +9,13 @@
  * Functions return 0 or one of tvlm_code, and fill the error that their last argument points to; NULL says that only the
  * number is wanted. An error's code is 0 after a success, and a new handle is NULL after a failure. Texts are UTF-8 and end with
  * a zero byte. Structs begin with their size: initialize them with the macro that is named like them; an error without a size is
- * left as it is. A field that is 0 has its default, and fields named reserved are 0. What a pointer argument points to is
+ * left as it is. A result is filled by a success. A field that is 0 has its default, and fields named reserved are 0. What a pointer argument points to is
  * the caller's and may go when the function returns.
  *
  * A model may be used by several threads at once. A session works for one caller at a time: while it does, other calls with
  * it return TVLM_ERROR_BUSY, also those out of a callback, except for tvlm_session_cancel, _pause, _resume and _pressure; one
- * that works is not closed either: cancel, wait until the other call has returned, then close. Handles are closed once, and closing NULL does nothing. A model
+ * that works is not closed either: cancel, wait until the other call has returned, then close. Handles are closed once, and closing NULL does nothing;
+ * one that was closed, or of another kind, is not found out. A model
  * may be closed while sessions still use it, an image whenever no question about it is being answered.
  */
 #ifndef TVLM_H
@@ -91,7 +92,7 @@ enum { TVLM_RESIDENCE_AUTO = 0, TVLM_RESIDENCE_MAPPED = 1, TVLM_RESIDENCE_COPIED
  * and the function live until the model and all its sessions are closed. */
 typedef struct tvlm_delegate {
   size_t size;
-  const char *name; /* In a few letters, for people. */
+  const char *name; /* In a few letters, for people; not NULL. */
   void *context;    /* The first argument of vision. */
   int32_t (*vision)(void *context, const uint8_t *rgb, uint32_t side, float *rows, uint32_t tokens, uint32_t hidden);
 } tvlm_delegate;
@@ -224,7 +225,8 @@ typedef int32_t (*tvlm_on_text)(void *context, const char *text, size_t bytes);
 /* "0.1.0": the library's version. */
 TVLM_API const char *tvlm_version(void);
 
-/* Opens the weight file of this library, in milliseconds if it is mapped. */
+/* Opens the weight file of this library, in milliseconds if it is mapped. A file that is mapped stays as it is until the model is
+ * closed: replace it by renaming another, as the system ends a process that reads what was cut off. */
 TVLM_API int32_t tvlm_model_open(const char *path, const tvlm_open_options *options, tvlm_model **model, tvlm_error *error);
 TVLM_API int32_t tvlm_model_info_get(const tvlm_model *model, tvlm_model_info *info, tvlm_error *error);
 /* Gives pages of mapped weights back to the system, which reads them again as they are needed; sessions may work meanwhile.
@@ -257,7 +259,8 @@ TVLM_API int32_t tvlm_session_pressure(const tvlm_session *session, uint32_t pre
 TVLM_API int32_t tvlm_session_continue(tvlm_session *session, tvlm_on_text on_text, void *context, tvlm_result *result,
                                        tvlm_error *error);
 /* Writes the conversation to a file, which is complete or as it was before; a session of the same library and weights takes it
- * up again, also in another process, and goes on with the same tokens. Options of sampling are part of it. Files hold what was
+ * up again, also in another process, and goes on with the same tokens. Options of sampling are part of it, and hold from
+ * tvlm_session_restore on until tvlm_session_configure; max_new_tokens and speculation are the session's. Files hold what was
  * said: put them where other apps cannot read. After a failure of tvlm_session_restore the conversation is what it was. */
 TVLM_API int32_t tvlm_session_save(tvlm_session *session, const char *path, tvlm_error *error);
 TVLM_API int32_t tvlm_session_restore(tvlm_session *session, const char *path, tvlm_error *error);

@@ -1,7 +1,6 @@
 //! What a function says about how it went: a number, and a message where the caller has room for one.
 
 use core::ffi::c_char;
-use core::fmt::Write;
 use core::mem::offset_of;
 use runtime_min::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -95,22 +94,24 @@ pub unsafe fn report(failure: *mut Failure, work: impl FnOnce() -> Result<(), Pr
     };
     // SAFETY: passed on from the caller.
     if let Some(mut room) = unsafe { Room::of(failure, code) } {
-        // A text that is cut is still one.
-        let _ = match &message {
-            None if code == 0 => Ok(()),
-            None => room.write_str("a panic, which is a bug worth reporting"),
-            Some(Problem::Error(error)) => write!(room, "{error}"),
-            Some(Problem::Busy) => room.write_str("session: another thread, or a callback's caller, is using it"),
-        };
-        room.end();
+        match &message {
+            None if code == 0 => {}
+            None => room.put("a panic, which is a bug worth reporting"),
+            Some(Problem::Error(error)) => room.put(&error.to_string()),
+            Some(Problem::Busy) => {
+                room.put(
+                    "session: another thread, or a callback's caller, is using it: wait until that call has returned",
+                );
+            }
+        }
     }
     code
 }
 
 /// The message of a [`Failure`], as large as the caller says.
 struct Room<'a> {
+    /// Zeros, one at least.
     bytes: &'a mut [u8],
-    used: usize,
 }
 
 impl<'a> Room<'a> {
@@ -135,23 +136,29 @@ impl<'a> Room<'a> {
             let message = failure.cast::<u8>().add(MESSAGE);
             // The caller may not have set it.
             message.write_bytes(0, bytes);
-            Some(Room { bytes: core::slice::from_raw_parts_mut(message, bytes), used: 0 })
+            Some(Room { bytes: core::slice::from_raw_parts_mut(message, bytes) })
         }
     }
 
-    fn end(self) {
-        if let Some(last) = self.bytes.get_mut(self.used) {
-            *last = 0;
+    /// The text and a zero. Of one that is too long the middle goes: names lead, and reasons end a message.
+    fn put(&mut self, text: &str) {
+        const CUT: &str = " ... ";
+        let room = self.bytes.len() - 1;
+        let mut put = |at: usize, text: &str| self.bytes[at..at + text.len()].copy_from_slice(text.as_bytes());
+        if text.len() <= room {
+            return put(0, text);
         }
-    }
-}
-
-impl Write for Room<'_> {
-    fn write_str(&mut self, text: &str) -> core::fmt::Result {
-        let left = self.bytes.len() - self.used - 1;
-        let fits = (0..=left.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
-        self.bytes[self.used..self.used + fits].copy_from_slice(&text.as_bytes()[..fits]);
-        self.used += fits;
-        if fits == text.len() { Ok(()) } else { Err(core::fmt::Error) }
+        let before = |end: usize| (0..=end).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+        // Too little for two parts that say something.
+        if room < 16 * CUT.len() {
+            return put(0, &text[..before(room)]);
+        }
+        let kept = room - CUT.len();
+        let head = before(kept / 3);
+        let from = text.len() - (kept - head);
+        let tail = (from..=text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
+        put(0, &text[..head]);
+        put(head, CUT);
+        put(head + CUT.len(), &text[tail..]);
     }
 }
