@@ -48,7 +48,7 @@ def decoder_tensors(reader):
 @torch.no_grad()
 def export(a):
     """Fold the tower to its inference form and write weights, tokenizer and configurations to `a.out`."""
-    state = torch.load(a.work / "joint.pt", map_location="cpu")
+    state = torch.load(a.work / f"joint{a.tag}.pt", map_location="cpu")
     tok, size, out = Tokenizer.from_str(state["tokenizer"]), a.size, a.out
     tower, reader = Tower(size), Reader(size, tok, a.ternary)
     tower.load_state_dict(state["average"]["tower"])
