@@ -71,6 +71,8 @@ def vision(a):
             calibrate(run.average["tower"], draw, gen, a)
             run.note(step=run.step, seen=run.seen, minutes=round(run.seconds / 60, 2), drawn=packed.drawn() + plain.drawn(),
                      held=cells(run.average["tower"], run.average["head"], a))
+    packed.close()
+    plain.close()
 
 
 @torch.no_grad()
@@ -169,9 +171,12 @@ def joint(a):
         restored(a.work / f"read{a.tag}.pt", "reader", reader)
     restored(a.work / f"read{a.tag}.pt", "oracle", oracle)
     tower, head, reader, oracle = (m.to(a.device) for m in (tower, head, reader, oracle))
+    if not path.exists():
+        plain.wait(8 * a.batch)
+        rng = random.Random(f"align {a.seed}")
+        align(tower, reader, oracle, lambda: plain.batch(a.batch, rng), gen, a)
     run = Run(path, dict(tower=tower, head=head, reader=reader), [(tower, a.vision_lr), (head, a.vision_lr), (reader, a.lr)], a,
               dict(tokenizer=tok.to_str()))
-    plain.wait(8 * a.batch)
     rng, hits = fresh(run, gen, a), {}
     while run.more():
         x, scenes = plain.batch(a.batch, rng)
@@ -190,6 +195,28 @@ def joint(a):
             calibrate(run.average["tower"], lambda: plain.batch(a.batch, rng), gen, a)
             run.note(step=run.step, seen=run.seen, minutes=round(run.seconds / 60, 2), drawn=plain.drawn(),
                      held=exact(run.average["tower"], run.average["reader"], a))
+    plain.close()
+
+
+def align(tower, reader, oracle, draw, gen, a):
+    """Fit the projector to the oracle's tokens on `a.align` pictures, so that the decoder understands the tower at once."""
+    features, goals = [], []
+    with torch.no_grad():
+        for _ in range(-(-a.align // a.batch)):
+            x, scenes = draw()
+            features.append(tower.train()(exposed(x.to(a.device), gen)))
+            goals.append(oracle(*(t.to(a.device) for t in targets(scenes, a.size.grid))))
+    features, goals = torch.cat(features), torch.cat(goals)
+    params, steps = [*reader.linear_1.parameters(), *reader.linear_2.parameters()], 3 * a.align
+    opt = torch.optim.Adam(params, lr=2e-3)
+    for step in range(steps):
+        pick = torch.randint(len(features), (16,), generator=gen).to(a.device)
+        opt.param_groups[0]["lr"] = 2e-3 * (1 - step / steps)
+        loss = F.mse_loss(reader.project(features[pick]), goals[pick]) / goals.var()
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
+    print(f"aligned: {100 * loss.item():.0f} % of the oracle's variance left", flush=True)
 
 
 @torch.no_grad()

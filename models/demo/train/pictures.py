@@ -3,7 +3,6 @@
 import json
 import multiprocessing as mp
 import os
-import random
 import signal
 import time
 
@@ -69,7 +68,13 @@ class Pool:
                 self.scenes[i, k] = KINDS.index(t.kind), COLOR_NAMES.index(t.color), t.x, t.y, t.r
             self.stamp[i] = n
 
+    def close(self):
+        for w in self.workers:
+            w.terminate()
+            w.join()
+
     def wait(self, least):
+        """Until there are `least` pictures."""
         while (have := int((self.stamp >= 0).sum())) < min(least, self.slots):
             print(f"waiting for pictures: {have}", flush=True)
             time.sleep(5)

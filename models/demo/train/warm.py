@@ -136,3 +136,21 @@ def fit_oracle(oracle, reader, folded, size, seed, count):
     oracle.color.weight.copy_(best[k:k + c])
     oracle.place.weight.copy_(best[k + c:-1].T)
     oracle.place.bias.copy_(best[-1])
+    quiet(oracle, reader.decoder.embed_tokens.weight)
+
+
+@torch.no_grad()
+def quiet(oracle, words):
+    """Bring kind, color and center each to the length of a word's embedding.
+
+    Image tokens much longer than words drown what the layers add to them: such a decoder can name what an image token
+    says but hardly compare two. In the exported tokens the center is faint as well.
+    """
+    length = words.norm(dim=1).mean()
+    spread = lambda rows: rows.std(0).norm()
+    centers = 4 * torch.rand(4096, 4, generator=torch.Generator().manual_seed(0)) - 2
+    factor = length / spread(oracle.kind.weight)
+    oracle.kind.weight *= factor
+    oracle.place.bias *= factor
+    oracle.color.weight *= length / spread(oracle.color.weight)
+    oracle.place.weight *= length / spread(oracle.waves(centers) @ oracle.place.weight.T)
