@@ -14,7 +14,7 @@ from draw import sample_picture
 from loop import Run
 from pictures import Pool, exposed, targets
 from questions import questions
-from reader import Oracle, Reader
+from reader import Oracle, Reader, answer_loss
 from scenes import FAMILIES, sample_scene
 from text import ask, score, train_tokenizer
 from tower import CellHead, Tower
@@ -136,7 +136,7 @@ def read(a):
         asked = [ask(s, rng, a.questions) for s in scenes]
         goal = [t.to(a.device) for t in targets(scenes, a.size.grid)]
         logits, lab, where = reader(oracle(*goal, noise=0.01), [[qa[1:] for qa in row] for row in asked])
-        loss = F.cross_entropy(logits, lab)
+        loss = answer_loss(logits, lab, where)
         run.update(loss, len(scenes))
         follow(hits, score(logits, lab, where, asked))
         run.report(("loss", *FAMILIES), (loss, *(hits.get(f, 0.0) for f in FAMILIES)))
@@ -185,7 +185,7 @@ def joint(a):
         f = tower(exposed(x.to(a.device), gen))
         img = reader.project(f)
         logits, lab, where = reader(img, [[qa[1:] for qa in row] for row in asked])
-        answer, bridge, (cell, acc) = F.cross_entropy(logits, lab), oracle.bridge(img, *goal), head.loss(f, *goal)
+        answer, bridge, (cell, acc) = answer_loss(logits, lab, where), oracle.bridge(img, *goal), head.loss(f, *goal)
         run.update(answer + a.bridge * bridge + a.cell * cell, len(x))
         follow(hits, score(logits, lab, where, asked))
         run.report(("loss", "bridge", "cells", "cell", "kind", "color", "offset", *FAMILIES),

@@ -69,6 +69,16 @@ class Reader(nn.Module):
         return logits.float(), lab[want].to(dev), where
 
 
+def answer_loss(logits, labels, where):
+    """Cross entropy in which an answer of n tokens counts sqrt(n) times one of one token, not n times.
+
+    A list has thirty tokens: left alone, lists and captions would leave a yes or a no little say.
+    """
+    _, which, count = where.unique(dim=0, return_inverse=True, return_counts=True)
+    weight = count[which].float().rsqrt().to(logits.device)
+    return (weight * F.cross_entropy(logits, labels, reduction="none")).sum() / weight.sum()
+
+
 class Oracle(nn.Module):
     """Image tokens made from the scene itself: what a perfect tower would tell the decoder.
 
