@@ -51,7 +51,7 @@ PRESETS = {
     "cpu": dict(
         vision=dict(steps=20000, batch=16, lr=1e-3), read=dict(steps=8000, batch=24, lr=1.5e-3),
         joint=dict(steps=12000, batch=16, lr=5e-4, vision_lr=5e-4),
-        every=dict(slots=4000, workers=1, reuse=3, questions=8, calibrate=12, held=256, log=20, every=240, fit=1024, align=1024)),
+        every=dict(slots=4000, workers=1, reuse=3, questions=8, calibrate=12, held=256, log=20, every=240, fit=1024, align=3072)),
     "cuda": dict(
         vision=dict(steps=8000, batch=128, lr=2e-3), read=dict(steps=8000, batch=128, lr=2e-3),
         joint=dict(steps=8000, batch=96, lr=1e-3, vision_lr=1e-3),

@@ -188,7 +188,7 @@ def joint(a):
         answer, bridge, (cell, acc) = answer_loss(logits, lab, where), oracle.bridge(img, *goal), head.loss(f, *goal)
         run.update(answer + a.bridge * bridge + a.cell * cell, len(x))
         follow(hits, score(logits, lab, where, asked))
-        run.report(("loss", "bridge", "cells", "cell", "kind", "color", "offset", *FAMILIES),
+        run.report(("loss", "bridge", "cells", "cell", "kind", "hue", "offset", *FAMILIES),
                    (answer, bridge, cell, *acc, *(hits.get(f, 0.0) for f in FAMILIES)))
         if run.due(a.every) or not run.more():
             run.save()
