@@ -1,0 +1,152 @@
+"""What the phases share: optimizers, the averaged weights, checkpoints that a later run resumes."""
+
+import copy
+import json
+import os
+import signal
+import time
+
+import torch
+from torch import nn
+
+
+def optimizers(groups, decay, muon):
+    """[AdamW] or [AdamW, Muon]; groups: (module, learning rate). Muon takes the matrices of decoder layers."""
+    adam, matrices = [], []
+    for module, lr in groups:
+        named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
+        inner = [p for n, p in named if muon and ".layers." in n and p.dim() == 2]
+        rest = [p for _, p in named if all(p is not q for q in inner)]
+        big = lambda p: p.numel() > 2 * max(p.shape)
+        adam += [dict(params=[p for p in rest if big(p)], lr=lr, peak=lr, weight_decay=decay),
+                 dict(params=[p for p in rest if not big(p)], lr=lr, peak=lr, weight_decay=0.0)]
+        if inner:
+            matrices.append(dict(params=inner, lr=lr, peak=lr))
+    out = [torch.optim.AdamW([g for g in adam if g["params"]], betas=(0.9, 0.98), fused=True)]
+    if matrices:
+        out.append(Muon(matrices, dict(lr=0.0, peak=0.0, weight_decay=decay, momentum=0.95)))
+    return out
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum made orthogonal by Newton and Schulz's iteration, scaled to AdamW's usual step size.
+
+    torch.optim.Muon computes in bf16, which is slow on a CPU without it; this one keeps the matrices' own type.
+    """
+
+    @torch.no_grad()
+    def step(self):
+        for g in self.param_groups:
+            shapes = {}
+            for p in g["params"]:
+                buf = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                buf.lerp_(p.grad, 1 - g["momentum"])
+                shapes.setdefault(p.shape, []).append((p, p.grad.lerp(buf, g["momentum"])))
+            for (rows, columns), pairs in shapes.items():
+                u = torch.stack([m for _, m in pairs])
+                u = u.mT if rows > columns else u
+                u = u / (u.norm(dim=(1, 2), keepdim=True) + 1e-7)
+                for _ in range(5):
+                    s = u @ u.mT
+                    u = 3.4445 * u + (-4.775 * s + 2.0315 * s @ s) @ u
+                u = u.mT if rows > columns else u
+                for (p, _), step in zip(pairs, u):
+                    p.mul_(1 - g["lr"] * g["weight_decay"]).add_(step, alpha=-g["lr"] * 0.2 * max(rows, columns) ** 0.5)
+
+
+class Run:
+    """One phase: steps until `steps` or until `minutes` of this call are over; its state lives in `path`.
+
+    The learning rate warms up, stays, and falls to zero over the last 30 % of `steps`. Averaged weights are kept beside
+    the trained ones: they are what is judged and handed on, and they make any moment a good one to stop.
+    """
+
+    def __init__(self, path, modules, groups, a, extra=None):
+        self.path, self.modules, self.steps, self.minutes, self.log = path, modules, a.steps, a.minutes, a.log
+        self.extra = extra or {}
+        self.opts = optimizers(groups, a.decay, a.muon)
+        self.params = [p for o in self.opts for g in o.param_groups for p in g["params"]]
+        self.step, self.seen, self.before, self.warm = 0, 0, 0.0, min(100, max(1, a.steps // 10))
+        if path.exists():
+            state = torch.load(path, map_location="cpu")
+            for name, m in modules.items():
+                m.load_state_dict(state["modules"][name])
+            for o, s in zip(self.opts, state["opts"], strict=True):
+                for g, new in zip(s["param_groups"], o.param_groups):  # today's rates, not the stored ones
+                    g["lr"], g["peak"], g["weight_decay"] = new["lr"], new["peak"], new["weight_decay"]
+                o.load_state_dict(s)
+            self.step, self.seen, self.before = state["step"], state["seen"], state["seconds"]
+            print(f"{path.stem}: goes on at step {self.step}", flush=True)
+        self.average = {name: copy.deepcopy(m).eval() for name, m in modules.items()}
+        if path.exists():
+            for name, m in self.average.items():
+                m.load_state_dict(state["average"][name])
+        for m in modules.values():
+            m.train()
+        self.start = self.saved = time.time()
+        self.mean = None
+        for s in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(s, self.stop)
+
+    def stop(self, *_):
+        """End after this step, with everything saved."""
+        self.minutes = 0.0
+
+    @property
+    def seconds(self):
+        return self.before + time.time() - self.start
+
+    def more(self):
+        """Set the learning rate of the next step; False when the budget is used up."""
+        left = 1 - self.step / self.steps
+        factor = min(1.0, (self.step + 1) / self.warm, max(left / 0.3, 1e-3))
+        for o in self.opts:
+            for g in o.param_groups:
+                g["lr"] = g["peak"] * factor
+        return left > 0 and time.time() - self.start < 60 * self.minutes
+
+    def update(self, loss, pictures):
+        for o in self.opts:
+            o.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.params, 2.0)
+        if torch.isfinite(norm):
+            for o in self.opts:
+                o.step()
+        else:
+            print(f"step {self.step}: gradient {norm}, step left out", flush=True)
+        self.step += 1
+        self.seen += pictures
+        keep = min(0.998, 1 - 1 / (1 + self.step / 4))
+        with torch.no_grad():
+            for name, m in self.modules.items():
+                pairs = list(zip(self.average[name].state_dict().values(), m.state_dict().values()))
+                torch._foreach_lerp_([a for a, b in pairs if a.is_floating_point()],
+                                     [b for a, b in pairs if a.is_floating_point()], 1 - keep)
+
+    def report(self, names, values):
+        """Running means; a line every `log` steps, on screen and in a .log file beside the checkpoint."""
+        row = torch.stack([torch.as_tensor(v, dtype=torch.float32).detach().cpu() for v in values])
+        self.mean = row if self.mean is None else self.mean.lerp(row, 0.04)
+        if self.step % self.log == 0:
+            self.note(step=self.step, seen=self.seen, minutes=round(self.seconds / 60, 2), cpu_minutes=round(time.process_time() / 60, 2),
+                      **{n: round(v, 4) for n, v in zip(names, self.mean.tolist())})
+
+    def note(self, **row):
+        print(" ".join(f"{k} {v}" for k, v in row.items()), flush=True)
+        with open(self.path.with_suffix(".log"), "a") as f:
+            f.write(json.dumps(row) + "\n")
+
+    def due(self, seconds):
+        """True every `seconds`: time to save and to look at held-out pictures."""
+        if time.time() - self.saved < seconds:
+            return False
+        self.saved = time.time()
+        return True
+
+    def save(self):
+        dump = lambda modules: {name: m.state_dict() for name, m in modules.items()}
+        state = dict(modules=dump(self.modules), average=dump(self.average), opts=[o.state_dict() for o in self.opts],
+                     step=self.step, seen=self.seen, seconds=self.seconds, **self.extra)
+        torch.save(state, f"{self.path}.new")
+        os.replace(f"{self.path}.new", self.path)

@@ -1,0 +1,233 @@
+"""The three phases of training: the tower alone, the decoder alone, both together."""
+
+import random
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from tokenizers import Tokenizer
+from torch import nn
+
+import warm
+from draw import sample_picture
+from loop import Run
+from pictures import Pool, exposed, targets
+from questions import questions
+from reader import Oracle, Reader, answer_loss
+from scenes import FAMILIES, sample_scene
+from text import ask, score, train_tokenizer
+from tower import CellHead, Tower
+
+def pool(a, packed):
+    return Pool(a.data, packed, a.size.side, a.slots, a.workers, a.reuse, f"{a.seed}/train")
+
+
+def fresh(run, gen, a):
+    """Random numbers that a resumed run does not see twice."""
+    gen.manual_seed(1000003 * a.seed + run.step)
+    return random.Random(f"{run.path.stem} {a.seed} {run.step}")
+
+
+def restored(path, part, module):
+    """`module` with the averaged weights that an earlier phase left."""
+    module.load_state_dict(torch.load(path, map_location="cpu")["average"][part])
+    return module
+
+
+# --------------------------------------------------------------------------- vision
+
+def vision(a):
+    """The tower and its cell head on packed pictures, with a share of plain ones."""
+    torch.manual_seed(a.seed)
+    gen = torch.Generator().manual_seed(a.seed)
+    packed, plain = pool(a, True), pool(a, False)
+    tower, head = Tower(a.size), CellHead(a.size)
+    path = a.work / "vision.pt"
+    packed.wait(8 * a.batch)
+    plain.wait(a.batch)
+    if a.warm and not path.exists():
+        rng = random.Random(a.seed)
+        x = torch.cat([packed.batch(24, rng)[0], plain.batch(24, rng)[0]])
+        warm.unfold(tower, warm.read(a.warm)[0], exposed(x, gen))
+    tower, head = tower.to(a.device), head.to(a.device)
+    run = Run(path, dict(tower=tower, head=head), [(tower, a.lr), (head, a.lr)], a)
+    rng = fresh(run, gen, a)
+    few = max(1, a.batch // 4)
+
+    def draw():
+        (x, scenes), (x2, scenes2) = packed.batch(a.batch - few, rng), plain.batch(few, rng)
+        return torch.cat([x, x2]), scenes + scenes2
+
+    while run.more():
+        x, scenes = draw()
+        x = exposed(x.to(a.device), gen)
+        goal = [t.to(a.device) for t in targets(scenes, a.size.grid)]
+        loss, acc = head.loss(tower(x), *goal)
+        run.update(loss, len(x))
+        run.report(("loss", "cell", "kind", "color", "offset"), (loss, *acc))
+        if run.due(a.every) or not run.more():
+            run.save()
+            calibrate(run.average["tower"], draw, gen, a)
+            run.note(step=run.step, seen=run.seen, minutes=round(run.seconds / 60, 2), drawn=packed.drawn() + plain.drawn(),
+                     held=cells(run.average["tower"], run.average["head"], a))
+    packed.close()
+    plain.close()
+
+
+@torch.no_grad()
+def calibrate(tower, draw, gen, a):
+    """Exact BatchNorm statistics for averaged weights, of pictures as the phase draws them."""
+    norms = [m for m in tower.modules() if isinstance(m, nn.BatchNorm2d)]
+    tower.train()
+    for i in range(a.calibrate):
+        for m in norms:
+            m.momentum = 1.0 / (i + 1)
+        tower(exposed(draw()[0].to(a.device), gen))
+    for m in norms:
+        m.momentum = 0.1
+    tower.eval()
+
+
+def held_out(a, count):
+    """`count` plain pictures that training never draws: (uint8 [count, side, side, 3], scenes)."""
+    path = a.data / f"held-{count}.pt"
+    if not path.exists():
+        got = [sample_picture(f"{a.seed}/held/{i}", side=a.size.side) for i in range(count)]
+        x = np.stack([np.asarray(img.resize((a.size.side,) * 2, Image.BICUBIC)) for _, img in got])
+        torch.save((torch.from_numpy(x), [things for things, _ in got]), path)
+    return torch.load(path, weights_only=False)
+
+
+@torch.no_grad()
+def cells(tower, head, a):
+    """[presence, kind, color] accuracy and mean distance on held-out pictures, and share of scenes all right."""
+    x, scenes = held_out(a, a.held)
+    total, whole = 0, []
+    for i in range(0, len(x), a.batch):
+        goal = [t.to(a.device) for t in targets(scenes[i:i + a.batch], a.size.grid)]
+        f = tower((x[i:i + a.batch].float() / 255).to(a.device))
+        total = total + head.loss(f, *goal)[1] * len(f)
+        here, what, hue, _ = head(f)
+        full = goal[0] >= 0
+        good = ((here[..., 0] > 0) == full) & (~full | ((what.argmax(-1) == goal[0]) & (hue.argmax(-1) == goal[1])))
+        whole += good.all(1).tolist()
+    return [round(v, 4) for v in (total / len(x)).tolist() + [sum(whole) / len(whole)]]
+
+
+# --------------------------------------------------------------------------- reading
+
+def read(a):
+    """The decoder on the oracle's tokens: no pictures, only scenes and many questions."""
+    torch.manual_seed(a.seed + 1)
+    path = a.work / f"read{a.tag}.pt"
+    tok = tokenizer(a)
+    reader, oracle = Reader(a.size, tok, a.ternary), Oracle(a.size)
+    if a.warm and not path.exists() and not a.ternary:
+        folded, tensors = warm.read(a.warm)
+        kept = warm.adopt(reader, tensors, Tokenizer.from_file(str(a.warm / "tokenizer.json")), tok)
+        print(f"{kept} words keep their embedding", flush=True)
+        warm.fit_oracle(oracle, reader, folded, a.size, a.seed, a.fit)
+    reader, oracle = reader.to(a.device), oracle.to(a.device)
+    run = Run(path, dict(reader=reader, oracle=oracle), [(reader, a.lr), (oracle, a.lr)], a, dict(tokenizer=tok.to_str()))
+    rng, hits = fresh(run, torch.Generator(), a), {}
+    while run.more():
+        scenes = [sample_scene(rng) for _ in range(a.batch)]
+        asked = [ask(s, rng, a.questions) for s in scenes]
+        goal = [t.to(a.device) for t in targets(scenes, a.size.grid)]
+        logits, lab, where = reader(oracle(*goal, noise=0.01), [[qa[1:] for qa in row] for row in asked])
+        loss = answer_loss(logits, lab, where)
+        run.update(loss, len(scenes))
+        follow(hits, score(logits, lab, where, asked))
+        run.report(("loss", *FAMILIES), (loss, *(hits.get(f, 0.0) for f in FAMILIES)))
+        if run.due(a.every) or not run.more():
+            run.save()
+
+
+def follow(hits, scored):
+    for family, flags in scored.items():
+        now = sum(flags) / len(flags)
+        hits[family] = 0.95 * hits[family] + 0.05 * now if family in hits else now
+
+
+def tokenizer(a):
+    path = a.work / "tokenizer.json"
+    if not path.exists():
+        train_tokenizer(a.size).save(str(path))
+    return Tokenizer.from_file(str(path))
+
+
+# --------------------------------------------------------------------------- joint
+
+def joint(a):
+    """Everything together on plain pictures: answers, dense labels, and the bridge to the oracle's tokens."""
+    torch.manual_seed(a.seed + 2)
+    tok, plain, gen = tokenizer(a), pool(a, False), torch.Generator()
+    path = a.work / f"joint{a.tag}.pt"
+    tower, head, reader, oracle = Tower(a.size), CellHead(a.size), Reader(a.size, tok, a.ternary), Oracle(a.size)
+    if not path.exists():
+        restored(a.work / "vision.pt", "tower", tower)
+        restored(a.work / "vision.pt", "head", head)
+        restored(a.work / f"read{a.tag}.pt", "reader", reader)
+    restored(a.work / f"read{a.tag}.pt", "oracle", oracle)
+    tower, head, reader, oracle = (m.to(a.device) for m in (tower, head, reader, oracle))
+    if not path.exists():
+        plain.wait(8 * a.batch)
+        rng = random.Random(f"align {a.seed}")
+        align(tower, reader, oracle, lambda: plain.batch(a.batch, rng), gen, a)
+    run = Run(path, dict(tower=tower, head=head, reader=reader), [(tower, a.vision_lr), (head, a.vision_lr), (reader, a.lr)], a,
+              dict(tokenizer=tok.to_str()))
+    rng, hits = fresh(run, gen, a), {}
+    while run.more():
+        x, scenes = plain.batch(a.batch, rng)
+        goal = [t.to(a.device) for t in targets(scenes, a.size.grid)]
+        asked = [ask(s, rng, a.questions) for s in scenes]
+        f = tower(exposed(x.to(a.device), gen))
+        img = reader.project(f)
+        logits, lab, where = reader(img, [[qa[1:] for qa in row] for row in asked])
+        answer, bridge, (cell, acc) = answer_loss(logits, lab, where), oracle.bridge(img, *goal), head.loss(f, *goal)
+        run.update(answer + a.bridge * bridge + a.cell * cell, len(x))
+        follow(hits, score(logits, lab, where, asked))
+        run.report(("loss", "bridge", "cells", "cell", "kind", "hue", "offset", *FAMILIES),
+                   (answer, bridge, cell, *acc, *(hits.get(f, 0.0) for f in FAMILIES)))
+        if run.due(a.every) or not run.more():
+            run.save()
+            calibrate(run.average["tower"], lambda: plain.batch(a.batch, rng), gen, a)
+            run.note(step=run.step, seen=run.seen, minutes=round(run.seconds / 60, 2), drawn=plain.drawn(),
+                     held=exact(run.average["tower"], run.average["reader"], a))
+    plain.close()
+
+
+def align(tower, reader, oracle, draw, gen, a):
+    """Fit the projector to the oracle's tokens on `a.align` pictures, so that the decoder understands the tower at once."""
+    features, goals = [], []
+    with torch.no_grad():
+        for _ in range(-(-a.align // a.batch)):
+            x, scenes = draw()
+            features.append(tower.train()(exposed(x.to(a.device), gen)))
+            goals.append(oracle(*(t.to(a.device) for t in targets(scenes, a.size.grid))))
+    features, goals = torch.cat(features), torch.cat(goals)
+    params, steps = [*reader.linear_1.parameters(), *reader.linear_2.parameters()], 3 * a.align
+    opt = torch.optim.Adam(params, lr=2e-3)
+    for step in range(steps):
+        pick = torch.randint(len(features), (16,), generator=gen).to(a.device)
+        opt.param_groups[0]["lr"] = 2e-3 * (1 - step / steps)
+        loss = F.mse_loss(reader.project(features[pick]), goals[pick]) / goals.var()
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
+    print(f"aligned: {100 * loss.item():.0f} % of the oracle's variance left", flush=True)
+
+
+@torch.no_grad()
+def exact(tower, reader, a):
+    """Share of held-out questions whose whole greedy answer is right, per family and over all."""
+    x, scenes = held_out(a, a.held)
+    rng, hits = random.Random(1), {f: [] for f in FAMILIES}
+    for i in range(0, len(x), a.batch):
+        asked = [questions(s, rng, FAMILIES) for s in scenes[i:i + a.batch]]
+        img = reader.project(tower((x[i:i + a.batch].float() / 255).to(a.device)))
+        for family, flags in score(*reader(img, [[qa[1:] for qa in row] for row in asked]), asked).items():
+            hits[family] += flags
+    every = sum(hits.values(), [])
+    return {f: round(sum(h) / max(1, len(h)), 3) for f, h in hits.items()} | {"all": round(sum(every) / len(every), 4)}
