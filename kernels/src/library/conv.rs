@@ -151,8 +151,11 @@ pub fn has_diagonal(row: &depthwise::Shape, format: Format, outputs: usize) -> b
 /// [`patch_embed_scratch`] floats.
 pub fn patch_embed(s: &Schedule, map: &Map, format: Format, channels: usize, strip: usize) -> Rc<Kernel> {
     let (width, middle) = (map.row.out_width(), map.row.out_channels());
+    // FastViTHD doubles channels from stage to stage; what does otherwise can make the same map in two ways.
+    let from = if channels == 2 * map.row.channels { String::new() } else { format!("_of{}", map.row.channels) };
+    let (name, height, stored) = (format.name(), map.out_height(), stored("", map.row.from));
     let mut k = Builder::new(
-        format!("patch_embed_{}_{}x{width}x{channels}{}", format.name(), map.out_height(), stored("", map.row.from)),
+        format!("patch_embed_{name}_{height}x{width}x{channels}{from}{stored}"),
         &[
             &format!(
                 "`y = gelu(gelu(conv(x)) w1 + b1)`, the convolution depthwise with stride 2{}.",

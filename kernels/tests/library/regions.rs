@@ -1,5 +1,7 @@
 //! The regions with quantized matrices: the same bits everywhere, and near the region in floats.
 
+use codegen_avx2::Level;
+use kernels::library::Schedule;
 use kernels::library::conv::{
     Map, Stem, conv_ffn, conv_ffn_scratch, has_diagonal, patch_embed, patch_embed_scratch, stem,
 };
@@ -172,6 +174,17 @@ fn patch_embeddings() {
     for strip in [2, 3, 6] {
         assert_eq!(check_patch_embed(FORMATS[1], row, 12, 31, strip), one, "strips of {strip}");
     }
+}
+
+/// Two that make the same map of different ones can be in one model.
+#[test]
+fn patch_embeddings_of_other_maps_have_other_names() {
+    let named = |channels: usize, multiplier: usize| {
+        let row = Shape { channels, multiplier, kernel: 7, stride: 2, width: 16, from: Elem::F32, to: Elem::F32 };
+        patch_embed(&Schedule::new(&Level::V3), &Map { row, height: 16 }, FORMATS[1], 64, 2).name.clone()
+    };
+    assert_eq!(named(32, 2), "patch_embed_i8b128_8x8x64");
+    assert_eq!(named(64, 1), "patch_embed_i8b128_8x8x64_of64");
 }
 
 fn check_stem(t: Stem) -> Vec<u32> {
