@@ -9,14 +9,14 @@
  * Functions return 0 or one of tvlm_code, and fill the error that their last argument points to; NULL says that only the
  * number is wanted. An error's code is 0 after a success, and a new handle is NULL after a failure. Texts are UTF-8 and end with
  * a zero byte. Structs begin with their size: initialize them with the macro that is named like them; an error without a size is
- * left as it is. A result is filled by a success. A field that is 0 has its default, and fields named reserved are 0. What a pointer argument points to is
- * the caller's and may go when the function returns.
+ * left as it is. A result is filled by a success. A field that is 0 has its default, and fields named reserved are 0. What a
+ * pointer argument points to is the caller's and may go when the function returns.
  *
  * A model may be used by several threads at once. A session works for one caller at a time: while it does, other calls with
  * it return TVLM_ERROR_BUSY, also those out of a callback, except for tvlm_session_cancel, _pause, _resume and _pressure; one
- * that works is not closed either: cancel, wait until the other call has returned, then close. Handles are closed once, and closing NULL does nothing;
- * one that was closed, or of another kind, is not found out. A model
- * may be closed while sessions still use it, an image whenever no question about it is being answered.
+ * that works is not closed either: cancel, wait until the other call has returned, then close. Handles are closed once, and
+ * closing NULL does nothing; one that was closed before, or of another kind, is not found out. A model may be closed while
+ * sessions still use it, an image whenever no question about it is being answered.
  */
 #ifndef TVLM_H
 #define TVLM_H
