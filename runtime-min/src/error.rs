@@ -260,8 +260,8 @@ impl fmt::Display for Error {
             Self::Cpu { level, needs, lacks } => {
                 write!(
                     f,
-                    "needs {needs} ({level}); this CPU lacks {lacks}: open it without a level, which takes the best one that is here, compile \
-                     for its target, or run on a newer CPU"
+                    "needs {needs} ({level}); this CPU lacks {lacks}: compile for its target, run on a newer CPU, or, where a level was \
+                     named, name none, which takes the best one that is here"
                 )
             }
             Self::UnknownLevel { name, known } => {

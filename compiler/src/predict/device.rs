@@ -155,6 +155,7 @@ impl Device {
                 format!("{} cores, 1 to {MOST_CORES} and in each cluster at least 1 are expected", self.cores());
             return wrong("clusters".to_string(), problem);
         }
+        let known: Vec<String> = Machine::ALL.into_iter().flat_map(level_names).collect();
         let mut numbers = vec![("read_gbs".to_string(), self.read_gbs), ("cache_mb".to_string(), self.cache_mb)];
         for c in &self.clusters {
             let key = |key: &str| format!("clusters.{}.{key}", c.name.escape_debug());
@@ -163,7 +164,6 @@ impl Device {
             }
             numbers.extend([(key("ghz"), c.ghz), (key("read_gbs"), c.read_gbs)]);
             numbers.extend([(key("f32_fused"), c.f32_fused), (key("f32_apart"), c.f32_apart)]);
-            let known: Vec<String> = Machine::ALL.into_iter().flat_map(level_names).collect();
             for (level, p) in &c.products {
                 if !known.contains(level) {
                     let near = did_you_mean(level, known.iter().map(String::as_str));

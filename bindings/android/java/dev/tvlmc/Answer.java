@@ -30,6 +30,9 @@ public final class Answer {
     /** Milliseconds of rests between them under {@link Pressure#CRITICAL}, which {@link #decodeMillis} leaves out. */
     public final double restedMillis;
 
+    /** Numbers that an answer is made of, besides its text. */
+    static final int NUMBERS = 7;
+
     Answer(String text, long[] result) {
         this.text = text;
         stop = (int) result[0];

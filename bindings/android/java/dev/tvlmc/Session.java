@@ -166,7 +166,7 @@ public final class Session extends Handle {
         Native.Pieces pieces = pieces(text, onText);
         byte[] asked = Native.bytes(question);
         long[] pointers = new long[images.length];
-        long[] result = new long[7];
+        long[] result = new long[Answer.NUMBERS];
         int entered = 0;
         long session = enter();
         try {
@@ -194,7 +194,7 @@ public final class Session extends Handle {
     public Answer goOn(OnText onText) throws TvlmException {
         StringBuilder text = new StringBuilder();
         Native.Pieces pieces = pieces(text, onText);
-        long[] result = new long[7];
+        long[] result = new long[Answer.NUMBERS];
         long session = enter();
         try {
             Native.check(error -> Native.sessionContinue(session, pieces, result, error));
