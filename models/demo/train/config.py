@@ -32,6 +32,16 @@ class Size:
         return 2 * self.dims[-1]
 
     @property
+    def named(self):
+        """Layers after which a token that names things should have found them (`hints.Hints`)."""
+        return self.depth // 2
+
+    @property
+    def next(self):
+        """Layers after which a token should know what the token after it talks about."""
+        return self.depth - 1
+
+    @property
     def vision(self):
         return dict(layers=self.layers, embed_dims=self.dims)
 
@@ -42,22 +52,22 @@ class Size:
 
 
 SIZES = {
-    "demo": Size("demo", 256, (1, 1, 2, 2, 1), (16, 32, 64, 128, 256), 256, 704, 4, 4, 2),
+    "demo": Size("demo", 256, (1, 1, 2, 2, 1), (16, 32, 64, 128, 256), 256, 576, 6, 4, 2),
     "25m": Size("25m", 512, (1, 2, 4, 4, 2), (16, 32, 64, 128, 256), 512, 1408, 6, 8, 2),
 }
 
 # Budgets per phase. "cuda" is meant for one large GPU with a dozen cores to draw pictures; "smoke" proves that the recipe runs.
 PRESETS = {
     "cpu": dict(
-        vision=dict(steps=20000, batch=16, lr=1e-3), read=dict(steps=8000, batch=24, lr=1.5e-3),
-        joint=dict(steps=12000, batch=16, lr=5e-4, vision_lr=5e-4),
-        every=dict(slots=4000, workers=1, reuse=3, questions=8, calibrate=12, held=256, log=20, every=240, fit=1024, align=3072)),
+        vision=dict(steps=4000, batch=16, lr=1e-3), read=dict(steps=2000, batch=24, lr=3e-3),
+        joint=dict(steps=1500, batch=16, lr=2e-3, vision_lr=5e-4),
+        every=dict(slots=4000, workers=1, reuse=3, questions=8, calibrate=12, held=256, log=20, every=240, align=3072)),
     "cuda": dict(
         vision=dict(steps=8000, batch=128, lr=2e-3), read=dict(steps=8000, batch=128, lr=2e-3),
         joint=dict(steps=8000, batch=96, lr=1e-3, vision_lr=1e-3),
-        every=dict(slots=20000, workers=7, reuse=3, questions=10, calibrate=12, held=1024, log=50, every=60, fit=4096, align=4096)),
+        every=dict(slots=20000, workers=7, reuse=3, questions=10, calibrate=12, held=1024, log=50, every=60, align=4096)),
     "smoke": dict(
         vision=dict(steps=4, batch=4, lr=1e-3), read=dict(steps=4, batch=4, lr=1e-3),
         joint=dict(steps=4, batch=4, lr=5e-4, vision_lr=5e-4),
-        every=dict(slots=32, workers=1, reuse=3, questions=4, calibrate=1, held=8, log=1, every=240, fit=16, align=8, count=20)),
+        every=dict(slots=32, workers=1, reuse=3, questions=4, calibrate=1, held=8, log=1, every=240, align=8, count=20)),
 }

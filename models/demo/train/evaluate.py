@@ -11,7 +11,7 @@ from questions import questions
 from scenes import FAMILIES
 from text import AFTER, BEFORE, END
 
-LONGEST = 64  # tokens of an answer
+LONGEST = 256  # tokens of an answer, as `tvlmc demo` allows
 
 
 def rows_of(folder):

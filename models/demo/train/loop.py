@@ -7,6 +7,7 @@ import signal
 import time
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 
@@ -54,11 +55,21 @@ class Muon(torch.optim.Optimizer):
                     p.mul_(1 - g["lr"] * g["weight_decay"]).add_(step, alpha=-g["lr"] * 0.2 * max(rows, columns) ** 0.5)
 
 
+def ranks():
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank():
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
 class Run:
     """One phase: steps until `steps` or until `minutes` of this call are over; its state lives in `path`.
 
     The learning rate warms up, stays, and falls to zero over the last 30 % of `steps`. Averaged weights are kept beside
     the trained ones: they are what is judged and handed on, and they make any moment a good one to stop.
+
+    Under torchrun every process steps on its own pictures and all add up their gradients; the first one alone saves and reports.
     """
 
     def __init__(self, path, modules, groups, a, extra=None):
@@ -84,7 +95,11 @@ class Run:
         for m in modules.values():
             m.train()
         self.start = self.saved = time.time()
-        self.mean = None
+        self.mean, self.first, self.ended = None, rank() == 0, False
+        if ranks() > 1:  # what a phase drew before may differ from process to process
+            for m in (*modules.values(), *self.average.values()):
+                for v in m.state_dict().values():
+                    dist.broadcast(v, 0)
         for s in (signal.SIGINT, signal.SIGTERM):
             signal.signal(s, self.stop)
 
@@ -103,12 +118,15 @@ class Run:
         for o in self.opts:
             for g in o.param_groups:
                 g["lr"] = g["peak"] * factor
-        return left > 0 and time.time() - self.start < 60 * self.minutes
+        late = time.time() - self.start >= 60 * self.minutes
+        return left > 0 and not (self.ended if ranks() > 1 else late)
 
     def update(self, loss, pictures):
         for o in self.opts:
             o.zero_grad()
         loss.backward()
+        if ranks() > 1:
+            self.add_up()
         norm = nn.utils.clip_grad_norm_(self.params, 2.0)
         if torch.isfinite(norm):
             for o in self.opts:
@@ -116,13 +134,23 @@ class Run:
         else:
             print(f"step {self.step}: gradient {norm}, step left out", flush=True)
         self.step += 1
-        self.seen += pictures
+        self.seen += pictures * ranks()
         keep = min(0.998, 1 - 1 / (1 + self.step / 4))
         with torch.no_grad():
             for name, m in self.modules.items():
                 pairs = list(zip(self.average[name].state_dict().values(), m.state_dict().values()))
                 torch._foreach_lerp_([a for a, b in pairs if a.is_floating_point()],
                                      [b for a, b in pairs if a.is_floating_point()], 1 - keep)
+
+    def add_up(self):
+        """The mean of all processes' gradients; all end after the same step when one wants to."""
+        grads = [p.grad for p in self.params if p.grad is not None]
+        late = torch.full((1,), float(time.time() - self.start >= 60 * self.minutes))
+        flat = torch.cat([g.flatten() for g in grads] + [late.to(grads[0].device)])
+        dist.all_reduce(flat)
+        self.ended = flat[-1] > 0
+        for g, part in zip(grads, (flat[:-1] / ranks()).split([g.numel() for g in grads])):
+            g.copy_(part.view_as(g))
 
     def report(self, names, values):
         """Running means; a line every `log` steps, on screen and in a .log file beside the checkpoint."""
@@ -133,18 +161,22 @@ class Run:
                       **{n: round(v, 4) for n, v in zip(names, self.mean.tolist())})
 
     def note(self, **row):
+        if not self.first:
+            return
         print(" ".join(f"{k} {v}" for k, v in row.items()), flush=True)
         with open(self.path.with_suffix(".log"), "a") as f:
             f.write(json.dumps(row) + "\n")
 
     def due(self, seconds):
         """True every `seconds`: time to save and to look at held-out pictures."""
-        if time.time() - self.saved < seconds:
+        if time.time() - self.saved < seconds or not self.first:
             return False
         self.saved = time.time()
         return True
 
     def save(self):
+        if not self.first:
+            return
         dump = lambda modules: {name: m.state_dict() for name, m in modules.items()}
         state = dict(modules=dump(self.modules), average=dump(self.average), opts=[o.state_dict() for o in self.opts],
                      step=self.step, seen=self.seen, seconds=self.seconds, **self.extra)

@@ -11,27 +11,32 @@ from torch import nn
 
 import warm
 from draw import sample_picture
-from loop import Run
-from pictures import Pool, exposed, targets
+from hints import Hints
+from loop import Run, rank, ranks
+from pictures import Pool, exposed, seats, targets
 from questions import questions
 from reader import Oracle, Reader, answer_loss
 from scenes import FAMILIES, sample_scene
+from start import begin
 from text import ask, score, train_tokenizer
 from tower import CellHead, Tower
 
 def pool(a, packed):
-    return Pool(a.data, packed, a.size.side, a.slots, a.workers, a.reuse, f"{a.seed}/train")
+    workers = 0 if rank() else a.workers  # the first process's workers draw for all
+    return Pool(a.data, packed, a.size.side, a.slots, workers, a.reuse / ranks(), f"{a.seed}/train")
 
 
 def fresh(run, gen, a):
     """Random numbers that a resumed run does not see twice."""
-    gen.manual_seed(1000003 * a.seed + run.step)
-    return random.Random(f"{run.path.stem} {a.seed} {run.step}")
+    gen.manual_seed(1000003 * a.seed + run.step + 500009 * rank())
+    return random.Random(f"{run.path.stem} {a.seed} {run.step} {rank()}")
 
 
 def restored(path, part, module):
-    """`module` with the averaged weights that an earlier phase left."""
-    module.load_state_dict(torch.load(path, map_location="cpu")["average"][part])
+    """`module` with the averaged weights that an earlier phase left; ternary matrices start from float ones."""
+    state = torch.load(path, map_location="cpu")["average"][part]
+    module.load_state_dict({k: state[k if k in state else k.replace(".parametrizations.weight.original", ".weight")]
+                            for k in module.state_dict()})
     return module
 
 
@@ -49,7 +54,7 @@ def vision(a):
     if a.warm and not path.exists():
         rng = random.Random(a.seed)
         x = torch.cat([packed.batch(24, rng)[0], plain.batch(24, rng)[0]])
-        warm.unfold(tower, warm.read(a.warm)[0], exposed(x, gen))
+        warm.unfold(tower, warm.read(a.warm), exposed(x, gen))
     tower, head = tower.to(a.device), head.to(a.device)
     run = Run(path, dict(tower=tower, head=head), [(tower, a.lr), (head, a.lr)], a)
     rng = fresh(run, gen, a)
@@ -62,8 +67,8 @@ def vision(a):
     while run.more():
         x, scenes = draw()
         x = exposed(x.to(a.device), gen)
-        goal = [t.to(a.device) for t in targets(scenes, a.size.grid)]
-        loss, acc = head.loss(tower(x), *goal)
+        f = tower(x)
+        loss, acc = head.loss(f, *labeled(head, f, scenes, a)[1])
         run.update(loss, len(x))
         run.report(("loss", "cell", "kind", "color", "offset"), (loss, *acc))
         if run.due(a.every) or not run.more():
@@ -73,6 +78,13 @@ def vision(a):
                      held=cells(run.average["tower"], run.average["head"], a))
     packed.close()
     plain.close()
+
+
+@torch.no_grad()
+def labeled(head, f, scenes, a):
+    """(cells of the things, dense labels); the head decides about things on the edge of a cell."""
+    cells = seats(scenes, a.size.grid, head(f)[0][..., 0].tolist())
+    return cells, [t.to(a.device) for t in targets(scenes, a.size.grid, cells)]
 
 
 @torch.no_grad()
@@ -105,8 +117,8 @@ def cells(tower, head, a):
     x, scenes = held_out(a, a.held)
     total, whole = 0, []
     for i in range(0, len(x), a.batch):
-        goal = [t.to(a.device) for t in targets(scenes[i:i + a.batch], a.size.grid)]
         f = tower((x[i:i + a.batch].float() / 255).to(a.device))
+        goal = labeled(head, f, scenes[i:i + a.batch], a)[1]
         total = total + head.loss(f, *goal)[1] * len(f)
         here, what, hue, _ = head(f)
         full = goal[0] >= 0
@@ -119,27 +131,28 @@ def cells(tower, head, a):
 
 def read(a):
     """The decoder on the oracle's tokens: no pictures, only scenes and many questions."""
+    if a.ternary:
+        print("ternary decoders read what the float one of joint.pt has learned: nothing to do", flush=True)
+        return
     torch.manual_seed(a.seed + 1)
-    path = a.work / f"read{a.tag}.pt"
-    tok = tokenizer(a)
-    reader, oracle = Reader(a.size, tok, a.ternary), Oracle(a.size)
-    if a.warm and not path.exists() and not a.ternary:
-        folded, tensors = warm.read(a.warm)
-        kept = warm.adopt(reader, tensors, Tokenizer.from_file(str(a.warm / "tokenizer.json")), tok)
-        print(f"{kept} words keep their embedding", flush=True)
-        warm.fit_oracle(oracle, reader, folded, a.size, a.seed, a.fit)
-    reader, oracle = reader.to(a.device), oracle.to(a.device)
-    run = Run(path, dict(reader=reader, oracle=oracle), [(reader, a.lr), (oracle, a.lr)], a, dict(tokenizer=tok.to_str()))
+    path, tok = a.work / "read.pt", tokenizer(a)
+    reader, oracle, hints = Reader(a.size, tok), Oracle(a.size), Hints(a.size)
+    if not path.exists():
+        begin(reader, oracle, tok)
+    reader, oracle, hints = (m.to(a.device) for m in (reader, oracle, hints))
+    modules = dict(reader=reader, oracle=oracle, hints=hints)
+    run = Run(path, modules, [(m, a.lr) for m in modules.values()], a, dict(tokenizer=tok.to_str()))
     rng, hits = fresh(run, torch.Generator(), a), {}
     while run.more():
         scenes = [sample_scene(rng) for _ in range(a.batch)]
-        asked = [ask(s, rng, a.questions) for s in scenes]
-        goal = [t.to(a.device) for t in targets(scenes, a.size.grid)]
-        logits, lab, where = reader(oracle(*goal, noise=0.01), [[qa[1:] for qa in row] for row in asked])
-        loss = answer_loss(logits, lab, where)
-        run.update(loss, len(scenes))
-        follow(hits, score(logits, lab, where, asked))
-        run.report(("loss", *FAMILIES), (loss, *(hits.get(f, 0.0) for f in FAMILIES)))
+        asked = [ask(s, rng, a.questions, hits) for s in scenes]
+        cells = seats(scenes, a.size.grid, rng=rng)
+        goal = [t.to(a.device) for t in targets(scenes, a.size.grid, cells)]
+        *answers, states = reader(oracle.blurred(*goal), [[qa[1:] for qa in row] for row in asked])
+        loss, (hint, found) = answer_loss(*answers), hints(states, hints.labels(reader.packer, asked, scenes, cells))
+        run.update(loss + a.hint * hint, len(scenes))
+        follow(hits, score(*answers, asked))
+        run.report(("loss", "hint", "named", "next", *FAMILIES), (loss, hint, *found, *(hits.get(f, 0.0) for f in FAMILIES)))
         if run.due(a.every) or not run.more():
             run.save()
 
@@ -165,31 +178,34 @@ def joint(a):
     tok, plain, gen = tokenizer(a), pool(a, False), torch.Generator()
     path = a.work / f"joint{a.tag}.pt"
     tower, head, reader, oracle = Tower(a.size), CellHead(a.size), Reader(a.size, tok, a.ternary), Oracle(a.size)
+    hints, done = Hints(a.size), a.work / "joint.pt" if a.ternary else None
     if not path.exists():
-        restored(a.work / "vision.pt", "tower", tower)
-        restored(a.work / "vision.pt", "head", head)
-        restored(a.work / f"read{a.tag}.pt", "reader", reader)
-    restored(a.work / f"read{a.tag}.pt", "oracle", oracle)
-    tower, head, reader, oracle = (m.to(a.device) for m in (tower, head, reader, oracle))
-    if not path.exists():
+        restored(done or a.work / "vision.pt", "tower", tower)
+        restored(done or a.work / "vision.pt", "head", head)
+        restored(done or a.work / "read.pt", "reader", reader)
+        restored(done or a.work / "read.pt", "hints", hints)
+    restored(a.work / "read.pt", "oracle", oracle)
+    tower, head, reader, oracle, hints = (m.to(a.device) for m in (tower, head, reader, oracle, hints))
+    if not done and not path.exists():
         plain.wait(8 * a.batch)
         rng = random.Random(f"align {a.seed}")
-        align(tower, reader, oracle, lambda: plain.batch(a.batch, rng), gen, a)
-    run = Run(path, dict(tower=tower, head=head, reader=reader), [(tower, a.vision_lr), (head, a.vision_lr), (reader, a.lr)], a,
-              dict(tokenizer=tok.to_str()))
+        align(tower, head, reader, oracle, lambda: plain.batch(a.batch, rng), gen, a)
+    run = Run(path, dict(tower=tower, head=head, reader=reader, hints=hints),
+              [(tower, a.vision_lr), (head, a.vision_lr), (reader, a.lr), (hints, a.lr)], a, dict(tokenizer=tok.to_str()))
     rng, hits = fresh(run, gen, a), {}
     while run.more():
         x, scenes = plain.batch(a.batch, rng)
-        goal = [t.to(a.device) for t in targets(scenes, a.size.grid)]
-        asked = [ask(s, rng, a.questions) for s in scenes]
+        asked = [ask(s, rng, a.questions, hits) for s in scenes]
         f = tower(exposed(x.to(a.device), gen))
+        cells, goal = labeled(head, f, scenes, a)
         img = reader.project(f)
-        logits, lab, where = reader(img, [[qa[1:] for qa in row] for row in asked])
-        answer, bridge, (cell, acc) = answer_loss(logits, lab, where), oracle.bridge(img, *goal), head.loss(f, *goal)
-        run.update(answer + a.bridge * bridge + a.cell * cell, len(x))
-        follow(hits, score(logits, lab, where, asked))
-        run.report(("loss", "bridge", "cells", "cell", "kind", "hue", "offset", *FAMILIES),
-                   (answer, bridge, cell, *acc, *(hits.get(f, 0.0) for f in FAMILIES)))
+        *answers, states = reader(img, [[qa[1:] for qa in row] for row in asked])
+        answer, bridge, (cell, acc) = answer_loss(*answers), oracle.bridge(img, *goal), head.loss(f, *goal)
+        hint, found = hints(states, hints.labels(reader.packer, asked, scenes, cells))
+        run.update(answer + a.bridge * bridge + a.cell * cell + a.hint * hint, len(x))
+        follow(hits, score(*answers, asked))
+        run.report(("loss", "bridge", "cells", "named", "next", "cell", "kind", "hue", "offset", *FAMILIES),
+                   (answer, bridge, cell, *found, *acc, *(hits.get(f, 0.0) for f in FAMILIES)))
         if run.due(a.every) or not run.more():
             run.save()
             calibrate(run.average["tower"], lambda: plain.batch(a.batch, rng), gen, a)
@@ -198,14 +214,14 @@ def joint(a):
     plain.close()
 
 
-def align(tower, reader, oracle, draw, gen, a):
+def align(tower, head, reader, oracle, draw, gen, a):
     """Fit the projector to the oracle's tokens on `a.align` pictures, so that the decoder understands the tower at once."""
     features, goals = [], []
     with torch.no_grad():
         for _ in range(-(-a.align // a.batch)):
             x, scenes = draw()
             features.append(tower.train()(exposed(x.to(a.device), gen)))
-            goals.append(oracle(*(t.to(a.device) for t in targets(scenes, a.size.grid))))
+            goals.append(oracle(*labeled(head, features[-1], scenes, a)[1]))
     features, goals = torch.cat(features), torch.cat(goals)
     params, steps = [*reader.linear_1.parameters(), *reader.linear_2.parameters()], 3 * a.align
     opt = torch.optim.Adam(params, lr=2e-3)
@@ -227,7 +243,7 @@ def exact(tower, reader, a):
     for i in range(0, len(x), a.batch):
         asked = [questions(s, rng, FAMILIES) for s in scenes[i:i + a.batch]]
         img = reader.project(tower((x[i:i + a.batch].float() / 255).to(a.device)))
-        for family, flags in score(*reader(img, [[qa[1:] for qa in row] for row in asked]), asked).items():
+        for family, flags in score(*reader(img, [[qa[1:] for qa in row] for row in asked])[:3], asked).items():
             hits[family] += flags
     every = sum(hits.values(), [])
     return {f: round(sum(h) / max(1, len(h)), 3) for f, h in hits.items()} | {"all": round(sum(every) / len(every), 4)}

@@ -16,6 +16,7 @@ from scenes import COLORS, KINDS, Thing
 MOST = 16  # things in one picture
 COLOR_NAMES = tuple(COLORS)
 SHIFT = 14 / 256  # largest move of the augmentation
+BORDER = 0.02  # a center this close to a cell's edge, as a share of the side, may count as beyond it
 
 
 class Pool:
@@ -125,15 +126,33 @@ def exposed(x, generator):
     return (x.float() * (gain / 255)).clamp_(max=1.0)
 
 
-def targets(scenes, grid):
+def seats(scenes, grid, full=None, rng=None):
+    """For each scene the cells of its things; no two things share one.
+
+    On which side of an edge a center within BORDER of it lies is not to be seen: such a thing may sit in a free cell
+    beyond the edge. `full` [B, cells], the tower's own opinion, decides, or chance (`rng`); without both a thing sits where it is.
+    """
+    out = []
+    cell = lambda x, y: min(grid - 1, max(0, int(y * grid))) * grid + min(grid - 1, max(0, int(x * grid)))
+    for b, things in enumerate(scenes):
+        row = [cell(t.x, t.y) for t in things]
+        for k, t in enumerate(things if full is not None or rng else ()):
+            near = {cell(t.x + dx, t.y + dy) for dx in (-BORDER, BORDER) for dy in (-BORDER, BORDER)}
+            if free := sorted(near - set(row)):
+                free.append(row[k])
+                row[k] = rng.choice(free) if full is None else max(free, key=full[b].__getitem__)
+        out.append(row)
+    return out
+
+
+def targets(scenes, grid, cells=None):
     """Dense labels [B, cells]: kind (-1: empty), color, and [B, cells, 4] the center in its cell and in the picture."""
     n = len(scenes)
     kind, color = np.full((n, grid * grid), -1), np.zeros((n, grid * grid), np.int64)
     place = np.zeros((n, grid * grid, 4), np.float32)
-    for b, things in enumerate(scenes):
-        for t in things:
-            row, column = (min(grid - 1, int(v * grid)) for v in (t.y, t.x))
-            i = row * grid + column
+    for b, (things, row) in enumerate(zip(scenes, cells or seats(scenes, grid))):
+        for t, i in zip(things, row):
+            row, column = divmod(i, grid)
             kind[b, i], color[b, i] = KINDS.index(t.kind), COLOR_NAMES.index(t.color)
             place[b, i] = t.x * grid - column, t.y * grid - row, 4 * t.x - 2, 4 * t.y - 2
     return torch.from_numpy(kind), torch.from_numpy(color), torch.from_numpy(place)

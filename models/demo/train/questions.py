@@ -28,8 +28,8 @@ def ask_color(things, rng):
 
 
 def ask_shape(things, rng):
-    t = only(o for o in things if o.color == (c := rng.choice(things).color)) if things else None
-    if t is None or t.type != "shape":
+    t = rng.choice(things)
+    if t.type != "shape" or only(o for o in things if o.color == t.color) is None:
         return None
     return rng.choice(("What shape is the {} object?", "Which shape is {}?")).format(t.color), t.kind
 

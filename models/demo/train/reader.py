@@ -52,7 +52,7 @@ class Reader(nn.Module):
         return self.linear_2(F.gelu(self.linear_1(f.flatten(1, 2))))
 
     def forward(self, img, batch):
-        """Logits and labels of every answer token, and (picture, question) of each.
+        """Logits and labels of every answer token, (picture, question) of each, and the layers' outputs for `hints`.
 
         img: image tokens [B, tokens, hidden]; batch: one list of (question, answer) per picture.
         """
@@ -63,10 +63,11 @@ class Reader(nn.Module):
         prefix = table[torch.tensor(self.packer.before, device=dev)].expand(n, -1, -1)
         x = torch.cat([prefix, img, table[ids.to(dev)]], 1)
         with torch.autocast("cuda", torch.bfloat16, enabled=img.is_cuda):
-            h = self.decoder(inputs_embeds=x, attention_mask=mask.to(dev), position_ids=pos.to(dev), use_cache=False)
+            h = self.decoder(inputs_embeds=x, attention_mask=mask.to(dev), position_ids=pos.to(dev), use_cache=False,
+                             output_hidden_states=True)
             logits = h.last_hidden_state[:, self.packer.start:][want.to(dev)] @ table.T
         where = torch.stack([torch.arange(n)[:, None].expand_as(lab)[want], own[want]], 1)
-        return logits.float(), lab[want].to(dev), where
+        return logits.float(), lab[want].to(dev), where, [v[:, self.packer.start:] for v in h.hidden_states]
 
 
 def answer_loss(logits, labels, where):
@@ -96,13 +97,16 @@ class Oracle(nn.Module):
         for p in (self.kind.weight, self.color.weight, self.place.weight):
             nn.init.normal_(p, std=0.05)
 
-    def forward(self, kind, color, place, noise=0.0):
-        """Targets as `pictures.targets` makes them -> [B, cells, hidden]; noise: of the centers, share of the side."""
+    def forward(self, kind, color, place):
+        """Targets as `pictures.targets` makes them -> [B, cells, hidden]"""
         full = (kind >= 0)[..., None]
-        if noise:
-            place = place + 4 * noise * torch.randn_like(place)
         thing = self.kind(kind.clamp_min(0)) + self.color(color) + self.place(self.waves(place))
         return torch.where(full, thing, self.kind.weight[self.empty])
+
+    def blurred(self, kind, color, place, noise=0.01, blur=0.2):
+        """With the errors a tower makes: of the centers, as a share of the side, and of everything, as a share of its spread."""
+        img = self(kind, color, place + 4 * noise * torch.randn_like(place))
+        return img + blur * img.detach().std() * torch.randn_like(img)
 
     def waves(self, place):
         """The center in the picture as [x, y] and sines and cosines of multiples."""

@@ -56,13 +56,12 @@ class Packer:
         self.before = tok.encode(BEFORE, add_special_tokens=False).ids
         self.start = len(self.before) + tokens
 
-    def ids(self, question, answer):
+    def encoded(self, question, answer):
         key = question, answer
         if key not in self.cache:
             if len(self.cache) > 200000:
                 self.cache.clear()
-            q = self.tok.encode(AFTER.format(question), add_special_tokens=False).ids
-            self.cache[key] = q, self.tok.encode(answer + END, add_special_tokens=False).ids
+            self.cache[key] = [self.tok.encode(text, add_special_tokens=False) for text in (AFTER.format(question), answer + END)]
         return self.cache[key]
 
     def pack(self, batch):
@@ -75,7 +74,7 @@ class Packer:
         for items in batch:
             ids, pos, lab, own = [], [], [], []
             for k, (q, answer) in enumerate(items, 1):
-                qi, ai = self.ids(q, answer)
+                qi, ai = (e.ids for e in self.encoded(q, answer))
                 n = len(qi) + len(ai) - 1
                 ids += qi + ai[:-1]
                 pos += range(self.start, self.start + n)
@@ -93,9 +92,10 @@ class Packer:
         return ids, pos, lab, own, (mask & torch.ones(s + t, s + t, dtype=torch.bool).tril())[:, None]
 
 
-def ask(things, rng, count, families=FAMILIES):
-    """Up to `count` (family, question, answer) of random families, no question twice."""
-    found = {qa[1]: qa for qa in questions(things, rng, rng.choices(families, k=count + 3))}
+def ask(things, rng, count, hits=None):
+    """Up to `count` (family, question, answer), no question twice; hits: share right per family, the worse are asked more."""
+    weights = [1.15 - (hits or {}).get(f, 0.0) for f in FAMILIES]
+    found = {qa[1]: qa for qa in questions(things, rng, rng.choices(FAMILIES, weights, k=count + 3))}
     return list(found.values())[:count] or questions(things, rng, ("exists",))
 
 

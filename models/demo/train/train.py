@@ -11,7 +11,8 @@
     check      that the fast paths compute what the plain ones do
     all        everything above, in a sensible order
 
-A phase that finds its own checkpoint goes on from there; SIGINT and SIGTERM end it with everything saved.
+A phase that finds its own checkpoint goes on from there; SIGINT and SIGTERM end it with everything saved. On a CPU
+`torchrun --nproc-per-node CORES train.py PHASE --threads 1 ...` is faster than one process with as many threads.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
+import torch.distributed as dist
 
 import check
 import evaluate
@@ -41,13 +43,13 @@ def arguments():
     ap.add_argument("task", choices=(*TASKS, "all"))
     ap.add_argument("--work", type=Path, required=True, help="folder of checkpoints, logs and the picture pool")
     ap.add_argument("--size", choices=SIZES, default="demo")
-    ap.add_argument("--ternary", action="store_true", help="ternary decoder matrices; shares vision.pt of the same folder")
+    ap.add_argument("--ternary", action="store_true", help="ternary decoder matrices, from the float joint.pt of the same folder")
     ap.add_argument("--smoke", action="store_true", help="a handful of steps: proves that everything runs, trains nothing")
     ap.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     ap.add_argument("--seed", type=int, default=0)
     ap.add_argument("--threads", type=int, default=2)
     ap.add_argument("--minutes", type=float, default=1e9, help="end each phase of this call after so long")
-    ap.add_argument("--warm", type=Path, help="exported checkpoint to start vision and read from")
+    ap.add_argument("--warm", type=Path, help="exported checkpoint whose tower vision starts from")
     ap.add_argument("--data", type=Path, help="picture pool (default WORK/data)")
     ap.add_argument("--out", type=Path, help="exported model (default WORK/model)")
     ap.add_argument("--eval", type=Path, help="question set (default WORK/eval)")
@@ -55,7 +57,7 @@ def arguments():
     ap.add_argument("--set", default="eval", help="name of the question set, part of its seed")
     ap.add_argument("--adam", dest="muon", action="store_false", help="AdamW for the decoder too, instead of Muon")
     preset = PRESETS["cuda"]["joint"] | PRESETS["cuda"]["every"]
-    numbers = preset | dict(decay=0.03, bridge=0.5, cell=0.5, count=300, per_picture=8, max_bytes=150000, tiles=24)
+    numbers = preset | dict(decay=0.03, bridge=0.5, cell=0.5, hint=0.5, count=300, per_picture=8, max_bytes=150000, tiles=24)
     for name, value in numbers.items():
         ap.add_argument("--" + name.replace("_", "-"), type=type(value))
     return ap.parse_args(), numbers
@@ -63,6 +65,8 @@ def arguments():
 
 def main():
     given, numbers = arguments()
+    if "WORLD_SIZE" in os.environ:
+        dist.init_process_group("gloo")
     given.size, given.tag = SIZES[given.size], "-ternary" if given.ternary else ""
     given.data = given.data or given.work / "data"
     given.out = given.out or given.work / f"model{given.tag}"
