@@ -29,14 +29,31 @@ fn to_bytes(channels: &mut [f32]) {
     }
 }
 
-/// The picture's rows when every map is rounded after the step that makes it.
+/// Pictures of the demo's questions, and pixels that no camera and no painter makes: a gradient with edges.
+fn pictures(side: usize) -> Vec<Vec<f32>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/demo/eval/images");
+    let shown = ["000.png", "006.png", "029.png"].map(|name| {
+        let picture = image::open(folder.join(name)).unwrap_or_else(|e| panic!("{name}: {e}")).into_rgb8();
+        let size = u32::try_from(side).expect("a side in pixels");
+        let picture = image::imageops::resize(&picture, size, size, image::imageops::FilterType::CatmullRom);
+        picture.into_raw().into_iter().map(f32::from).collect()
+    });
+    let pixel = |i: usize| ((i / 3 % side / 2 + i / (3 * side) / 3 + i % 3 * 40 + (i / 97 % 7) * 9) % 256) as f32;
+    shown.into_iter().chain([(0..side * side * 3).map(pixel).collect()]).collect()
+}
+
+/// All pictures' rows when every map is rounded after the step that makes it.
 fn rows(prepared: &Prepared, packed: &[u32], maps: &[&str], round: Rounding) -> Vec<f32> {
+    pictures(prepared.description.vision.side)
+        .iter()
+        .flat_map(|it| rows_of(it, prepared, packed, maps, round))
+        .collect()
+}
+
+fn rows_of(picture: &[f32], prepared: &Prepared, packed: &[u32], maps: &[&str], round: Rounding) -> Vec<f32> {
     let program = &prepared.program;
     let mut sim = Simulation::new(program, &prepared.memory, 0, prepared.targets[0].as_ref(), packed);
-    let side = prepared.description.vision.side;
-    // A gradient with edges: smoother than noise, as pictures are.
-    let pixel = |i: usize| ((i / 3 % side / 2 + i / (3 * side) / 3 + i % 3 * 40 + (i / 97 % 7) * 9) % 256) as f32;
-    sim.picture(side, &(0..side * side * 3).map(pixel).collect::<Vec<f32>>());
+    sim.picture(prepared.description.vision.side, picture);
     let mut rounded = 0;
     for step in &program.vision.steps {
         sim.step(step, (0, 0), 1).unwrap_or_else(|e| panic!("{e}"));
