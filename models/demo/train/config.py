@@ -53,7 +53,7 @@ class Size:
 
 SIZES = {
     "demo": Size("demo", 256, (1, 1, 2, 2, 1), (16, 32, 64, 128, 256), 256, 576, 6, 4, 2),
-    "25m": Size("25m", 512, (1, 2, 4, 4, 2), (16, 32, 64, 128, 256), 512, 1408, 6, 8, 2),
+    "25m": Size("25m", 512, (1, 1, 2, 2, 1), (16, 32, 64, 128, 256), 512, 1408, 7, 8, 2),
 }
 
 # Budgets per phase. "cuda" is meant for one large GPU with a dozen cores to draw pictures; "smoke" proves that the recipe runs.

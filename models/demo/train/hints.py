@@ -70,11 +70,14 @@ class Hints(nn.Module):
         self.layers = size.named, size.next
 
     def labels(self, packer, asked, scenes, cells):
-        """cells: of each scene's things, as `pictures.seats` gives them. For each head: (picture, token) [n, 2], cells [n, tokens] of 0 and 1, centers [n, 2] (NaN unless it is one thing)."""
+        """For each head: (picture, token) [n, 2], cells [n, tokens] of 0 and 1, centers [n, 2], NaN unless it is one thing.
+
+        cells: those of each scene's things, as `pictures.seats` gives them.
+        """
         rows = ([], [])
         for b, (things, items) in enumerate(zip(scenes, asked)):
             base, cell = 0, {id(t): c for t, c in zip(things, cells[b])}
-            seen = lambda group: ([cell[id(t)] for t in group], [v for t in group[:1] if len(group) == 1 for v in (t.x, t.y)])
+            seen = lambda group: ([cell[id(t)] for t in group], (group[0].x, group[0].y) if len(group) == 1 else ())
             for family, question, answer in items:
                 q, a = packer.encoded(question, answer)
                 last = base + len(q.ids) - 1
@@ -95,7 +98,8 @@ class Hints(nn.Module):
 
     def tensors(self, rows):
         n = len(rows)
-        at, cells, center = np.zeros((n, 2), np.int64), np.zeros((n, self.size.tokens), np.float32), np.full((n, 2), np.nan, np.float32)
+        at, center = np.zeros((n, 2), np.int64), np.full((n, 2), np.nan, np.float32)
+        cells = np.zeros((n, self.size.tokens), np.float32)
         for i, (b, token, here, place) in enumerate(rows):
             at[i] = b, token
             cells[i, here] = 1.0

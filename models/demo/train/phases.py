@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from torch import nn
 
 import warm
+from config import SIZES
 from draw import sample_picture
 from hints import Hints
 from loop import Run, rank, ranks
@@ -20,6 +21,7 @@ from scenes import FAMILIES, sample_scene
 from start import begin
 from text import ask, score, train_tokenizer
 from tower import CellHead, Tower
+from widen import widen
 
 def pool(a, packed):
     workers = 0 if rank() else a.workers  # the first process's workers draw for all
@@ -138,7 +140,11 @@ def read(a):
     path, tok = a.work / "read.pt", tokenizer(a)
     reader, oracle, hints = Reader(a.size, tok), Oracle(a.size), Hints(a.size)
     if not path.exists():
-        begin(reader, oracle, tok)
+        if a.widen:
+            load = lambda name: torch.load(a.widen / name, map_location="cpu")["average"]
+            widen(reader, oracle, load("joint.pt")["reader"], load("read.pt")["oracle"], SIZES["demo"])
+        else:
+            begin(reader, oracle, tok)
     reader, oracle, hints = (m.to(a.device) for m in (reader, oracle, hints))
     modules = dict(reader=reader, oracle=oracle, hints=hints)
     run = Run(path, modules, [(m, a.lr) for m in modules.values()], a, dict(tokenizer=tok.to_str()))
@@ -166,7 +172,8 @@ def follow(hits, scored):
 def tokenizer(a):
     path = a.work / "tokenizer.json"
     if not path.exists():
-        train_tokenizer(a.size).save(str(path))
+        tok = Tokenizer.from_file(str(a.widen / "tokenizer.json")) if a.widen else train_tokenizer(a.size)
+        tok.save(str(path))
     return Tokenizer.from_file(str(path))
 
 

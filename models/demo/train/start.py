@@ -20,58 +20,63 @@ WORD, LIKE, IMAGE, BEFORE, COPY = 0.1, 1.3, 0.45, 7.0, 0.1
 
 @torch.no_grad()
 def begin(reader, oracle, tok):
+    """Set what the module's text says in a fresh `reader` and `oracle`; biases and norms else stay as they are."""
     config, gen = reader.decoder.config, torch.Generator().manual_seed(0)
-    d, table = config.hidden_size, reader.decoder.embed_tokens.weight
-    size = d // config.num_attention_heads
+    name_things(reader.decoder.embed_tokens.weight, oracle, tok, gen)
+    for n, layer in enumerate(reader.decoder.layers):
+        attention(layer.self_attn, config, oracle.place.bias / oracle.place.bias.norm(), n == 0, gen)
+        layer.mlp.down_proj.weight *= 0.5
+
+
+def name_things(table, oracle, tok, gen):
+    """The oracle's kinds and colors become the embeddings of their words, places and emptiness noise as long as those."""
+    d = table.shape[1]
     table.normal_(0, WORD, generator=gen)
     for weight, words in ((oracle.kind.weight, KINDS), (oracle.color.weight, COLORS)):
         for row, word in enumerate(words):
-            ids = {tok.encode(f"the {word}", add_special_tokens=False).ids[-1], tok.encode(word, add_special_tokens=False).ids[-1]}
             # A word with and without a space before it starts as one.
-            both = table[list(ids)].mean(0) * len(ids) ** 0.5
-            table[list(ids)] = both
+            ids = list({tok.encode(text, add_special_tokens=False).ids[-1] for text in (word, f"the {word}")})
+            both = table[ids].mean(0) * len(ids) ** 0.5
+            table[ids] = both
             weight[row] = both
     length = table.norm(dim=1).mean()
+    unit = lambda: (v := torch.randn(d, generator=gen)) / v.norm()
     oracle.place.weight.normal_(0, 1, generator=gen)
     centers = 4 * torch.rand(4096, 4, generator=gen) - 2
     oracle.place.weight *= length / (oracle.waves(centers) @ oracle.place.weight.T).std(0).norm()
-    image = torch.randn(d, generator=gen)
-    oracle.place.bias.copy_(image / image.norm() * length)
-    nothing = torch.randn(d, generator=gen)
-    oracle.kind.weight[oracle.empty] = oracle.place.bias + nothing / nothing.norm() * length * 3 ** 0.5
+    oracle.place.bias.copy_(unit() * length)  # what all image tokens share
+    oracle.kind.weight[oracle.empty] = oracle.place.bias + unit() * length * 3 ** 0.5
+
+
+def attention(att, config, image, first, gen):
+    """The heads of one layer; image: the direction that image tokens share; first: whether it is the first layer."""
+    d, group = config.hidden_size, config.num_attention_heads // config.num_key_value_heads
+    size = d // config.num_attention_heads
     half = size // 2
     slow = torch.cat([torch.arange(SLOW, half), torch.arange(half + SLOW, size)])
     fast = torch.arange(SLOW - 3)
     turn = ROPE_THETA ** (-fast / half)
-    direction = image / image.norm()
-    for n, layer in enumerate(reader.decoder.layers):
-        att = layer.self_attn
-        group = config.num_attention_heads // config.num_key_value_heads
-        for kv in range(config.num_key_value_heads):
-            rows = torch.arange(kv * size, (kv + 1) * size)
-            basis = torch.linalg.qr(torch.randn(d, size, generator=gen))[0].T
-            value = torch.linalg.qr(torch.randn(d, size, generator=gen))[0].T
-            before = n == 0 and kv == 0
-            key = torch.zeros(size, d)
-            key[slow] = 0.02 * torch.randn(len(slow), d, generator=gen) if before else LIKE * basis[slow]
-            if not before:
-                key[slow[0]] = direction
-            att.k_proj.weight[rows], att.v_proj.weight[rows] = key, value
-            att.k_proj.bias[rows] = att.v_proj.bias[rows] = 0.0
-            for h in range(kv * group, (kv + 1) * group):
-                mine = torch.arange(h * size, (h + 1) * size)
-                query = key.clone()
-                if not before:
-                    query[slow[0]] = 0.0
-                att.q_proj.weight[mine] = query
-                att.q_proj.bias[mine] = 0.0
-                att.o_proj.weight[:, mine] = COPY * value.T
-                if before:
-                    back = h + 1  # tokens; a digit comes two after its color, with a space between
-                    att.q_proj.bias[mine[fast]] = BEFORE * (back * turn).cos()
-                    att.q_proj.bias[mine[fast + half]] = -BEFORE * (back * turn).sin()
-                else:
-                    att.q_proj.bias[mine[slow[0]]] = IMAGE * size ** 0.5
+    frame = lambda: torch.linalg.qr(torch.randn(d, size, generator=gen))[0].T
+    att.q_proj.bias.zero_()
+    att.k_proj.bias.zero_()
+    att.v_proj.bias.zero_()
+    for kv in range(config.num_key_value_heads):
+        rows, alike, value, before = torch.arange(kv * size, (kv + 1) * size), frame(), frame(), first and kv == 0
+        key = torch.zeros(size, d)
+        key[slow] = 0.02 * torch.randn(len(slow), d, generator=gen) if before else LIKE * alike[slow]
+        query = key.clone()
+        if before:
+            att.k_proj.bias[rows[fast]] = BEFORE
+        else:
+            key[slow[0]], query[slow[0]] = image, 0.0
+        att.k_proj.weight[rows], att.v_proj.weight[rows] = key, value
+        for h in range(kv * group, (kv + 1) * group):
+            mine = torch.arange(h * size, (h + 1) * size)
+            att.q_proj.weight[mine] = query
+            att.o_proj.weight[:, mine] = COPY * value.T
             if before:
-                att.k_proj.bias[rows[fast]] = BEFORE
-        layer.mlp.down_proj.weight *= 0.5
+                back = h + 1  # tokens; a digit comes two after its color, with a space between
+                att.q_proj.bias[mine[fast]] = BEFORE * (back * turn).cos()
+                att.q_proj.bias[mine[fast + half]] = -BEFORE * (back * turn).sin()
+            else:
+                att.q_proj.bias[mine[slow[0]]] = IMAGE * size ** 0.5

@@ -50,6 +50,7 @@ def arguments():
     ap.add_argument("--threads", type=int, default=2)
     ap.add_argument("--minutes", type=float, default=1e9, help="end each phase of this call after so long")
     ap.add_argument("--warm", type=Path, help="exported checkpoint whose tower vision starts from")
+    ap.add_argument("--widen", type=Path, help="work folder of a finished demo whose decoder a larger size starts from")
     ap.add_argument("--data", type=Path, help="picture pool (default WORK/data)")
     ap.add_argument("--out", type=Path, help="exported model (default WORK/model)")
     ap.add_argument("--eval", type=Path, help="question set (default WORK/eval)")
