@@ -42,15 +42,8 @@ fn pictures(side: usize) -> Vec<Vec<f32>> {
     shown.into_iter().chain([(0..side * side * 3).map(pixel).collect()]).collect()
 }
 
-/// All pictures' rows when every map is rounded after the step that makes it.
-fn rows(prepared: &Prepared, packed: &[u32], maps: &[&str], round: Rounding) -> Vec<f32> {
-    pictures(prepared.description.vision.side)
-        .iter()
-        .flat_map(|it| rows_of(it, prepared, packed, maps, round))
-        .collect()
-}
-
-fn rows_of(picture: &[f32], prepared: &Prepared, packed: &[u32], maps: &[&str], round: Rounding) -> Vec<f32> {
+/// The picture's rows when every map is rounded after the step that makes it.
+fn rows(picture: &[f32], prepared: &Prepared, packed: &[u32], maps: &[&str], round: Rounding) -> Vec<f32> {
     let program = &prepared.program;
     let mut sim = Simulation::new(program, &prepared.memory, 0, prepared.targets[0].as_ref(), packed);
     sim.picture(prepared.description.vision.side, picture);
@@ -94,13 +87,17 @@ fn halves_cost_nothing_and_bytes_do() {
     let (halves, _) = prepared("int8", Maps::F16);
     let stored = halves.program.vision.steps.iter().filter(|step| step.result.elem == Elem::F16);
     let maps: Vec<&str> = stored.map(|step| step.name.as_str()).collect();
-    let expected = rows(&exact, &weights, &maps, as_is);
+    let pictures = pictures(exact.description.vision.side);
+    let all_rows = |prepared: &Prepared, packed: &[u32], round: Rounding| -> Vec<f32> {
+        pictures.iter().flat_map(|picture| rows(picture, prepared, packed, &maps, round)).collect()
+    };
+    let expected = all_rows(&exact, &weights, as_is);
     let (quantized, packed) = prepared("int8", Maps::F32);
     let ways: [(&str, Rounding); 3] = [("32-bit floats", as_is), ("16-bit floats", to_halves), ("bytes", to_bytes)];
     let mut all = Vec::new();
     for (name, round) in ways {
-        let alone = snr_db(&rows(&exact, &weights, &maps, round), &expected);
-        let together = snr_db(&rows(&quantized, &packed, &maps, round), &expected);
+        let alone = snr_db(&all_rows(&exact, &weights, round), &expected);
+        let together = snr_db(&all_rows(&quantized, &packed, round), &expected);
         println!("maps of {name}: {alone:.1} dB with weights in floats, {together:.1} dB with weights of int8");
         all.push((alone, together));
     }

@@ -23,18 +23,18 @@ LEAD = AFTER.index("{")
 
 
 def mentions(text):
-    """(start, end, {color, type, kind}) of every run of words that names things."""
+    """(end, {color, type, kind}) of every run of words that names things."""
     out = []
     for m in WORD.finditer(text):
         word = PLURAL.get(m[0], m[0])
         part = "color" if word in COLORS else "type" if word in TYPES else "kind" if word in KINDS else None
         if part is None and word not in ("object", "objects") or m.start() == 0:
             continue
-        joined = out and out[-1][1] == m.start() - 1 and text[m.start() - 1] == " "
-        if not joined:
-            out.append((m.start(), m.end(), {}))
-        start, _, what = out[-1]
-        out[-1] = start, m.end(), what | ({part: word} if part else {})
+        what = {part: word} if part else {}
+        joined = out and out[-1][0] == m.start() - 1 and text[m.start() - 1] == " "
+        if joined:
+            what = out.pop()[1] | what
+        out.append((m.end(), what))
     return out
 
 
@@ -61,7 +61,7 @@ def answered(family, answer, things):
 
 
 class Hints(nn.Module):
-    """The two heads: 16 cells and a center each."""
+    """The two heads: which cells, and a center, each."""
 
     def __init__(self, size):
         super().__init__()
@@ -81,7 +81,7 @@ class Hints(nn.Module):
             for family, question, answer in items:
                 q, a = packer.encoded(question, answer)
                 last = base + len(q.ids) - 1
-                found = [(end, meant(what, things)) for _, end, what in mentions(question)]
+                found = [(end, meant(what, things)) for end, what in mentions(question)]
                 ends = {e - LEAD: i for i, (_, e) in enumerate(q.offsets)}
                 for end, group in found:
                     rows[0].append((b, base + ends[end], *seen(group)))

@@ -111,6 +111,10 @@ class Run:
     def seconds(self):
         return self.before + time.time() - self.start
 
+    @property
+    def late(self):
+        return time.time() - self.start >= 60 * self.minutes
+
     def more(self):
         """Set the learning rate of the next step; False when the budget is used up."""
         left = 1 - self.step / self.steps
@@ -118,8 +122,7 @@ class Run:
         for o in self.opts:
             for g in o.param_groups:
                 g["lr"] = g["peak"] * factor
-        late = time.time() - self.start >= 60 * self.minutes
-        return left > 0 and not (self.ended if ranks() > 1 else late)
+        return left > 0 and not (self.ended if ranks() > 1 else self.late)
 
     def update(self, loss, pictures):
         for o in self.opts:
@@ -145,8 +148,7 @@ class Run:
     def add_up(self):
         """The mean of all processes' gradients; all end after the same step when one wants to."""
         grads = [p.grad for p in self.params if p.grad is not None]
-        late = torch.full((1,), float(time.time() - self.start >= 60 * self.minutes))
-        flat = torch.cat([g.flatten() for g in grads] + [late.to(grads[0].device)])
+        flat = torch.cat([g.flatten() for g in grads] + [torch.tensor([float(self.late)], device=grads[0].device)])
         dist.all_reduce(flat)
         self.ended = flat[-1] > 0
         for g, part in zip(grads, (flat[:-1] / ranks()).split([g.numel() for g in grads])):
@@ -168,15 +170,13 @@ class Run:
             f.write(json.dumps(row) + "\n")
 
     def due(self, seconds):
-        """True every `seconds`: time to save and to look at held-out pictures."""
-        if time.time() - self.saved < seconds or not self.first:
+        """True every `seconds` and at the end, in the first process: time to save and to look at held-out pictures."""
+        if not self.first or self.more() and time.time() - self.saved < seconds:
             return False
         self.saved = time.time()
         return True
 
     def save(self):
-        if not self.first:
-            return
         dump = lambda modules: {name: m.state_dict() for name, m in modules.items()}
         state = dict(modules=dump(self.modules), average=dump(self.average), opts=[o.state_dict() for o in self.opts],
                      step=self.step, seen=self.seen, seconds=self.seconds, **self.extra)

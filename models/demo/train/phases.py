@@ -34,9 +34,14 @@ def fresh(run, gen, a):
     return random.Random(f"{run.path.stem} {a.seed} {run.step} {rank()}")
 
 
+def average(path, part):
+    """The averaged weights of a module that an earlier phase left."""
+    return torch.load(path, map_location="cpu")["average"][part]
+
+
 def restored(path, part, module):
     """`module` with the averaged weights that an earlier phase left; ternary matrices start from float ones."""
-    state = torch.load(path, map_location="cpu")["average"][part]
+    state = average(path, part)
     module.load_state_dict({k: state[k if k in state else k.replace(".parametrizations.weight.original", ".weight")]
                             for k in module.state_dict()})
     return module
@@ -73,7 +78,7 @@ def vision(a):
         loss, acc = head.loss(f, *labeled(head, f, scenes, a)[1])
         run.update(loss, len(x))
         run.report(("loss", "cell", "kind", "color", "offset"), (loss, *acc))
-        if run.due(a.every) or not run.more():
+        if run.due(a.every):
             run.save()
             calibrate(run.average["tower"], draw, gen, a)
             run.note(step=run.step, seen=run.seen, minutes=round(run.seconds / 60, 2), drawn=packed.drawn() + plain.drawn(),
@@ -85,7 +90,8 @@ def vision(a):
 @torch.no_grad()
 def labeled(head, f, scenes, a):
     """(cells of the things, dense labels); the head decides about things on the edge of a cell."""
-    cells = seats(scenes, a.size.grid, head(f)[0][..., 0].tolist())
+    full = head(f)[0][..., 0].tolist()
+    cells = seats(scenes, a.size.grid, lambda b, free: max(free, key=full[b].__getitem__))
     return cells, [t.to(a.device) for t in targets(scenes, a.size.grid, cells)]
 
 
@@ -141,8 +147,7 @@ def read(a):
     reader, oracle, hints = Reader(a.size, tok), Oracle(a.size), Hints(a.size)
     if not path.exists():
         if a.widen:
-            load = lambda name: torch.load(a.widen / name, map_location="cpu")["average"]
-            widen(reader, oracle, load("joint.pt")["reader"], load("read.pt")["oracle"], SIZES["demo"])
+            widen(reader, oracle, average(a.widen / "joint.pt", "reader"), average(a.widen / "read.pt", "oracle"), SIZES["demo"])
         else:
             begin(reader, oracle, tok)
     reader, oracle, hints = (m.to(a.device) for m in (reader, oracle, hints))
@@ -152,14 +157,14 @@ def read(a):
     while run.more():
         scenes = [sample_scene(rng) for _ in range(a.batch)]
         asked = [ask(s, rng, a.questions, hits) for s in scenes]
-        cells = seats(scenes, a.size.grid, rng=rng)
+        cells = seats(scenes, a.size.grid, lambda b, free: rng.choice(free))
         goal = [t.to(a.device) for t in targets(scenes, a.size.grid, cells)]
         *answers, states = reader(oracle.blurred(*goal), [[qa[1:] for qa in row] for row in asked])
         loss, (hint, found) = answer_loss(*answers), hints(states, hints.labels(reader.packer, asked, scenes, cells))
         run.update(loss + a.hint * hint, len(scenes))
         follow(hits, score(*answers, asked))
         run.report(("loss", "hint", "named", "next", *FAMILIES), (loss, hint, *found, *(hits.get(f, 0.0) for f in FAMILIES)))
-        if run.due(a.every) or not run.more():
+        if run.due(a.every):
             run.save()
 
 
@@ -213,7 +218,7 @@ def joint(a):
         follow(hits, score(*answers, asked))
         run.report(("loss", "bridge", "cells", "named", "next", "cell", "kind", "hue", "offset", *FAMILIES),
                    (answer, bridge, cell, *found, *acc, *(hits.get(f, 0.0) for f in FAMILIES)))
-        if run.due(a.every) or not run.more():
+        if run.due(a.every):
             run.save()
             calibrate(run.average["tower"], lambda: plain.batch(a.batch, rng), gen, a)
             run.note(step=run.step, seen=run.seen, minutes=round(run.seconds / 60, 2), drawn=plain.drawn(),

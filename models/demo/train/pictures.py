@@ -126,21 +126,20 @@ def exposed(x, generator):
     return (x.float() * (gain / 255)).clamp_(max=1.0)
 
 
-def seats(scenes, grid, full=None, rng=None):
+def seats(scenes, grid, choose=None):
     """For each scene the cells of its things; no two things share one.
 
     On which side of an edge a center within BORDER of it lies is not to be seen: such a thing may sit in a free cell
-    beyond the edge. `full` [B, cells], the tower's own opinion, decides, or chance (`rng`); without both a thing sits where it is.
+    beyond the edge. `choose` takes the scene's number and the cells it may have; without it a thing sits where it is.
     """
     out = []
     cell = lambda x, y: min(grid - 1, max(0, int(y * grid))) * grid + min(grid - 1, max(0, int(x * grid)))
     for b, things in enumerate(scenes):
         row = [cell(t.x, t.y) for t in things]
-        for k, t in enumerate(things if full is not None or rng else ()):
+        for k, t in enumerate(things if choose else ()):
             near = {cell(t.x + dx, t.y + dy) for dx in (-BORDER, BORDER) for dy in (-BORDER, BORDER)}
             if free := sorted(near - set(row)):
-                free.append(row[k])
-                row[k] = rng.choice(free) if full is None else max(free, key=full[b].__getitem__)
+                row[k] = choose(b, [*free, row[k]])
         out.append(row)
     return out
 
