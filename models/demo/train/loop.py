@@ -32,7 +32,8 @@ def optimizers(groups, decay, muon):
 class Muon(torch.optim.Optimizer):
     """Momentum made orthogonal by Newton and Schulz's iteration, scaled to AdamW's usual step size.
 
-    torch.optim.Muon computes in bf16, which is slow on a CPU without it; this one keeps the matrices' own type.
+    torch.optim.Muon computes in bf16, which is slow on a CPU without it; this one keeps the matrices' own type. Under
+    torchrun every process iterates for its share of the matrices, which takes 3.5 seconds of one core at 22 million weights.
     """
 
     @torch.no_grad()
@@ -44,15 +45,24 @@ class Muon(torch.optim.Optimizer):
                 buf.lerp_(p.grad, 1 - g["momentum"])
                 shapes.setdefault(p.shape, []).append((p, p.grad.lerp(buf, g["momentum"])))
             for (rows, columns), pairs in shapes.items():
-                u = torch.stack([m for _, m in pairs])
-                u = u.mT if rows > columns else u
-                u = u / (u.norm(dim=(1, 2), keepdim=True) + 1e-7)
-                for _ in range(5):
-                    s = u @ u.mT
-                    u = 3.4445 * u + (-4.775 * s + 2.0315 * s @ s) @ u
-                u = u.mT if rows > columns else u
-                for (p, _), step in zip(pairs, u):
+                steps, mine = torch.zeros(len(pairs), rows, columns, device=pairs[0][0].device), slice(rank(), None, ranks())
+                if pairs[mine]:
+                    steps[mine] = orthogonal(torch.stack([m for _, m in pairs[mine]]))
+                if ranks() > 1:
+                    dist.all_reduce(steps)
+                for (p, _), step in zip(pairs, steps):
                     p.mul_(1 - g["lr"] * g["weight_decay"]).add_(step, alpha=-g["lr"] * 0.2 * max(rows, columns) ** 0.5)
+
+
+def orthogonal(u):
+    """Newton and Schulz's iteration on [n, rows, columns]: singular values go to about one."""
+    tall = u.shape[1] > u.shape[2]
+    u = u.mT if tall else u
+    u = u / (u.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(5):
+        s = u @ u.mT
+        u = 3.4445 * u + (-4.775 * s + 2.0315 * s @ s) @ u
+    return u.mT if tall else u
 
 
 def ranks():

@@ -21,7 +21,8 @@ from scenes import FAMILIES, sample_scene
 from start import begin
 from text import ask, score, train_tokenizer
 from tower import CellHead, Tower
-from widen import widen
+from widen import exported, spoken, widen
+
 
 def pool(a, packed):
     workers = 0 if rank() else a.workers  # the first process's workers draw for all
@@ -34,14 +35,9 @@ def fresh(run, gen, a):
     return random.Random(f"{run.path.stem} {a.seed} {run.step} {rank()}")
 
 
-def average(path, part):
-    """The averaged weights of a module that an earlier phase left."""
-    return torch.load(path, map_location="cpu")["average"][part]
-
-
 def restored(path, part, module):
     """`module` with the averaged weights that an earlier phase left; ternary matrices start from float ones."""
-    state = average(path, part)
+    state = torch.load(path, map_location="cpu")["average"][part]
     module.load_state_dict({k: state[k if k in state else k.replace(".parametrizations.weight.original", ".weight")]
                             for k in module.state_dict()})
     return module
@@ -147,25 +143,34 @@ def read(a):
     reader, oracle, hints = Reader(a.size, tok), Oracle(a.size), Hints(a.size)
     if not path.exists():
         if a.widen:
-            widen(reader, oracle, average(a.widen / "joint.pt", "reader"), average(a.widen / "read.pt", "oracle"), SIZES["demo"])
+            widen(reader, oracle, exported(a.widen), spoken(a.widen, SIZES["demo"], a.seed, a.align), SIZES["demo"])
         else:
             begin(reader, oracle, tok)
     reader, oracle, hints = (m.to(a.device) for m in (reader, oracle, hints))
     modules = dict(reader=reader, oracle=oracle, hints=hints)
     run = Run(path, modules, [(m, a.lr) for m in modules.values()], a, dict(tokenizer=tok.to_str()))
-    rng, hits = fresh(run, torch.Generator(), a), {}
+    rng, hits, dice = fresh(run, torch.Generator(), a), {}, random.Random(f"{a.seed}/held/read")
+    known = [sample_scene(dice) for _ in range(a.held)]
+
+    def imagined(scenes, rng, oracle):
+        """(image tokens as the oracle makes them, cells of the things)"""
+        cells = seats(scenes, a.size.grid, lambda b, free: rng.choice(free))
+        goal = [t.to(a.device) for t in targets(scenes, a.size.grid, cells)]
+        return oracle.blurred(*goal), cells
+
     while run.more():
         scenes = [sample_scene(rng) for _ in range(a.batch)]
         asked = [ask(s, rng, a.questions, hits) for s in scenes]
-        cells = seats(scenes, a.size.grid, lambda b, free: rng.choice(free))
-        goal = [t.to(a.device) for t in targets(scenes, a.size.grid, cells)]
-        *answers, states = reader(oracle.blurred(*goal), [[qa[1:] for qa in row] for row in asked])
+        img, cells = imagined(scenes, rng, oracle)
+        *answers, states = reader(img, [[qa[1:] for qa in row] for row in asked])
         loss, (hint, found) = answer_loss(*answers), hints(states, hints.labels(reader.packer, asked, scenes, cells))
         run.update(loss + a.hint * hint, len(scenes))
         follow(hits, score(*answers, asked))
         run.report(("loss", "hint", "named", "next", *FAMILIES), (loss, hint, *found, *(hits.get(f, 0.0) for f in FAMILIES)))
         if run.due(a.every):
             run.save()
+            look = lambda part: imagined(known[part], dice, run.average["oracle"])[0]
+            run.note(step=run.step, seen=run.seen, minutes=round(run.seconds / 60, 2), held=exact(run.average["reader"], look, known, a))
 
 
 def follow(hits, scored):
@@ -221,8 +226,10 @@ def joint(a):
         if run.due(a.every):
             run.save()
             calibrate(run.average["tower"], lambda: plain.batch(a.batch, rng), gen, a)
+            x, known = held_out(a, a.held)
+            look = lambda part: run.average["reader"].project(run.average["tower"]((x[part].float() / 255).to(a.device)))
             run.note(step=run.step, seen=run.seen, minutes=round(run.seconds / 60, 2), drawn=plain.drawn(),
-                     held=exact(run.average["tower"], run.average["reader"], a))
+                     held=exact(run.average["reader"], look, known, a))
     plain.close()
 
 
@@ -248,14 +255,16 @@ def align(tower, head, reader, oracle, draw, gen, a):
 
 
 @torch.no_grad()
-def exact(tower, reader, a):
-    """Share of held-out questions whose whole greedy answer is right, per family and over all."""
-    x, scenes = held_out(a, a.held)
+def exact(reader, look, scenes, a):
+    """Share of questions about held-out scenes whose whole greedy answer is right, per family and over all.
+
+    look: image tokens of a slice of the scenes.
+    """
     rng, hits = random.Random(1), {f: [] for f in FAMILIES}
-    for i in range(0, len(x), a.batch):
-        asked = [questions(s, rng, FAMILIES) for s in scenes[i:i + a.batch]]
-        img = reader.project(tower((x[i:i + a.batch].float() / 255).to(a.device)))
-        for family, flags in score(*reader(img, [[qa[1:] for qa in row] for row in asked])[:3], asked).items():
+    for i in range(0, len(scenes), a.batch):
+        part = slice(i, i + a.batch)
+        asked = [questions(s, rng, FAMILIES) for s in scenes[part]]
+        for family, flags in score(*reader(look(part), [[qa[1:] for qa in row] for row in asked])[:3], asked).items():
             hits[family] += flags
     every = sum(hits.values(), [])
     return {f: round(sum(h) / max(1, len(h)), 3) for f, h in hits.items()} | {"all": round(sum(every) / len(every), 4)}

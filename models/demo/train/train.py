@@ -50,7 +50,7 @@ def arguments():
     ap.add_argument("--threads", type=int, default=2)
     ap.add_argument("--minutes", type=float, default=1e9, help="end each phase of this call after so long")
     ap.add_argument("--warm", type=Path, help="exported checkpoint whose tower vision starts from")
-    ap.add_argument("--widen", type=Path, help="work folder of a finished demo whose decoder a larger size starts from")
+    ap.add_argument("--widen", type=Path, help="exported demo whose decoder a larger size starts from")
     ap.add_argument("--data", type=Path, help="picture pool (default WORK/data)")
     ap.add_argument("--out", type=Path, help="exported model (default WORK/model)")
     ap.add_argument("--eval", type=Path, help="question set (default WORK/eval)")
@@ -76,7 +76,8 @@ def main():
     given.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(given.threads)
     os.environ["OMP_NUM_THREADS"] = str(given.threads)  # for nhwc.c, which is loaded later
-    preset = PRESETS["smoke" if given.smoke else torch.device(given.device).type]
+    kind = "smoke" if given.smoke else torch.device(given.device).type
+    preset = PRESETS.get(f"{kind} {given.size.name}", PRESETS[kind])
     for task in TASKS if given.task == "all" else [given.task]:
         a, start = argparse.Namespace(**vars(given)), time.time()
         for name, value in (numbers | preset["every"] | preset.get(task, {})).items():

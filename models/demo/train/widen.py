@@ -5,6 +5,13 @@ the inner channels left over add nothing at first. A little noise tells the twin
 """
 
 import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+
+from draw import sample_picture
+from evaluate import Reference
+from pictures import BORDER, targets
+from reader import Oracle
 
 NOISE = 0.05  # of a matrix's own spread
 
@@ -66,3 +73,42 @@ def widen(reader, oracle, old, tokens, small):
         for key, p in part.named_parameters():
             w = tokens[f"{name}.{key}"]
             p.copy_(twice(w, 1 if w.dim() == 2 and name != "place" else 0))
+
+
+def exported(folder):
+    """The reader's tensors of an exported model, in float32, named as in `Reader`."""
+    names = {"model.language_model.": "decoder.", "model.multi_modal_projector.": ""}
+    return {new + k[len(old):]: v.float() for k, v in load_file(str(folder / "model.safetensors")).items()
+            for old, new in names.items() if k.startswith(old)}
+
+
+@torch.no_grad()
+def spoken(folder, small, seed, count, ridge=1.0):
+    """The oracle whose tokens an exported model of size `small` comes closest to making, by least squares on `count` pictures.
+
+    The bridge held the model's tokens close to its own oracle's, which no export holds.
+    """
+    oracle, model = Oracle(small), Reference(folder)
+    rows, tokens, empty = [], [], []
+    for i in range(count):
+        things, picture = sample_picture(f"{seed}/spoken/{i}", side=small.side)
+        img = model.look(picture)[0]
+        kind, color, place = (t[0] for t in targets([things], small.grid))
+        inside = ((place[:, :2] - 0.5).abs() < 0.5 - BORDER * small.grid).all(1)
+        full = (kind >= 0) & inside  # of the others it is not sure in which cell they sit
+        parts = F.one_hot(kind[full], oracle.empty), F.one_hot(color[full], oracle.color.num_embeddings), oracle.waves(place[full])
+        rows.append(torch.cat(parts, 1))
+        tokens.append(img[full])
+        if (inside | (kind < 0)).all():
+            empty.append(img[kind < 0])
+    x, y, nothing = torch.cat(rows), torch.cat(tokens), torch.cat(empty).mean(0)
+    base = y.mean(0)
+    fit = torch.linalg.solve(x.T @ x + ridge * torch.eye(x.shape[1]), x.T @ (y - base))
+    left = (y - base - x @ fit).square().mean() / y.var(0).mean()
+    print(f"{folder}: an oracle explains all but {100 * left:.0f} % of the spread of its tokens", flush=True)
+    kinds, colors, place = fit.split((oracle.empty, oracle.color.num_embeddings, x.shape[1] - oracle.empty - oracle.color.num_embeddings))
+    oracle.kind.weight.copy_(torch.cat([kinds, nothing[None]]))
+    oracle.color.weight.copy_(colors)
+    oracle.place.weight.copy_(place.T)
+    oracle.place.bias.copy_(base)
+    return oracle.state_dict()
