@@ -62,7 +62,7 @@ PRESETS = {
         vision=dict(steps=4000, batch=16, lr=1e-3), read=dict(steps=2000, batch=24, lr=3e-3),
         joint=dict(steps=1500, batch=16, lr=2e-3, vision_lr=5e-4),
         every=dict(slots=4000, workers=1, reuse=3, questions=8, calibrate=12, held=256, log=20, every=240, align=3072)),
-    "cpu 25m": dict(  # from a trained demo (--widen, --warm): more hinting would disturb a decoder that knows what it is told
+    "cpu 25m": dict(  # with --widen: more hinting would disturb a decoder that knows what it is told
         vision=dict(steps=1200, batch=12, lr=1e-3), read=dict(steps=200, batch=24, lr=1e-3, hint=0.1),
         joint=dict(steps=800, batch=24, lr=4e-4, vision_lr=3e-4, hint=0.1),
         every=dict(slots=4000, workers=1, reuse=3, questions=8, calibrate=12, held=128, log=20, every=900, align=1536)),

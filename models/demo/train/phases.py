@@ -21,7 +21,7 @@ from scenes import FAMILIES, sample_scene
 from start import begin
 from text import ask, score, train_tokenizer
 from tower import CellHead, Tower
-from widen import exported, spoken, widen
+from widen import check_widening, exported, spoken, widen
 
 
 def pool(a, packed):
@@ -54,6 +54,8 @@ def vision(a):
     path = a.work / "vision.pt"
     packed.wait(8 * a.batch)
     plain.wait(a.batch)
+    if a.warm and path.exists():
+        print(f"{path} exists: --warm is left aside", flush=True)
     if a.warm and not path.exists():
         rng = random.Random(a.seed)
         x = torch.cat([packed.batch(24, rng)[0], plain.batch(24, rng)[0]])
@@ -141,8 +143,11 @@ def read(a):
     torch.manual_seed(a.seed + 1)
     path, tok = a.work / "read.pt", tokenizer(a)
     reader, oracle, hints = Reader(a.size, tok), Oracle(a.size), Hints(a.size)
+    if a.widen and path.exists():
+        print(f"{path} exists: --widen is left aside", flush=True)
     if not path.exists():
         if a.widen:
+            check_widening(a.size, SIZES["demo"], a.widen)
             widen(reader, oracle, exported(a.widen), spoken(a.widen, SIZES["demo"], a.seed, a.align), SIZES["demo"])
         else:
             begin(reader, oracle, tok)

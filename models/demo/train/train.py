@@ -68,6 +68,11 @@ def main():
     given, numbers = arguments()
     if "WORLD_SIZE" in os.environ:
         dist.init_process_group("gloo")
+    for option in ("widen", "warm"):
+        folder = getattr(given, option)
+        missing = [n for n in ("model.safetensors", "tokenizer.json", "config.json") if folder and not (folder / n).is_file()]
+        if missing:
+            raise SystemExit(f"--{option} {folder}: no {', '.join(missing)} there; expected an exported model, such as models/demo")
     given.size, given.tag = SIZES[given.size], "-ternary" if given.ternary else ""
     given.data = given.data or given.work / "data"
     given.out = given.out or given.work / f"model{given.tag}"
@@ -77,7 +82,7 @@ def main():
     torch.set_num_threads(given.threads)
     os.environ["OMP_NUM_THREADS"] = str(given.threads)  # for nhwc.c, which is loaded later
     kind = "smoke" if given.smoke else torch.device(given.device).type
-    preset = PRESETS.get(f"{kind} {given.size.name}", PRESETS[kind])
+    preset = PRESETS.get(f"{kind} {given.size.name}" if given.widen else kind, PRESETS[kind])
     for task in TASKS if given.task == "all" else [given.task]:
         a, start = argparse.Namespace(**vars(given)), time.time()
         for name, value in (numbers | preset["every"] | preset.get(task, {})).items():

@@ -4,6 +4,8 @@ Every hidden channel, head and inner channel is there twice, and what reads both
 the inner channels left over add nothing at first. A little noise tells the twins apart.
 """
 
+import json
+
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
@@ -29,15 +31,12 @@ def heads(w, count, groups, half):
 @torch.no_grad()
 def widen(reader, oracle, old, tokens, small):
     """Set `reader` and `oracle`, of twice the width, from a reader's weights `old` and an oracle's `tokens` of size `small`."""
-    config = reader.decoder.config
-    if (config.hidden_size, config.num_attention_heads, config.num_key_value_heads) != (2 * small.hidden, 2 * small.heads, small.kv_heads):
-        raise SystemExit(f"widen: the model has to have twice the width and heads of {small.name}, and as many key heads")
     into = lambda w: twice(w, 1) / 2  # a matrix that reads hidden channels
     out = {"decoder.embed_tokens.weight": twice(old["decoder.embed_tokens.weight"], 1),
            "decoder.norm.weight": twice(old["decoder.norm.weight"], 0) / 2,  # the head's rows are twice as long
            "linear_1.weight": twice(old["linear_1.weight"], 0), "linear_1.bias": twice(old["linear_1.bias"], 0),
            "linear_2.weight": into(twice(old["linear_2.weight"], 0)), "linear_2.bias": twice(old["linear_2.bias"], 0)}
-    depth = config.num_hidden_layers
+    depth = reader.decoder.config.num_hidden_layers
     homes = [round(i * (depth - 1) / (small.depth - 1)) for i in range(small.depth)]
     mine = reader.state_dict()
     for home in range(depth):
@@ -73,6 +72,16 @@ def widen(reader, oracle, old, tokens, small):
         for key, p in part.named_parameters():
             w = tokens[f"{name}.{key}"]
             p.copy_(twice(w, 1 if w.dim() == 2 and name != "place" else 0))
+
+
+def check_widening(large, small, folder):
+    """Refuse a size that is not twice the small one, and a folder whose model is not of the small size."""
+    if (large.hidden, large.heads, large.kv_heads) != (2 * small.hidden, 2 * small.heads, small.kv_heads):
+        raise SystemExit(f"--widen: {large.name} has not twice the width and heads of {small.name}; leave --widen out, or choose --size 25m")
+    found = json.loads((folder / "config.json").read_text())["text_config"]
+    wrong = [f"{k} {found.get(k)}, expected {v}" for k, v in small.text.items() if found.get(k) != v]
+    if wrong:
+        raise SystemExit(f"--widen {folder}: its config.json has {'; '.join(wrong)}; expected an exported model of size {small.name}")
 
 
 def exported(folder):
