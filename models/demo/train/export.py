@@ -3,7 +3,7 @@
 import json
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from timm.utils.model import reparameterize_model
 from tokenizers import Tokenizer
 
@@ -62,6 +62,22 @@ def export(a):
     write_configs(out, size, tok)
     count, bytes_ = sum(v.numel() for v in tensors.values()), sum(v.nbytes for v in tensors.values())
     print(f"{out}: {len(tensors)} tensors, {count:,} values, {bytes_:,} bytes, step {state['step']}", flush=True)
+
+
+def stored(folder, names):
+    """The tensors of an exported model in float32 whose names begin as a key of `names`; its value takes the place of that."""
+    return {new + k[len(old):]: v.float() for k, v in load_file(str(folder / "model.safetensors")).items()
+            for old, new in names.items() if k.startswith(old)}
+
+
+def tower_tensors(folder):
+    """An exported model's tower, named as in timm."""
+    return stored(folder, {"model.vision_tower.timm_model.": ""})
+
+
+def reader_tensors(folder):
+    """An exported model's projector and decoder, named as in `Reader`."""
+    return stored(folder, {"model.language_model.": "decoder.", "model.multi_modal_projector.": ""})
 
 
 def write_tokenizer(out, tok):

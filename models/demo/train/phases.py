@@ -9,9 +9,9 @@ from PIL import Image
 from tokenizers import Tokenizer
 from torch import nn
 
-import warm
 from config import SIZES
 from draw import sample_picture
+from export import reader_tensors, tower_tensors
 from hints import Hints
 from loop import Run, rank, ranks
 from pictures import Pool, exposed, seats, targets
@@ -21,7 +21,8 @@ from scenes import FAMILIES, sample_scene
 from start import begin
 from text import ask, score, train_tokenizer
 from tower import CellHead, Tower
-from widen import check_widening, exported, spoken, widen
+from warm import unfold
+from widen import spoken, widen
 
 
 def pool(a, packed):
@@ -56,10 +57,10 @@ def vision(a):
     plain.wait(a.batch)
     if a.warm and path.exists():
         print(f"{path} exists: --warm is left aside", flush=True)
-    if a.warm and not path.exists():
+    elif a.warm:
         rng = random.Random(a.seed)
         x = torch.cat([packed.batch(24, rng)[0], plain.batch(24, rng)[0]])
-        warm.unfold(tower, warm.read(a.warm), exposed(x, gen))
+        unfold(tower, tower_tensors(a.warm), exposed(x, gen))
     tower, head = tower.to(a.device), head.to(a.device)
     run = Run(path, dict(tower=tower, head=head), [(tower, a.lr), (head, a.lr)], a)
     rng = fresh(run, gen, a)
@@ -145,17 +146,15 @@ def read(a):
     reader, oracle, hints = Reader(a.size, tok), Oracle(a.size), Hints(a.size)
     if a.widen and path.exists():
         print(f"{path} exists: --widen is left aside", flush=True)
-    if not path.exists():
-        if a.widen:
-            check_widening(a.size, SIZES["demo"], a.widen)
-            widen(reader, oracle, exported(a.widen), spoken(a.widen, SIZES["demo"], a.seed, a.align), SIZES["demo"])
-        else:
-            begin(reader, oracle, tok)
+    elif a.widen:
+        widen(reader, oracle, reader_tensors(a.widen), spoken(a.widen, SIZES["demo"], a.seed, a.align), SIZES["demo"])
+    elif not path.exists():
+        begin(reader, oracle, tok)
     reader, oracle, hints = (m.to(a.device) for m in (reader, oracle, hints))
     modules = dict(reader=reader, oracle=oracle, hints=hints)
     run = Run(path, modules, [(m, a.lr) for m in modules.values()], a, dict(tokenizer=tok.to_str()))
-    rng, hits, dice = fresh(run, torch.Generator(), a), {}, random.Random(f"{a.seed}/held/read")
-    known = [sample_scene(dice) for _ in range(a.held)]
+    rng, hits = fresh(run, torch.Generator(), a), {}
+    known = [sample_scene(random.Random(f"{a.seed}/held/{i}")) for i in range(a.held)]
 
     def imagined(scenes, rng, oracle):
         """(image tokens as the oracle makes them, cells of the things)"""
@@ -174,7 +173,7 @@ def read(a):
         run.report(("loss", "hint", "named", "next", *FAMILIES), (loss, hint, *found, *(hits.get(f, 0.0) for f in FAMILIES)))
         if run.due(a.every):
             run.save()
-            look = lambda part: imagined(known[part], dice, run.average["oracle"])[0]
+            look = lambda part: imagined(known[part], random.Random(part.start), run.average["oracle"])[0]
             run.note(step=run.step, seen=run.seen, minutes=round(run.seconds / 60, 2), held=exact(run.average["reader"], look, known, a))
 
 

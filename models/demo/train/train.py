@@ -31,6 +31,7 @@ import export
 import phases
 import sheet
 from config import PRESETS, SIZES
+from widen import check_widening
 
 TASKS = {
     "check": check.check, "vision": phases.vision, "read": phases.read, "joint": phases.joint, "export": export.export,
@@ -68,12 +69,13 @@ def main():
     given, numbers = arguments()
     if "WORLD_SIZE" in os.environ:
         dist.init_process_group("gloo")
-    for option in ("widen", "warm"):
-        folder = getattr(given, option)
+    given.size, given.tag = SIZES[given.size], "-ternary" if given.ternary else ""
+    for option, folder in ("--widen", given.widen), ("--warm", given.warm):
         missing = [n for n in ("model.safetensors", "tokenizer.json", "config.json") if folder and not (folder / n).is_file()]
         if missing:
-            raise SystemExit(f"--{option} {folder}: no {', '.join(missing)} there; expected an exported model, such as models/demo")
-    given.size, given.tag = SIZES[given.size], "-ternary" if given.ternary else ""
+            raise SystemExit(f"{option} {folder}: no {', '.join(missing)} there; expected an exported model, such as models/demo")
+    if given.widen:
+        check_widening(given.size, SIZES["demo"], given.widen)
     given.data = given.data or given.work / "data"
     given.out = given.out or given.work / f"model{given.tag}"
     given.eval = given.eval or given.work / f"eval{given.tag}"

@@ -6,7 +6,6 @@ branches start at zero. The result computes what the export computes and trains 
 """
 
 import torch
-from safetensors.torch import load_file
 from timm.models.fastvit import MobileOneBlock, RepConditionalPosEnc, ReparamLargeKernelConv, RepMixer
 from torch import nn
 
@@ -75,9 +74,3 @@ def unfold(tower, folded, x):
         m.momentum = value
     for h in hooks:
         h.remove()
-
-
-def read(path):
-    """The tower's tensors of an exported directory, in float32, named as in timm."""
-    prefix = "model.vision_tower.timm_model."
-    return {k[len(prefix):]: v.float() for k, v in load_file(str(path / "model.safetensors")).items() if k.startswith(prefix)}

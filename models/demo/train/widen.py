@@ -8,7 +8,6 @@ import json
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 
 from draw import sample_picture
 from evaluate import Reference
@@ -82,13 +81,6 @@ def check_widening(large, small, folder):
     wrong = [f"{k} {found.get(k)}, expected {v}" for k, v in small.text.items() if found.get(k) != v]
     if wrong:
         raise SystemExit(f"--widen {folder}: its config.json has {'; '.join(wrong)}; expected an exported model of size {small.name}")
-
-
-def exported(folder):
-    """The reader's tensors of an exported model, in float32, named as in `Reader`."""
-    names = {"model.language_model.": "decoder.", "model.multi_modal_projector.": ""}
-    return {new + k[len(old):]: v.float() for k, v in load_file(str(folder / "model.safetensors")).items()
-            for old, new in names.items() if k.startswith(old)}
 
 
 @torch.no_grad()
