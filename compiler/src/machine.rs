@@ -1,5 +1,9 @@
 //! What a model is compiled for.
 
+use std::io;
+use std::path::Path;
+use std::process::Command;
+
 use codegen_avx2::Level as X86;
 use codegen_neon::Level as Arm;
 use codegen_wasm::Level as Wasm;
@@ -143,6 +147,15 @@ impl Machine {
         };
         format!("{family}-{}", level.replace('_', "-"))
     }
+}
+
+/// Whether the rustc on the path has the standard library of a target.
+///
+/// # Errors
+/// There is no rustc that could be run.
+pub fn has_target(triple: &str) -> io::Result<bool> {
+    let asked = Command::new("rustc").args(["--print", "target-libdir", "--target", triple]).output()?;
+    Ok(Path::new(String::from_utf8_lossy(&asked.stdout).trim()).is_dir())
 }
 
 fn boxed<T: Target + Copy + 'static>(levels: &[T]) -> Vec<Box<dyn Target>> {

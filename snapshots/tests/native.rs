@@ -21,6 +21,7 @@ use kernels::{
     legalize,
 };
 use snapshots::{integer_targets, module};
+use compiler::machine::has_target;
 
 const BYTES: Format = Format::Bytes { block: 128 };
 
@@ -276,10 +277,13 @@ fn runner(folder: &str, dir: &Path) -> Result<(&'static str, Vec<String>), Strin
         if !there {
             return Err("no node".to_string());
         }
+        if !has_target(WASI).unwrap_or(false) {
+            return Err(format!("no standard library for {WASI}"));
+        }
         let script = dir.join("run.mjs");
         std::fs::write(&script, NODE).expect("the script is written");
         return Ok((
-            "wasm32-wasip1",
+            WASI,
             vec!["node".into(), "--no-warnings".into(), RELAXED.into(), script.display().to_string()],
         ));
     }
@@ -288,6 +292,8 @@ fn runner(folder: &str, dir: &Path) -> Result<(&'static str, Vec<String>), Strin
     }
     Err(format!("{folder} cannot be run here"))
 }
+
+const WASI: &str = "wasm32-wasip1";
 
 /// Node 20 has relaxed SIMD as an experiment, later ones take the option and have it anyway.
 const RELAXED: &str = "--experimental-wasm-relaxed-simd";

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use kernels::{Kernel, Target};
 use snapshots::{Named, integer_kernels, integer_targets, kernels, module, printed, targets};
+use compiler::machine::has_target;
 
 /// The triple whose standard library a level is compiled against.
 fn triple(level: &str) -> &'static str {
@@ -86,23 +87,18 @@ fn printed_files_are_fixed_points_of_rustfmt() {
 #[test]
 fn printed_files_compile() {
     let dir = tempfile::tempdir().expect("a folder");
-    let empty = dir.path().join("empty.rs");
-    std::fs::write(&empty, "").expect("the file is written");
     for ((level, target), kernels) in all() {
         let triple = triple(level);
-        let compile = |path: &Path| {
-            let mut rustc = Command::new("rustc");
-            rustc.args(["--edition", "2024", "--crate-type", "lib", "--emit", "metadata", "--target", triple]);
-            rustc.args(["-Dwarnings", "-Aunused_imports", "-Adead_code", "--out-dir"]).arg(dir.path()).arg(path);
-            rustc
-        };
-        if !answers(&mut compile(&empty)) {
+        if !has_target(triple).unwrap_or(false) {
             println!("skipped: no standard library for {triple}, so kernels printed for {level} were not compiled");
             continue;
         }
         let path = dir.path().join(format!("{level}.rs"));
         std::fs::write(&path, whole(target.as_ref(), &kernels)).expect("the file is written");
-        let out = compile(&path).output().expect("rustc was found above");
+        let mut rustc = Command::new("rustc");
+        rustc.args(["--edition", "2024", "--crate-type", "lib", "--emit", "metadata", "--target", triple]);
+        rustc.args(["-Dwarnings", "-Aunused_imports", "-Adead_code", "--out-dir"]).arg(dir.path()).arg(&path);
+        let out = rustc.output().expect("rustc was found above");
         assert!(out.status.success(), "{level}:\n{}", String::from_utf8_lossy(&out.stderr));
     }
 }

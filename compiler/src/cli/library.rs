@@ -12,7 +12,7 @@ use super::ui::{Ui, size};
 use crate::assemble::Assembled;
 use crate::coreml;
 use crate::error::Error;
-use crate::machine::{Machine, System};
+use crate::machine::{self, Machine, System};
 use crate::output::{MANIFEST, Staging};
 use crate::package::{self, WEIGHTS_NAME};
 
@@ -34,10 +34,10 @@ pub struct Libraries {
 /// There is no rustc, or no such library.
 pub fn check(machine: Machine) -> Result<(), Error> {
     let triple = machine.triple();
-    let asked = Command::new("rustc").args(["--print", "target-libdir", "--target", triple]).output().map_err(|e| {
+    let there = machine::has_target(triple).map_err(|e| {
         Error::Environment(format!("rustc: {e}: a library takes a stable Rust toolchain (1.90 or later) on the PATH"))
     })?;
-    if Path::new(String::from_utf8_lossy(&asked.stdout).trim()).is_dir() {
+    if there {
         return Ok(());
     }
     Err(Error::Environment(format!(

@@ -16,8 +16,7 @@ pub fn has_node() -> bool {
 
 /// Whether rustc has the standard library of a target.
 pub fn has_target(triple: &str) -> bool {
-    let asked = Command::new("rustc").args(["--print", "target-libdir", "--target", triple]).output();
-    asked.is_ok_and(|out| Path::new(String::from_utf8_lossy(&out.stdout).trim()).is_dir())
+    tvlmc::machine::has_target(triple).unwrap_or(false)
 }
 
 /// Where checkpoints are that `xtask/oracle/draw.sh` draws: `TVLMC_ORACLE`, or the cache.

@@ -43,6 +43,9 @@ pub fn compile(source: &Path, binary: &Path) -> Result<(), String> {
 
 /// Why no program can be run here.
 pub fn missing() -> Option<String> {
+    if !compiler::machine::has_target(TRIPLE).unwrap_or(false) {
+        return Some(format!("no standard library for {TRIPLE}"));
+    }
     let there = Command::new("qemu-aarch64").arg("--version").output().is_ok_and(|out| out.status.success());
     (!there).then(|| "no qemu-aarch64".to_string())
 }
