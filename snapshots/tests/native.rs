@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::rc::Rc;
 
+use compiler::machine::has_target;
 use kernels::library::columns::{Columns, columns, gated, quantize_rows};
 use kernels::library::conv::{Map, conv_ffn, patch_embed};
 use kernels::library::gemm::Init;
@@ -21,7 +22,6 @@ use kernels::{
     legalize,
 };
 use snapshots::{integer_targets, module};
-use compiler::machine::has_target;
 
 const BYTES: Format = Format::Bytes { block: 128 };
 
@@ -282,10 +282,7 @@ fn runner(folder: &str, dir: &Path) -> Result<(&'static str, Vec<String>), Strin
         }
         let script = dir.join("run.mjs");
         std::fs::write(&script, NODE).expect("the script is written");
-        return Ok((
-            WASI,
-            vec!["node".into(), "--no-warnings".into(), RELAXED.into(), script.display().to_string()],
-        ));
+        return Ok((WASI, vec!["node".into(), "--no-warnings".into(), RELAXED.into(), script.display().to_string()]));
     }
     if let Some((.., processor)) = bare::LEVELS.iter().find(|(name, ..)| *name == folder) {
         return bare::missing().map_or_else(|| Ok((bare::TRIPLE, bare::emulated(processor))), Err);

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::process::Command;
 use std::rc::Rc;
 
+use compiler::machine::has_target;
 use kernels::{Kernel, Target};
 use snapshots::{Named, integer_kernels, integer_targets, kernels, module, printed, targets};
-use compiler::machine::has_target;
 
 /// The triple whose standard library a level is compiled against.
 fn triple(level: &str) -> &'static str {
