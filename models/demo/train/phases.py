@@ -110,7 +110,7 @@ def calibrate(tower, draw, gen, a):
 
 def held_out(a, count):
     """`count` plain pictures that training never draws: (uint8 [count, side, side, 3], scenes)."""
-    path = a.data / f"held-{count}.pt"
+    path = a.data / f"held-{a.seed}-{a.size.side}-{count}.pt"
     if not path.exists():
         got = [sample_picture(f"{a.seed}/held/{i}", side=a.size.side) for i in range(count)]
         x = np.stack([np.asarray(img.resize((a.size.side,) * 2, Image.BICUBIC)) for _, img in got])

@@ -65,6 +65,14 @@ def arguments():
     return ap.parse_args(), numbers
 
 
+def check_size(work, size):
+    """A work folder belongs to the size whose name its first call left in it."""
+    path = work / "size"
+    if path.exists() and (was := path.read_text(encoding="utf-8").strip()) != size.name:
+        raise SystemExit(f"{path}: {work} holds size {was}, asked for {size.name}; use --size {was}, or another --work")
+    path.write_text(size.name + "\n", encoding="utf-8")
+
+
 def main():
     given, numbers = arguments()
     if "WORLD_SIZE" in os.environ:
@@ -81,6 +89,7 @@ def main():
     given.eval = given.eval or given.work / f"eval{given.tag}"
     given.sheet = given.sheet or given.work / f"sheet{given.tag}.jpg"
     given.work.mkdir(parents=True, exist_ok=True)
+    check_size(given.work, given.size)
     torch.set_num_threads(given.threads)
     os.environ["OMP_NUM_THREADS"] = str(given.threads)  # for nhwc.c, which is loaded later
     kind = "smoke" if given.smoke else torch.device(given.device).type
