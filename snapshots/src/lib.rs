@@ -4,8 +4,10 @@
 //! `neon`, `neon_exact`, `dotprod`, `simd128`, `relaxed`, `relaxed_exact`), the graphs of the nano model after each pass (`passes`), and how
 //! many instructions hot kernels of aarch64 take (`counts`). Review a changed snapshot as you would review code.
 
+use std::process::Command;
 use std::rc::Rc;
 
+use compiler::machine::has_target;
 use emit::{File, Item};
 use kernels::library::attention::{self, Attention};
 use kernels::library::cache::Cache;
@@ -19,6 +21,16 @@ use kernels::library::squeeze_excite::{self, Shapes};
 use kernels::library::two_layer::{self, TwoLayer};
 use kernels::library::{Schedule, depthwise, elementwise, head, integer, norm, rope};
 use kernels::{Dots, Elem, Kernel, Target, emit_kernel, legalize, verify};
+
+/// Whether there is a program of this name.
+pub fn has_program(name: &str) -> bool {
+    Command::new(name).arg("--version").output().is_ok_and(|out| out.status.success())
+}
+
+/// Why nothing can be compiled for a triple here, if so.
+pub fn lacking(triple: &str) -> Option<String> {
+    (!has_target(triple).unwrap_or(false)).then(|| format!("no standard library for {triple}"))
+}
 
 /// A target and the folder of its snapshots. Levels that do not fuse are printed by the name of those that do: `V3Exact` as `v3`.
 pub type Named = (&'static str, Box<dyn Target>);

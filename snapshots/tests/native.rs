@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::rc::Rc;
 
-use compiler::machine::has_target;
 use kernels::library::columns::{Columns, columns, gated, quantize_rows};
 use kernels::library::conv::{Map, conv_ffn, patch_embed};
 use kernels::library::gemm::Init;
@@ -21,7 +20,7 @@ use kernels::{
     Access, BinaryOp, Builder, Elem, Kernel, LANES, Memory, Op, ParamKind, Place, Target, UnaryOp, extents, interpret,
     legalize,
 };
-use snapshots::{integer_targets, module};
+use snapshots::{has_program, integer_targets, lacking, module};
 
 const BYTES: Format = Format::Bytes { block: 128 };
 
@@ -273,12 +272,11 @@ fn runner(folder: &str, dir: &Path) -> Result<(&'static str, Vec<String>), Strin
         }
     }
     if folder == "simd128" || folder == "relaxed_exact" {
-        let there = Command::new("node").arg("--version").output().is_ok_and(|out| out.status.success());
-        if !there {
+        if !has_program("node") {
             return Err("no node".to_string());
         }
-        if !has_target(WASI).unwrap_or(false) {
-            return Err(format!("no standard library for {WASI}"));
+        if let Some(why) = lacking(WASI) {
+            return Err(why);
         }
         let script = dir.join("run.mjs");
         std::fs::write(&script, NODE).expect("the script is written");

@@ -4,9 +4,8 @@ use std::path::Path;
 use std::process::Command;
 use std::rc::Rc;
 
-use compiler::machine::has_target;
 use kernels::{Kernel, Target};
-use snapshots::{Named, integer_kernels, integer_targets, kernels, module, printed, targets};
+use snapshots::{Named, has_program, integer_kernels, integer_targets, kernels, lacking, module, printed, targets};
 
 /// The triple whose standard library a level is compiled against.
 fn triple(level: &str) -> &'static str {
@@ -66,7 +65,7 @@ fn every_printed_file_is_rust() {
 
 #[test]
 fn printed_files_are_fixed_points_of_rustfmt() {
-    if !answers(Command::new("rustfmt").arg("--version")) {
+    if !has_program("rustfmt") {
         println!("skipped: no rustfmt, so printed source was not compared with its formatting");
         return;
     }
@@ -89,8 +88,8 @@ fn printed_files_compile() {
     let dir = tempfile::tempdir().expect("a folder");
     for ((level, target), kernels) in all() {
         let triple = triple(level);
-        if !has_target(triple).unwrap_or(false) {
-            println!("skipped: no standard library for {triple}, so kernels printed for {level} were not compiled");
+        if let Some(why) = lacking(triple) {
+            println!("skipped: {why}, so kernels printed for {level} were not compiled");
             continue;
         }
         let path = dir.path().join(format!("{level}.rs"));
@@ -107,8 +106,4 @@ fn printed_files_compile() {
 fn whole(target: &dyn Target, kernels: &Kernels) -> String {
     let kernels: Vec<Rc<Kernel>> = kernels.iter().map(|(_, k)| k.clone()).collect();
     module(&kernels, target)
-}
-
-fn answers(command: &mut Command) -> bool {
-    command.output().is_ok_and(|out| out.status.success())
 }

@@ -31,6 +31,7 @@ import export
 import phases
 import sheet
 from config import PRESETS, SIZES
+from loop import rank
 from widen import check_widening
 
 TASKS = {
@@ -67,10 +68,14 @@ def arguments():
 
 def check_size(work, size):
     """A work folder belongs to the size whose name its first call left in it."""
-    path = work / "size"
-    if path.exists() and (was := path.read_text(encoding="utf-8").strip()) != size.name:
-        raise SystemExit(f"{path}: {work} holds size {was}, asked for {size.name}; use --size {was}, or another --work")
-    path.write_text(size.name + "\n", encoding="utf-8")
+    path, new = work / "size", work / "size.new"
+    if path.exists():
+        was = path.read_text(encoding="utf-8").strip()
+        if was != size.name:
+            raise SystemExit(f"{path}: {work} holds size {was}, asked for {size.name}; use --size {was}, or another --work")
+    elif rank() == 0:  # the others may be reading: it is there whole or not at all
+        new.write_text(size.name + "\n", encoding="utf-8")
+        os.replace(new, path)
 
 
 def main():

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use snapshots::{has_program, lacking};
+
 pub const TRIPLE: &str = "aarch64-unknown-linux-gnu";
 
 /// Levels of aarch64 by the folder of their snapshots, and a processor that has nothing better.
@@ -43,11 +45,7 @@ pub fn compile(source: &Path, binary: &Path) -> Result<(), String> {
 
 /// Why no program can be run here.
 pub fn missing() -> Option<String> {
-    if !compiler::machine::has_target(TRIPLE).unwrap_or(false) {
-        return Some(format!("no standard library for {TRIPLE}"));
-    }
-    let there = Command::new("qemu-aarch64").arg("--version").output().is_ok_and(|out| out.status.success());
-    (!there).then(|| "no qemu-aarch64".to_string())
+    lacking(TRIPLE).or_else(|| (!has_program("qemu-aarch64")).then(|| "no qemu-aarch64".to_string()))
 }
 
 /// qemu as this processor.
